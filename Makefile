@@ -1,0 +1,38 @@
+# Everything runs in .venv, which .ci/setup makes together with the packages it needs.
+# Two workers: the tests that need root run one at a time (see tests/conftest.py).
+PYTEST = .venv/bin/python -m pytest -n 2
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help venv test test-unit demo bench fix lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+venv: ## install what is missing; leaves the command at .venv/bin/snaptx
+	@.ci/setup venv
+
+test: ## run all tests (as root: they mount loop-backed Btrfs file systems)
+	@.ci/setup root
+	$(PYTEST)
+
+test-unit: venv ## run the tests that need no root
+	$(PYTEST) -m "not root"
+
+demo: ## show a whole transaction on a Btrfs sandbox (as root)
+	@.ci/setup root
+	.venv/bin/python -m tests.demo
+
+bench: ## measure staging against tar and bsdtar (as root)
+	@.ci/setup root
+	.venv/bin/python -m tests.bench
+
+fix: venv ## format the source and repair what ruff can repair
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+lint: venv ## run the rules of the house alone: layers, sizes, ruff, mypy, shellcheck
+	$(PYTEST) tests/unit/test_house.py
+
+clean: ## remove .venv and everything that is made
+	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
