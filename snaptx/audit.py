@@ -1,0 +1,183 @@
+"""The audit trail: one record for each act, each bound to the one before it by its hash.
+
+``audit/log`` holds one JSON object a line.  ``hash`` is the SHA-256 of the
+record without it, in canonical JSON; ``prev`` is the hash of the record
+before, so a record altered, taken out or moved breaks the chain.  What is cut
+off at the end breaks no chain, so ``audit/head`` names the last record as a
+witness.  A crash between the two leaves the witness one record behind, never
+ahead.
+
+A record is written when its act is over, and durable before success is
+reported: the trail never claims what did not happen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaptx import durable
+from snaptx.errors import FormatError, VerifyError
+
+FORMAT = 1
+START = "0" * 64
+"""The ``prev`` of the first record."""
+
+REPAIR_HINT = "'snaptx repair' keeps what is sound and records what was lost"
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    bare = {key: value for key, value in record.items() if key != "hash"}
+    text = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The last record: its sequence number and hash."""
+
+    seq: int
+    hash: str
+
+
+class Audit:
+    """The trail below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.log = directory / "log"
+        self._witness = directory / "head"
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the records, oldest first, as they stand.
+
+        Raises:
+            VerifyError: a line is not a record.
+        """
+        try:
+            stream = self.log.open("rb")
+        except FileNotFoundError:
+            return
+        with stream:
+            for number, line in enumerate(stream, 1):
+                yield self._parse(number, line)
+
+    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            record = json.loads(line)
+            if not line.endswith(b"\n") or not isinstance(record, dict):
+                raise ValueError("cut off")
+        except ValueError as error:
+            raise VerifyError(f"audit log, line {number}: {error}", hint=REPAIR_HINT) from error
+        if record.get("format", FORMAT) > FORMAT:
+            raise FormatError("the audit log was written by a newer snaptx", hint="use that version or newer")
+        return record
+
+    def verify(self) -> int:
+        """Check the whole chain and its witness; return the number of records.
+
+        Raises:
+            VerifyError: a record was altered, removed or moved.
+        """
+        last = Head(0, START)
+        witness = self._read_witness()
+        for record in self.records():
+            last = self._follow(last, record)
+            if witness and last.seq == witness.seq and last.hash != witness.hash:
+                raise VerifyError(f"audit record {last.seq} was replaced", hint=REPAIR_HINT)
+        if witness and last.seq < witness.seq:
+            lost = witness.seq - last.seq
+            raise VerifyError(f"the last {lost} audit record(s) were removed", hint=REPAIR_HINT)
+        return last.seq
+
+    def _follow(self, last: Head, record: Mapping[str, Any]) -> Head:
+        seq = record.get("seq")
+        if seq != last.seq + 1 or record.get("prev") != last.hash:
+            raise VerifyError(f"audit record {last.seq + 1} was removed or moved", hint=REPAIR_HINT)
+        if record.get("hash") != _digest(record):
+            raise VerifyError(f"audit record {seq} was altered", hint=REPAIR_HINT)
+        return Head(seq, record["hash"])
+
+    def append(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a record, durable on return, and return it as written.
+
+        Raises:
+            StorageError: the filesystem refused; the trail is as it was.
+        """
+        head = self.head()
+        full = {"format": FORMAT, "seq": head.seq + 1, "prev": head.hash, **record}
+        full["hash"] = _digest(full)
+        durable.append(self.log, _line(full))
+        self._witness_to(Head(head.seq + 1, full["hash"]))
+        return full
+
+    def _witness_to(self, head: Head) -> None:
+        # Not flushed: after a crash an old witness is still a true one.
+        fresh = self._witness.with_suffix(".tmp")
+        fresh.write_text(f"{head.seq} {head.hash}\n")
+        fresh.replace(self._witness)
+
+    def _read_witness(self) -> Head | None:
+        try:
+            seq, digest = self._witness.read_text().split()
+            return Head(int(seq), digest)
+        except (FileNotFoundError, ValueError):
+            return None  # an empty witness is what a power cut may leave of it
+
+    def last(self) -> dict[str, Any] | None:
+        """Return the newest record, reading only the end of the log."""
+        tail = self._tail()
+        return self._parse(-1, tail) if tail else None
+
+    def head(self) -> Head:
+        """Return where the chain ends."""
+        record = self.last()
+        return Head(record["seq"], record["hash"]) if record else Head(0, START)
+
+    def _tail(self, block: int = 1 << 20) -> bytes:
+        try:
+            with self.log.open("rb") as stream:
+                stream.seek(0, 2)
+                stream.seek(max(0, stream.tell() - block))
+                lines = stream.read().splitlines(keepends=True)
+        except FileNotFoundError:
+            return b""
+        return lines[-1] if lines else b""
+
+    def mend(self) -> str:
+        """Keep the sound beginning of the trail, set the rest aside; return what was wrong, or "".
+
+        The rest is kept beside the log, named by its first byte's position.
+        """
+        try:
+            self.verify()
+            return ""
+        except VerifyError as error:
+            problem = error.message
+        sound = self._sound_bytes()
+        data = self.log.read_bytes() if self.log.exists() else b""
+        if data[sound:]:
+            durable.replace(self.log.with_name(f"damaged-{sound}"), data[sound:])
+        durable.replace(self.log, data[:sound])
+        self._witness.unlink(missing_ok=True)
+        return problem
+
+    def _sound_bytes(self) -> int:
+        last, size = Head(0, START), 0
+        if not self.log.exists():
+            return 0
+        with self.log.open("rb") as stream:
+            for number, line in enumerate(stream, 1):
+                try:
+                    last = self._follow(last, self._parse(number, line))
+                except VerifyError:
+                    break
+                size += len(line)
+        return size

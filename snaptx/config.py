@@ -1,0 +1,164 @@
+"""What the administrator decides: TOML, the distribution's defaults under the machine's own.
+
+Read in this order, later over earlier, table by table and key by key:
+``usr/lib/snaptx/snaptx.conf``, ``etc/snaptx/snaptx.conf``, then
+``etc/snaptx/snaptx.conf.d/*.conf`` by name; all below the system root that is
+worked on.  A key nobody knows is an error: a misspelt limit is no limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from snaptx.errors import ConfigError
+
+GIB = 1 << 30
+
+
+class Nested(StrEnum):
+    """What becomes of a subvolume inside the root, which a snapshot leaves out."""
+
+    REFUSE = "refuse"
+    CARRY = "carry"
+    SHARE = "share"
+
+
+class Conflicts(StrEnum):
+    """Who wins where the running root and the new generation changed the same path."""
+
+    FAIL = "fail"
+    NEW = "new"
+    OLD = "old"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """The most a payload may ask for."""
+
+    max_bytes: int = 64 * GIB  # bytes, unpacked
+    max_file_bytes: int = 16 * GIB  # bytes, one file
+    max_files: int = 5_000_000  # members
+    max_ratio: int = 200  # unpacked bytes per packed byte
+
+
+@dataclass(frozen=True, slots=True)
+class StagingConfig:
+    """How a generation is prepared."""
+
+    nested: Nested = Nested.REFUSE
+    conflicts: Conflicts = Conflicts.FAIL
+    ignore: tuple[str, ...] = ("/run", "/tmp", "/proc", "/sys", "/dev")  # never carried over
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """Which generations stay; the protected ones always do."""
+
+    keep: int = 10  # newest committed generations
+    keep_days: int = 0  # days; younger ones stay as well
+    min_free: int = 10  # percent of the filesystem; below it more are removed
+
+
+@dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """How a new generation proves itself."""
+
+    timeout: int = 120  # seconds for each check
+
+
+@dataclass(frozen=True, slots=True)
+class BootConfig:
+    """What the boot entry offers."""
+
+    tries: int = 2  # boots a generation on trial gets
+    menu: int = 20  # entries at most
+
+
+@dataclass(frozen=True, slots=True)
+class SharedConfig:
+    """What belongs to no generation."""
+
+    paths: tuple[str, ...] = ("/home", "/root", "/srv", "/var/log", "/var/cache", "/var/tmp", "/var/spool")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that can be configured, with its defaults."""
+
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    staging: StagingConfig = field(default_factory=StagingConfig)
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    boot: BootConfig = field(default_factory=BootConfig)
+    shared: SharedConfig = field(default_factory=SharedConfig)
+
+
+def files(sysroot: Path) -> list[Path]:
+    """Return the configuration files that exist below ``sysroot``, in reading order."""
+    etc = sysroot / "etc/snaptx"
+    fixed = [sysroot / "usr/lib/snaptx/snaptx.conf", etc / "snaptx.conf"]
+    return [path for path in (*fixed, *sorted(etc.glob("snaptx.conf.d/*.conf"))) if path.is_file()]
+
+
+def load(sysroot: Path, only: Path | None = None) -> Config:
+    """Return the configuration of ``sysroot``, or that of the one file ``only``.
+
+    Raises:
+        ConfigError: a file can't be read, is no TOML, or has an unknown or impossible value.
+    """
+    config = Config()
+    for path in [only] if only else files(sysroot):
+        config = merge(config, _parse(path), str(path))
+    return config
+
+
+def _parse(path: Path) -> Mapping[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}", hint="snaptx.conf(5) describes the file") from error
+
+
+def merge(config: Config, tables: Mapping[str, Any], where: str) -> Config:
+    """Return ``config`` with what ``tables`` (parsed TOML) says laid over it."""
+    sections = {section.name: getattr(config, section.name) for section in fields(config)}
+    for name, values in tables.items():
+        if name not in sections or not isinstance(values, Mapping):
+            raise _unknown(where, f"[{name}]", sections)
+        sections[name] = _merge_section(sections[name], values, f"{where}: [{name}]")
+    return Config(**sections)
+
+
+def _merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
+    known = {item.name for item in fields(section)}
+    changes = {}
+    for key, value in values.items():
+        if key not in known:
+            raise _unknown(where, key, known)
+        changes[key] = _convert(value, getattr(section, key), f"{where} {key}")
+    return replace(section, **changes)
+
+
+def _convert(value: Any, default: Any, where: str) -> Any:
+    match default:
+        case StrEnum():
+            choices = [choice.value for choice in type(default)]
+            if value not in choices:
+                raise ConfigError(f"{where}: {value!r} is not possible", hint=f"one of: {', '.join(choices)}")
+            return type(default)(value)
+        case int() if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        case tuple() if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+    wanted = "a list of text" if isinstance(default, tuple) else "a whole number, 0 or more"
+    raise ConfigError(f"{where}: {value!r} is not {wanted}", hint="snaptx.conf(5) describes the file")
+
+
+def _unknown(where: str, name: str, known: Any) -> ConfigError:
+    return ConfigError(f"{where}: {name} is unknown", hint=f"known here: {', '.join(sorted(known))}")

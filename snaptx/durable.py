@@ -1,0 +1,75 @@
+"""Files that are complete or absent after a power cut.
+
+A file is written beside its name, flushed, renamed over it, and the directory
+is flushed.  That makes it durable for Linux.  It does *not* make it visible to
+GRUB, which never replays a log: for that the storage's barrier is needed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snaptx.errors import storage_error
+from snaptx.system import descriptor
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` durable."""
+    with descriptor(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        os.fsync(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write ``data`` to ``path``, replacing it, and flush the file (not its name).
+
+    Raises:
+        StorageError: the filesystem refused; nothing is left at ``path``.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    try:
+        with descriptor(path, flags, mode) as fd:
+            _write_all(fd, data)
+            os.fsync(fd)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise storage_error(error, f"cannot write {path.name}") from error
+
+
+def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put ``data`` at ``path`` in one step that survives a power cut.
+
+    Raises:
+        StorageError: the filesystem refused; ``path`` is as it was.
+    """
+    fresh = path.with_name(path.name + ".tmp")
+    write_new(fresh, data, mode)
+    try:
+        os.replace(fresh, path)
+        sync_directory(path.parent)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise storage_error(error, f"cannot replace {path.name}") from error
+
+
+def append(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Add ``data`` to the end of ``path`` and flush it; on an error cut off what was written.
+
+    Raises:
+        StorageError: the filesystem refused; ``path`` is as it was.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+    with descriptor(path, flags, mode) as fd:
+        size = os.fstat(fd).st_size
+        try:
+            _write_all(fd, data)
+            os.fsync(fd)
+        except OSError as error:
+            os.ftruncate(fd, size)
+            raise storage_error(error, f"cannot append to {path.name}") from error

@@ -1,0 +1,193 @@
+"""Every way snaptx can fail, by origin, with its exit code and the cure.
+
+One tree, one code per class, no two classes with the same code: the table in
+the manual page is generated from here.  A programmer's mistake is none of
+these and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class SnaptxError(Exception):
+    """The work failed and nothing that boots has changed."""
+
+    code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(SnaptxError):
+    """The command line asks for something that does not exist or fit."""
+
+    code = 2
+
+
+class ConfigError(SnaptxError):
+    """A configuration file can't be read or holds an impossible value."""
+
+    code = 3
+
+
+class LockError(SnaptxError):
+    """Another snaptx is at work."""
+
+    code = 4
+
+
+class PrivilegeError(SnaptxError):
+    """The caller lacks the rights: snaptx needs root."""
+
+    code = 5
+
+
+class SourceError(SnaptxError):
+    """The payload is missing, unreadable, truncated or malformed."""
+
+    code = 20
+
+
+class HostileError(SourceError):
+    """The payload tries to reach outside the generation or contradicts itself."""
+
+    code = 21
+
+
+class LimitError(SourceError):
+    """The payload exceeds a limit of the configuration."""
+
+    code = 22
+
+
+class DigestError(SourceError):
+    """The payload is not the one that was announced."""
+
+    code = 23
+
+
+class HookError(SnaptxError):
+    """A hook failed or took too long."""
+
+    code = 30
+
+
+class CommandError(SnaptxError):
+    """A command run inside a generation ended with a non-zero status."""
+
+    code = 31
+
+
+class HealthError(SnaptxError):
+    """A required health check failed."""
+
+    code = 32
+
+
+class VerifyError(SnaptxError):
+    """Something is not what its record says."""
+
+    code = 40
+
+
+class ConflictError(SnaptxError):
+    """The running root and the new generation changed the same path."""
+
+    code = 41
+
+
+class StorageError(SnaptxError):
+    """The filesystem refused."""
+
+    code = 50
+
+
+class NotFoundError(StorageError):
+    """There is no such generation, or a part of it is missing."""
+
+    code = 51
+
+
+class BusyError(StorageError):
+    """Something still uses what has to go, or forbids it (booted, pinned, …)."""
+
+    code = 52
+
+
+class NoSpaceError(StorageError):
+    """The filesystem or the quota is full."""
+
+    code = 53
+
+
+class ReadOnlyError(StorageError):
+    """The filesystem is read-only, or turned read-only."""
+
+    code = 54
+
+
+class LayoutError(StorageError):
+    """This root can't be adopted as it is."""
+
+    code = 55
+
+
+class OutcomeUnknownError(StorageError):
+    """The switch was made, its barrier failed: the next boot decides."""
+
+    code = 59
+
+
+class BootError(SnaptxError):
+    """The boot entry, a kernel or the loader is missing or damaged."""
+
+    code = 60
+
+
+class JournalError(SnaptxError):
+    """The journal can't be read."""
+
+    code = 70
+
+
+class FormatError(JournalError):
+    """A state file was written by a newer snaptx."""
+
+    code = 71
+
+
+NOTHING_TO_DO = 77
+"""Exit code of ``--unchanged-exit-77``, as rpm-ostree has it."""
+
+
+def every_error(root: type[SnaptxError] = SnaptxError) -> Iterator[type[SnaptxError]]:
+    """Yield ``root`` and every error class below it, by exit code."""
+    found = [root]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    yield from sorted(found, key=lambda cls: cls.code)
+
+
+def storage_error(error: OSError, doing: str) -> StorageError:
+    """Return the error of the tree for what the filesystem said while ``doing`` something."""
+    reason = error.strerror or str(error)
+    message = f"{doing}: {reason}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            hint = "free space or raise the quota; 'snaptx prune' removes old generations"
+            return NoSpaceError(message, hint=hint)
+        case errno.EROFS:
+            return ReadOnlyError(message, hint="look at the kernel log: a damaged filesystem turns read-only")
+        case errno.EBUSY | errno.ETXTBSY:
+            return BusyError(message, hint="end what uses it and try again")
+        case errno.ENOENT:
+            return NotFoundError(
+                message, hint="'snaptx list' shows what there is, 'snaptx repair' puts it right"
+            )
+        case _:
+            return StorageError(message, hint="the kernel log (dmesg) may say more")

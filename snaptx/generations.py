@@ -1,0 +1,106 @@
+"""The records of the generations: ``generations/N/generation.json``.
+
+A generation whose record exists is at least staged; a directory without one is
+what an interruption left.  ``generations/last`` holds the highest number ever
+given out, so that a number never comes back.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from snaptx import durable
+from snaptx.errors import FormatError, NotFoundError, VerifyError
+from snaptx.model import GENERATION_FORMAT, Counts, Generation, Payload, Verdict, jsonable
+
+RECORD = "generation.json"
+
+
+class Generations:
+    """The records below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._last = directory / "last"
+
+    def directory(self, number: int) -> Path:
+        """Return where the generation's parts lie."""
+        return self._directory / str(number)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers that have a directory, complete or not, ascending."""
+        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+
+    def recorded(self) -> list[Generation]:
+        """Return the generations that have a record, ascending."""
+        return [self.read(number) for number in self.numbers() if self.has(number)]
+
+    def has(self, number: int) -> bool:
+        """Return whether the generation has a record."""
+        return (self.directory(number) / RECORD).exists()
+
+    def read(self, number: int) -> Generation:
+        """Return a generation's record.
+
+        Raises:
+            NotFoundError: there is none.
+            VerifyError: it is damaged.
+            FormatError: a newer snaptx wrote it.
+        """
+        try:
+            data = json.loads((self.directory(number) / RECORD).read_bytes())
+            return decode(data)
+        except FileNotFoundError as error:
+            hint = "'snaptx list' shows the generations"
+            raise NotFoundError(f"there is no generation {number}", hint=hint) from error
+        except (ValueError, TypeError, KeyError) as error:
+            message = f"the record of generation {number} is damaged: {error}"
+            raise VerifyError(message, hint="run: snaptx repair") from error
+
+    def write(self, generation: Generation) -> None:
+        """Make the record durable, in one step."""
+        data = {"format": GENERATION_FORMAT, **jsonable(generation)}
+        text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+        durable.replace(self.directory(generation.number) / RECORD, text.encode())
+
+    def forget(self, number: int) -> None:
+        """Remove the record and the then empty directory."""
+        directory = self.directory(number)
+        for name in (RECORD, RECORD + ".tmp"):
+            (directory / name).unlink(missing_ok=True)
+        if directory.exists():
+            directory.rmdir()
+
+    def reserve(self) -> int:
+        """Return a number that was never used before and make that durable."""
+        number = max([self._highest(), *self.numbers()], default=0) + 1
+        durable.replace(self._last, f"{number}\n".encode())
+        return number
+
+    def _highest(self) -> int:
+        try:
+            return int(self._last.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+
+def decode(data: Any) -> Generation:
+    """Return the generation that parsed JSON describes; unknown keys are ignored."""
+    if data["format"] > GENERATION_FORMAT:
+        raise FormatError("a newer snaptx made this generation", hint="use that version or newer")
+    known = {item.name for item in fields(Generation)}
+    values = {key: value for key, value in data.items() if key in known}
+    payload = values.get("payload")
+    return Generation(
+        **{
+            **values,
+            "payload": Payload(**payload) if payload else None,
+            "counts": Counts(**values.get("counts", {})),
+            "verdict": Verdict(values.get("verdict", Verdict.TRIAL)),
+            "includes": tuple(values.get("includes", ())),
+            "nested": tuple(values.get("nested", ())),
+        }
+    )

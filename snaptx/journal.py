@@ -1,0 +1,102 @@
+"""The write-ahead note of the one open transaction: ``journal/open``.
+
+It is durable before the first act and gone after the last, so whoever finds it
+while holding the lock knows that a snaptx was interrupted.  It says what was
+meant; what really exists is looked up on disk, and ``recover`` decides.  The
+lines after the first name the steps begun; they are for people and are not
+flushed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from snaptx import durable
+from snaptx.errors import FormatError, JournalError
+from snaptx.system import descriptor
+
+FORMAT = 1
+REPAIR_HINT = "run: snaptx repair"
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a transaction set out to do.
+
+    ``act`` is what kind of transaction it is (recover.Act).  ``generation`` is
+    the one it makes or acts on, 0 if none; ``targets`` are the ones it removes;
+    ``actor`` holds what the audit record will say of who, when and how, so that
+    a recovery can still write it.
+    """
+
+    transaction: str
+    act: str
+    generation: int
+    base: int
+    targets: tuple[int, ...]
+    boot_id: str
+    pid: int
+    actor: dict[str, Any]
+    format: int = FORMAT
+
+
+class Journal:
+    """The journal below one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "open"
+
+    def begin(self, intent: Intent) -> None:
+        """Make ``intent`` durable.
+
+        Raises:
+            StorageError: the filesystem refused; no transaction is open.
+        """
+        durable.replace(self.path, json.dumps(asdict(intent)).encode() + b"\n")
+
+    def step(self, name: str) -> None:
+        """Note that a step begins."""
+        with descriptor(self.path, os.O_WRONLY | os.O_APPEND) as fd:
+            os.write(fd, json.dumps({"step": name}).encode() + b"\n")
+
+    def end(self) -> None:
+        """Close the transaction; a power cut may bring it back, then it is closed again."""
+        self.path.unlink(missing_ok=True)
+
+    def open(self) -> Intent | None:
+        """Return the intent of the open transaction, or None.
+
+        Raises:
+            JournalError: the journal is damaged.
+            FormatError: a newer snaptx wrote it.
+        """
+        try:
+            first = self.path.read_bytes().partition(b"\n")[0]
+        except FileNotFoundError:
+            return None
+        try:
+            return _intent(json.loads(first))
+        except (ValueError, TypeError, KeyError) as error:
+            raise JournalError(f"the journal is damaged: {error}", hint=REPAIR_HINT) from error
+
+    def last_step(self) -> str:
+        """Return the last step that was begun, "" if none."""
+        step = ""
+        for line in self.path.read_bytes().splitlines()[1:]:
+            try:
+                step = str(json.loads(line)["step"])
+            except (ValueError, KeyError, TypeError):
+                break
+        return step
+
+
+def _intent(data: Any) -> Intent:
+    if data["format"] > FORMAT:
+        raise FormatError("a newer snaptx left this transaction open", hint="finish it with that version")
+    known = {item.name for item in fields(Intent)}
+    values = {key: value for key, value in data.items() if key in known}
+    return Intent(**{**values, "targets": tuple(values["targets"])})

@@ -1,0 +1,49 @@
+"""At most one snaptx changes a machine at a time.
+
+An advisory lock (flock) on ``@snaptx/lock`` ends with its process, however it
+ends, so there is no stale lock to clear.  The file's text names the holder for
+those who come second; it means nothing while nobody holds the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from snaptx import system
+from snaptx.errors import LockError
+from snaptx.system import descriptor
+
+
+@contextmanager
+def exclusive(path: Path, verb: str) -> Iterator[None]:
+    """Hold the lock for the length of a with block.
+
+    Raises:
+        LockError: somebody else holds it; the message names them.
+    """
+    with descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end") from error
+        _sign(fd, verb)
+        yield
+
+
+def _sign(fd: int, verb: str) -> None:
+    text = json.dumps({"pid": os.getpid(), "verb": verb, "since": int(system.now())})
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text.encode(), 0)
+
+
+def _holder(fd: int) -> str:
+    try:
+        holder = json.loads(os.pread(fd, 4096, 0))
+        return f"'snaptx {holder['verb']}', process {holder['pid']}"
+    except (ValueError, KeyError, TypeError):
+        return "it has not said what it does"

@@ -1,0 +1,113 @@
+"""The one door to other programs: argument lists, an explicit environment, no terminal.
+
+``sh`` does the forking.  What it must be told for that is told here once: no
+pseudo-terminal, no truncated messages, bytes that are not UTF-8 kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from snaptx import log
+from snaptx.errors import CommandError, SnaptxError
+
+SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+PACKAGES = {
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
+    "losetup": "mount (util-linux)",
+    "grub-script-check": "grub-common",
+    "tar": "tar",
+    "cp": "coreutils",
+}
+"""Which distribution package (Debian's name) brings a program."""
+
+
+_OPTIONS = {
+    "_tty_out": False,
+    "_bg_exc": False,
+    "_return_cmd": True,
+    "_truncate_exc": False,
+    "_decode_errors": "surrogateescape",
+    "_ok_code": range(256),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished program left: its status and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def find_program(name: str) -> str:
+    """Return the absolute path of a program.
+
+    Raises:
+        SnaptxError: it is not installed; the hint names its package.
+    """
+    found = shutil.which(name, path=SAFE_PATH)
+    if found is None:
+        raise SnaptxError(f"{name} is not installed", hint=f"install the package {PACKAGES.get(name, name)}")
+    return found
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment programs run with: C locale, safe PATH, nothing inherited but TZ."""
+    base = {"PATH": SAFE_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"}
+    if "TZ" in os.environ:
+        base["TZ"] = os.environ["TZ"]
+    return base | dict(extra or {})
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    ok: Container[int] = (0,),
+    output: BinaryIO | None = None,
+) -> Result:
+    """Run a program to its end.
+
+    ``env`` is added to the fixed environment, ``output`` takes stdout where it
+    may be large.
+
+    Raises:
+        SnaptxError: the program is not installed.
+        CommandError: it ended with a status that is not in ``ok``.
+    """
+    import sh
+
+    words = [find_program(str(argv[0])), *map(str, argv[1:])]
+    log.debug("run", command=shlex.join(words))
+    options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_in": stdin, "_out": output}
+    options["_cwd"] = str(cwd) if cwd else None
+    try:
+        done: Any = sh.Command(words[0])(*words[1:], **options)
+    except sh.ErrorReturnCode as error:  # killed by a signal
+        done = error
+    stdout = "" if output else done.stdout.decode("utf-8", "surrogateescape")
+    result = Result(int(done.exit_code), stdout, done.stderr.decode("utf-8", "surrogateescape"))
+    if result.status not in ok:
+        raise _failure(words, result)
+    return result
+
+
+def _failure(words: Sequence[str], result: Result) -> CommandError:
+    lines = (result.stderr or result.stdout).strip().splitlines()
+    said = lines[-1] if lines else "it said nothing"
+    return CommandError(
+        f"{Path(words[0]).name} ended with status {result.status}: {said}",
+        hint=f"to see it again: {shlex.join(words)}",
+    )

@@ -1,0 +1,109 @@
+"""The audit chain: every alteration shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from snaptx.audit import Audit
+from snaptx.errors import FormatError, VerifyError
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Audit:
+    """Give a trail of five records."""
+    trail = Audit(tmp_path)
+    for number in range(5):
+        trail.append({"verb": "apply", "number": number})
+    return trail
+
+
+def lines(audit: Audit) -> list[bytes]:
+    """Return the log's lines."""
+    return audit.log.read_bytes().splitlines(keepends=True)
+
+
+def test_a_sound_chain_verifies(audit: Audit) -> None:
+    assert audit.verify() == 5
+    assert [record["number"] for record in audit.records()] == [0, 1, 2, 3, 4]
+
+
+def test_an_empty_trail_verifies(tmp_path: Path) -> None:
+    assert Audit(tmp_path).verify() == 0
+
+
+@pytest.mark.parametrize("victim", range(5))
+def test_an_altered_record_is_found(audit: Audit, victim: int) -> None:
+    found = lines(audit)
+    record = json.loads(found[victim])
+    found[victim] = json.dumps({**record, "verb": "nothing"}).encode() + b"\n"
+    audit.log.write_bytes(b"".join(found))
+
+    with pytest.raises(VerifyError):
+        audit.verify()
+
+
+@pytest.mark.parametrize("victim", range(5))
+def test_a_removed_record_is_found_even_the_last(audit: Audit, victim: int) -> None:
+    found = lines(audit)
+    del found[victim]
+    audit.log.write_bytes(b"".join(found))
+
+    with pytest.raises(VerifyError):
+        audit.verify()
+
+
+def test_two_records_that_changed_places_are_found(audit: Audit) -> None:
+    found = lines(audit)
+    found[1], found[2] = found[2], found[1]
+    audit.log.write_bytes(b"".join(found))
+
+    with pytest.raises(VerifyError):
+        audit.verify()
+
+
+def test_a_removed_log_is_found(audit: Audit) -> None:
+    audit.log.unlink()
+
+    with pytest.raises(VerifyError):
+        audit.verify()
+
+
+def test_a_log_cut_anywhere_is_mended_up_to_the_cut(audit: Audit) -> None:
+    whole = audit.log.read_bytes()
+    for cut in range(0, len(whole), 37):
+        audit.log.write_bytes(whole[:cut])
+        if cut:
+            audit.mend()
+        sound = whole[:cut].count(b"\n")
+        assert audit.log.read_bytes().count(b"\n") == sound
+
+
+def test_mending_keeps_what_it_takes_out(audit: Audit) -> None:
+    broken = audit.log.read_bytes()[:-10]
+    audit.log.write_bytes(broken)
+
+    assert audit.mend()
+    assert audit.verify() == 4
+    damaged = list(audit.log.parent.glob("damaged-*"))
+    assert len(damaged) == 1
+    assert broken.endswith(damaged[0].read_bytes())
+
+
+def test_a_crash_before_the_witness_is_no_damage(audit: Audit) -> None:
+    witness = audit.log.with_name("head")
+    before = witness.read_text()
+    audit.append({"verb": "late"})
+    witness.write_text(before)
+
+    assert audit.verify() == 6
+
+
+def test_a_newer_format_is_refused(audit: Audit) -> None:
+    record = json.loads(lines(audit)[0])
+    audit.log.write_bytes(json.dumps({**record, "format": 99}).encode() + b"\n")
+
+    with pytest.raises(FormatError):
+        audit.verify()
