@@ -1,0 +1,1 @@
+"""What decides which generation boots: one Protocol, a backend per loader."""

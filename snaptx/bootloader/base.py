@@ -1,0 +1,59 @@
+"""What snaptx asks of a boot loader: the seam between the switch and GRUB.
+
+The entry file is the one authority for what boots.  It is replaced as a whole:
+``prepare`` puts the next one beside it, ``switch`` is the one rename.  The
+barriers around the rename are the caller's.  Errors are BootError or
+StorageError.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from snaptx.model import BootEntry, BootState
+from snaptx.storage.base import TreeInfo
+
+
+class BootLoader(Protocol):
+    """Something that boots the generation that the entry file names."""
+
+    def install(self) -> None:
+        """Put what is static in place; changes nothing that boots. Idempotent."""
+        ...
+
+    def read(self) -> BootState | None:
+        """Return what the entry file says, None if there is none.
+
+        Raises:
+            BootError: it is damaged.
+        """
+        ...
+
+    def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
+        """Return the entry that boots the tree at ``root``, its kernel put where the loader finds it.
+
+        Raises:
+            BootError: the tree has no kernel.
+        """
+        ...
+
+    def prepare(self, state: BootState) -> None:
+        """Write the next entry file beside the current one."""
+        ...
+
+    def switch(self) -> None:
+        """Make the prepared entry file the current one, in one rename."""
+        ...
+
+    def discard(self) -> None:
+        """Remove a prepared entry file that was not switched to."""
+        ...
+
+    def forget(self, number: int) -> None:
+        """Remove what ``offer`` put in place for a generation that no entry names."""
+        ...
+
+    def barrier(self) -> None:
+        """Return when the loader sees everything that was written for it."""
+        ...

@@ -1,0 +1,95 @@
+"""The entry file's text: a GRUB script that carries its own state.
+
+GRUB runs the ``set`` and ``menuentry`` lines; snaptx reads the one ``# state``
+line, JSON of a BootState.  The last line is the SHA-256 of everything before
+it, so that a file cut short or altered is never believed.  Pure functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+from typing import Any
+
+from snaptx.errors import BootError, FormatError
+from snaptx.model import BootEntry, BootState, jsonable
+
+FORMAT = 1
+NAME = "snaptx.cfg"
+SUBMENU_AFTER = 5
+"""So many entries stand in the first menu, the others in a submenu."""
+
+DAMAGED_HINT = "run: snaptx repair"
+
+
+def quote(text: str) -> str:
+    """Return ``text`` as one word of a GRUB script (GRUB manual, section Quoting)."""
+    printable = "".join(char if char.isprintable() else "?" for char in text)
+    return "'" + printable.replace("'", "'\\''") + "'"
+
+
+def render(state: BootState, uuid: str) -> str:
+    """Return the entry file for ``state``; ``uuid`` is the filesystem that holds the kernels."""
+    head = [
+        "# The boot entries of snaptx. Replaced as a whole: do not edit.",
+        "# state " + json.dumps({"format": FORMAT, **jsonable(state)}, sort_keys=True),
+        f"set snaptx_default='{entry_id(state.default)}'",
+        f"set snaptx_fallback='{entry_id(state.fallback)}'",
+        f"set snaptx_nonce={quote(state.nonce)}",
+        f"set snaptx_tries='{state.tries}'",
+        f"set snaptx_ok='{int(state.confirmed)}'",
+    ]
+    blocks = [_menuentry(entry, uuid) for entry in state.entries]
+    first, older = blocks[:SUBMENU_AFTER], blocks[SUBMENU_AFTER:]
+    if older:
+        first += ["submenu 'Older generations' --id 'snaptx-older' {", *older, "}"]
+    return _signed("\n".join([*head, *first]) + "\n")
+
+
+def entry_id(number: int) -> str:
+    """Return the id that GRUB knows the generation's entry by."""
+    return f"snaptx-{number}"
+
+
+def _menuentry(entry: BootEntry, uuid: str) -> str:
+    arguments = " ".join(quote(word) for word in entry.cmdline.split())
+    lines = [
+        f"menuentry {quote(entry.title)} --id '{entry_id(entry.number)}' --class gnu-linux --class os {{",
+        f"    search --no-floppy --fs-uuid --set=root {quote(uuid)}",
+        f"    linux {quote(entry.kernel)} {arguments}",
+    ]
+    if entry.initrd:
+        lines.append(f"    initrd {quote(entry.initrd)}")
+    return "\n".join([*lines, "}"])
+
+
+def _signed(body: str) -> str:
+    return body + f"# sha256 {hashlib.sha256(body.encode()).hexdigest()}\n"
+
+
+def parse(text: str) -> BootState:
+    """Return the state an entry file carries.
+
+    Raises:
+        BootError: it is empty, cut short or altered.
+        FormatError: a newer snaptx wrote it.
+    """
+    body, _, _ = text.rpartition("# sha256 ")
+    if not body or _signed(body) != text:
+        raise BootError("the boot entry file is damaged", hint=DAMAGED_HINT)
+    for line in body.splitlines():
+        if line.startswith("# state "):
+            return _decode(json.loads(line.removeprefix("# state ")))
+    raise BootError("the boot entry file carries no state", hint=DAMAGED_HINT)
+
+
+def _decode(data: dict[str, Any]) -> BootState:
+    if data["format"] > FORMAT:
+        raise FormatError("a newer snaptx wrote the boot entries", hint="use that version or newer")
+    entries = tuple(BootEntry(**_known(BootEntry, entry)) for entry in data["entries"])
+    return BootState(**{**_known(BootState, data), "entries": entries})
+
+
+def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
+    return {item.name: data[item.name] for item in fields(cls) if item.name in data}

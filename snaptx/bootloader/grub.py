@@ -1,0 +1,169 @@
+"""GRUB: the entry file beside GRUB's own configuration, outside every generation.
+
+Where /boot is part of the root, the home is ``@snaptx/grub`` and GRUB reads
+kernels from inside the generations; a rename on Btrfs is one step for GRUB
+after the storage's barrier.
+
+Where /boot is a filesystem of its own, the home is ``/boot/snaptx`` and each
+generation's kernel is copied to ``/boot/snaptx/N``.  There a rename over the
+entry file can show GRUB an empty file, because GRUB does not replay ext4's
+journal: names are exchanged instead, and the barrier freezes the filesystem,
+which leaves nothing in the journal.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+from snaptx import durable, system
+from snaptx.bootloader import entryfile, kernels
+from snaptx.errors import BootError, storage_error
+from snaptx.model import BootEntry, BootState
+from snaptx.storage.base import TreeInfo
+
+NEXT = entryfile.NAME + ".next"
+
+
+def static_config() -> bytes:
+    """Return the grub.cfg that is installed with snaptx."""
+    import sys
+
+    places = (
+        Path(__file__).parents[2] / "grub/grub.cfg",
+        Path(sys.prefix) / "share/snaptx/grub/grub.cfg",
+        Path("/usr/share/snaptx/grub/grub.cfg"),
+    )
+    for place in places:
+        if place.is_file():
+            return place.read_bytes()
+    raise BootError("snaptx's grub.cfg is not installed", hint="reinstall snaptx")
+
+
+class _Grub:
+    """What both homes share."""
+
+    def __init__(self, home: Path, uuid: str) -> None:
+        self.home = home
+        self._uuid = uuid
+        self._entry = home / entryfile.NAME
+        self._next = home / NEXT
+
+    def install(self) -> None:
+        """Put the static grub.cfg in place."""
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        durable.replace(self.home / "grub.cfg", static_config(), 0o644)
+
+    def read(self) -> BootState | None:
+        """Return what the entry file says, None if there is none."""
+        try:
+            text = self._entry.read_text(errors="replace")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise BootError(f"the boot entry file can't be read: {error.strerror}") from error
+        return entryfile.parse(text)
+
+    def prepare(self, state: BootState) -> None:
+        """Write the next entry file beside the current one."""
+        durable.write_new(self._next, entryfile.render(state, self._uuid).encode(), 0o644)
+
+    def discard(self) -> None:
+        """Remove a prepared entry file."""
+        self._next.unlink(missing_ok=True)
+
+
+class GrubInRoot(_Grub):
+    """GRUB that reads kernels out of the generations, on the same Btrfs."""
+
+    def switch(self) -> None:
+        """Rename the prepared entry file over the current one."""
+        try:
+            os.replace(self._next, self._entry)
+        except OSError as error:
+            raise storage_error(error, "cannot switch the boot entry") from error
+
+    def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
+        """Name the newest kernel inside the tree; paths start at the top level, as GRUB's do."""
+        kernel = kernels.newest(root / "boot")
+        boot = f"/{info.name}/boot/"
+        return BootEntry(
+            number=number,
+            title=f"{title} ({kernel.version})",
+            kernel=boot + kernel.image,
+            initrd=boot + kernel.initrd if kernel.initrd else "",
+            cmdline=" ".join([*info.cmdline, "ro", *kernels.command_line(root)]),
+        )
+
+    def forget(self, number: int) -> None:
+        """Do nothing: the kernel goes with its generation."""
+
+    def barrier(self) -> None:
+        """Do nothing: the storage's barrier covers the entry file."""
+
+
+class GrubOnBoot(_Grub):
+    """GRUB that reads kernels from a /boot of its own."""
+
+    def __init__(self, boot: Path, uuid: str) -> None:
+        super().__init__(boot / "snaptx", uuid)
+        self._boot = boot
+        # Older than every write the barrier answers for.
+        self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def switch(self) -> None:
+        """Exchange the prepared entry file with the current one."""
+        try:
+            with system.descriptor(self.home, os.O_RDONLY | os.O_DIRECTORY) as home:
+                if self._entry.exists():
+                    system.exchange(home, NEXT, entryfile.NAME)
+                else:
+                    os.rename(NEXT, entryfile.NAME, src_dir_fd=home, dst_dir_fd=home)
+        except OSError as error:
+            raise storage_error(error, "cannot switch the boot entry") from error
+
+    def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
+        """Copy the tree's own kernel, or the newest on /boot where the tree has none."""
+        source = root / "boot" if kernels.find(root / "boot") else self._boot
+        kernel = kernels.newest(source)
+        place = self.home / str(number)
+        try:
+            for name in filter(None, (kernel.image, kernel.initrd)):
+                _copy(source / name, place / name)
+        except OSError as error:
+            shutil.rmtree(place, ignore_errors=True)
+            raise storage_error(error, f"cannot copy the kernel to {self._boot}") from error
+        at = f"/snaptx/{number}/"
+        return BootEntry(
+            number=number,
+            title=f"{title} ({kernel.version})",
+            kernel=at + kernel.image,
+            initrd=at + kernel.initrd if kernel.initrd else "",
+            cmdline=" ".join([*info.cmdline, "ro", *kernels.command_line(root)]),
+        )
+
+    def forget(self, number: int) -> None:
+        """Remove the generation's kernel from /boot."""
+        shutil.rmtree(self.home / str(number), ignore_errors=True)
+
+    def barrier(self) -> None:
+        """Leave nothing in the journal of /boot."""
+        try:
+            system.syncfs(self._fd)
+            system.freeze(self._fd)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:  # a filesystem without a journal has nothing to freeze
+                raise storage_error(error, "/boot could not be made durable") from error
+
+
+def _copy(source: Path, target: Path) -> None:
+    if target.exists() and target.stat().st_size == source.stat().st_size:
+        return
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    fresh = target.with_name(target.name + ".tmp")
+    shutil.copyfile(source, fresh)
+    with system.descriptor(fresh, os.O_RDONLY) as fd:
+        os.fsync(fd)
+    os.replace(fresh, target)

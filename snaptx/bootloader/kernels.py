@@ -1,0 +1,87 @@
+"""Which kernel a root would boot, and with which words on its command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptx import system
+from snaptx.errors import BootError
+
+KERNEL_PREFIXES = ("vmlinuz-", "vmlinux-", "Image-", "kernel-")
+INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-{v}.img")
+"""How Debian, Fedora and Arch, and openSUSE name the initrd of kernel version v."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel's version and the names of its files in the boot directory; ``initrd`` may be ""."""
+
+    version: str
+    image: str
+    initrd: str
+
+
+def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a key that sorts versions as people read them: 6.9 before 6.10, ~rc first."""
+    parts = re.findall(r"\d+|~|[^\d~]+", version)
+    return tuple((2, int(part)) if part.isdigit() else (0 if part == "~" else 1, part) for part in parts)
+
+
+def find(boot: Path) -> list[Kernel]:
+    """Return the kernels in a boot directory, newest first; links lead nowhere."""
+    if boot.is_symlink() or not boot.is_dir():
+        return []
+    names = {entry.name for entry in os.scandir(boot) if entry.is_file(follow_symlinks=False)}
+    found = [
+        Kernel(name.removeprefix(prefix), name, _initrd(name.removeprefix(prefix), names))
+        for prefix in KERNEL_PREFIXES
+        for name in names
+        if name.startswith(prefix) and not name.endswith((".old", ".hmac"))
+    ]
+    return sorted(found, key=lambda kernel: version_key(kernel.version), reverse=True)
+
+
+def _initrd(version: str, names: set[str]) -> str:
+    patterns = (pattern.format(v=version) for pattern in INITRD_PATTERNS)
+    return next((name for name in patterns if name in names), "")
+
+
+def newest(boot: Path) -> Kernel:
+    """Return the kernel that boots by default.
+
+    Raises:
+        BootError: there is none.
+    """
+    kernels = find(boot)
+    if not kernels:
+        hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
+        raise BootError("the root has no kernel in /boot", hint=hint)
+    return kernels[0]
+
+
+def command_line(root: Path) -> list[str]:
+    """Return the kernel arguments configured in a root, without those that name the root itself."""
+    words = _from_kernel_cmdline(root) or _from_default_grub(root) or ["quiet"]
+    return [word for word in words if not word.startswith(("root=", "rootflags=subvol"))]
+
+
+def _from_kernel_cmdline(root: Path) -> list[str]:
+    return _split(system.read_in_root(root, "etc/kernel/cmdline").decode(errors="replace"))
+
+
+def _from_default_grub(root: Path) -> list[str]:
+    text = system.read_in_root(root, "etc/default/grub").decode(errors="replace")
+    found = dict(re.findall(r"(?m)^\s*(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=(.*)$", text))
+    values = [found.get("GRUB_CMDLINE_LINUX", ""), found.get("GRUB_CMDLINE_LINUX_DEFAULT", "")]
+    return [word for value in values for part in _split(value) for word in part.split()]
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return []  # an unbalanced quote: the shell would not take it either

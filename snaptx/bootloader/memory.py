@@ -1,0 +1,53 @@
+"""A boot loader that only remembers, for unit tests and the contract suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snaptx.bootloader import entryfile
+from snaptx.errors import BootError
+from snaptx.model import BootEntry, BootState
+from snaptx.storage.base import TreeInfo
+
+
+class MemoryBootLoader:
+    """The entry file as a string."""
+
+    def __init__(self) -> None:
+        self._text: str | None = None
+        self._next: str | None = None
+        self.installed = False
+
+    def install(self) -> None:
+        """Remember that it was called."""
+        self.installed = True
+
+    def read(self) -> BootState | None:
+        """Return the state last switched to."""
+        return None if self._text is None else entryfile.parse(self._text)
+
+    def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
+        """Return an entry that names the tree."""
+        if not root.is_dir():
+            raise BootError(f"{root} does not exist", hint="run: snaptx repair")
+        return BootEntry(number, title, f"/{info.name}/vmlinuz", "", " ".join(info.cmdline))
+
+    def prepare(self, state: BootState) -> None:
+        """Keep the next state aside."""
+        self._next = entryfile.render(state, "memory")
+
+    def switch(self) -> None:
+        """Make the next state the current one."""
+        if self._next is None:
+            raise BootError("nothing was prepared")
+        self._text, self._next = self._next, None
+
+    def discard(self) -> None:
+        """Forget the next state."""
+        self._next = None
+
+    def forget(self, number: int) -> None:
+        """Do nothing: nothing was put in place."""
+
+    def barrier(self) -> None:
+        """Do nothing: a string needs none."""

@@ -1,0 +1,1 @@
+"""Where generations live: one Protocol, a backend per filesystem."""

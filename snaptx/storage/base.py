@@ -1,0 +1,104 @@
+"""What snaptx asks of a filesystem that can snapshot: the seam between rules and storage.
+
+Every implementation passes tests/contract.  Errors are StorageError or below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from snaptx.model import Tree
+
+STATE_DIRECTORIES = ("generations", "grub", "journal", "audit", "manifests")
+"""What lies in the state directory besides the lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """What mount(8) is told to mount one tree."""
+
+    source: str
+    fstype: str
+    options: str
+
+
+@dataclass(frozen=True, slots=True)
+class TreeInfo:
+    """What a backend knows of a tree.
+
+    ``name`` is the backend's own name for it (a subvolume's path from the top
+    level); ``nested`` the paths inside it that a snapshot leaves out;
+    ``cmdline`` what the kernel is told to find it as its root.
+    """
+
+    name: str
+    read_only: bool
+    nested: tuple[str, ...]
+    mount: MountSpec
+    cmdline: tuple[str, ...]
+
+
+class Storage(Protocol):
+    """A filesystem that holds generations."""
+
+    @property
+    def state(self) -> Path:
+        """Return the directory of snaptx's own files; it belongs to no generation."""
+        ...
+
+    @property
+    def uuid(self) -> str:
+        """Return the filesystem's UUID, as a boot loader searches for it."""
+        ...
+
+    @property
+    def running(self) -> TreeInfo:
+        """Describe the root that is mounted as the system root."""
+        ...
+
+    def prepare(self, adopted: TreeInfo) -> None:
+        """Make the state directory, with ``adopted`` in place as the root of generation 1."""
+        ...
+
+    def path(self, tree: Tree) -> Path:
+        """Return where ``tree`` can be reached; ends with the process."""
+        ...
+
+    def describe(self, tree: Tree) -> TreeInfo | None:
+        """Describe ``tree``, or return None if it does not exist."""
+        ...
+
+    def snapshot(self, source: Tree, target: Tree, *, writable: bool) -> None:
+        """Make ``target`` a snapshot of ``source``; durable on return."""
+        ...
+
+    def delete(self, tree: Tree) -> None:
+        """Remove ``tree`` if it exists.
+
+        Raises:
+            BusyError: it is mounted, the default, or has subvolumes inside.
+        """
+        ...
+
+    def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
+        """Name every path that may differ between two read-only trees, in time proportional to that."""
+        ...
+
+    def make_default(self, tree: Tree) -> None:
+        """Make ``tree`` what a mount without further options shows; derived state, not the switch."""
+        ...
+
+    def default_name(self) -> str:
+        """Return the name (see TreeInfo) of what ``make_default`` last set, "" if nothing."""
+        ...
+
+    def barrier(self) -> None:
+        """Return when everything done so far survives a power cut and a boot loader sees it.
+
+        Raises:
+            StorageError: it may not.
+        """
+        ...

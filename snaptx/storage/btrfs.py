@@ -1,0 +1,222 @@
+"""Generations as Btrfs subvolumes: the only module that knows ``btrfsutil``.
+
+::
+
+    /@                        the adopted root, wherever the distribution put it
+    /@snaptx/                 a subvolume, 0700
+        generations/1/root    a symbolic link to the adopted root
+        generations/N/origin  read-only snapshot of the base
+        generations/N/root    what boots
+        generations/N/sealed  read-only snapshot of root as committed
+        grub/ journal/ audit/ manifests/ lock
+
+The top level is mounted without a mount point (fsmount): nobody else sees it
+and it ends with the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import btrfsutil
+
+from snaptx import system
+from snaptx.durable import sync_directory
+from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError, storage_error
+from snaptx.model import Tree
+from snaptx.storage import sendstream
+from snaptx.storage.base import STATE_DIRECTORIES, MountSpec, TreeInfo
+
+STATE = "@snaptx"
+TOP_LEVEL = 5
+"""BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
+
+IOC_SYNC = 0x9408
+IOC_FS_INFO = 0x8400941F
+"""linux/btrfs.h; the structure is 1024 bytes, fsid at byte 16."""
+
+FLAT_HINT = (
+    "move the system into a subvolume first: boot a rescue system, mount the top level, "
+    "'btrfs subvolume snapshot . @', set rootflags=subvol=@ and fstab, reboot, then 'snaptx init'"
+)
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # BtrfsUtilError is one
+        if error.errno == errno.ETXTBSY:
+            hint = "'swapoff' it, or move it to a subvolume of its own"
+            raise BusyError(f"{doing}: a swap file in it is in use", hint=hint) from error
+        raise storage_error(error, doing) from error
+
+
+class BtrfsStorage:
+    """The generations on one Btrfs filesystem, seen from one system root."""
+
+    def __init__(self, mount: system.Mount) -> None:
+        self._mount = mount
+        with _translated(f"cannot mount the top level of {mount.source}"):
+            made = system.detached_mount("btrfs", mount.source, {"subvolid": str(TOP_LEVEL)})
+        # Older than every write the barrier answers for.
+        self._fd, self._top = made.fd, made.path
+        self._device = mount.device
+        self.uuid = _filesystem_id(self._fd)
+
+    @property
+    def state(self) -> Path:
+        """Return the directory of snaptx's own files."""
+        return self._top / STATE
+
+    @property
+    def running(self) -> TreeInfo:
+        """Describe the root that is mounted as the system root."""
+        name = self._mount.root.strip("/")
+        if not name:
+            message = f"{self._mount.target} is the top level of its filesystem, not a subvolume"
+            raise LayoutError(message + ": it can't be switched for another", hint=FLAT_HINT)
+        return self._describe(self._top / name)
+
+    def prepare(self, adopted: TreeInfo) -> None:
+        """Make ``@snaptx`` with its directories and the link to the adopted root."""
+        with _translated(f"cannot make {STATE}"):
+            if not self.state.exists():
+                btrfsutil.create_subvolume(str(self.state))
+            self.state.chmod(0o700)
+            for name in STATE_DIRECTORIES:
+                (self.state / name).mkdir(exist_ok=True)
+            first = self.state / "generations/1"
+            first.mkdir(exist_ok=True)
+            link = first / "root"
+            if not link.is_symlink():
+                link.symlink_to(PurePosixPath("../../..") / adopted.name)
+
+    def path(self, tree: Tree) -> Path:
+        """Return where ``tree`` can be reached from this process."""
+        name = self.state / "generations" / str(tree.number) / tree.part
+        if name.is_symlink():
+            return self._top / os.path.normpath(f"{STATE}/generations/{tree.number}/{os.readlink(name)}")
+        return name
+
+    def describe(self, tree: Tree) -> TreeInfo | None:
+        """Describe ``tree``, or return None if it does not exist."""
+        path = self.path(tree)
+        return self._describe(path) if path.is_dir() else None
+
+    def _describe(self, path: Path) -> TreeInfo:
+        with _translated(f"cannot read the subvolume {path.name}"):
+            name = str(path.relative_to(self._top))
+            number = btrfsutil.subvolume_id(str(path))
+            children = btrfsutil.SubvolumeIterator(self._fd, top=number)
+            nested = tuple(sorted(child for child, _ in children))
+            read_only = btrfsutil.get_subvolume_read_only(str(path)) or self._is_read_only()
+        return TreeInfo(
+            name=name,
+            read_only=read_only,
+            nested=nested,
+            mount=MountSpec(self._mount.source, "btrfs", f"subvol={name}"),
+            cmdline=(f"root=UUID={self.uuid}", f"rootflags=subvol={name}"),
+        )
+
+    def snapshot(self, source: Tree, target: Tree, *, writable: bool) -> None:
+        """Make ``target`` a snapshot of ``source``; the kernel commits it before it returns."""
+        place = self.state / "generations" / str(target.number) / target.part
+        with _translated(f"cannot snapshot generation {source}"):
+            btrfsutil.create_snapshot(str(self.path(source)), str(place), read_only=not writable)
+
+    def delete(self, tree: Tree) -> None:
+        """Remove ``tree``: never a mounted one, the default, or one with subvolumes inside."""
+        path, info = self.path(tree), self.describe(tree)
+        link = self.state / "generations" / str(tree.number) / tree.part
+        if info is not None:
+            self._guard(tree, info)
+            with _translated(f"cannot delete generation {tree}"):
+                btrfsutil.delete_subvolume(str(path))
+                sync_directory(path.parent)
+        if link.is_symlink():
+            link.unlink()
+
+    def _guard(self, tree: Tree, info: TreeInfo) -> None:
+        # delete_subvolume itself checks none of this before it destroys.
+        if info.nested:
+            hint = "move or delete them first: " + ", ".join(info.nested)
+            raise BusyError(f"generation {tree} has subvolumes inside", hint=hint)
+        if btrfsutil.get_default_subvolume(self._fd) == btrfsutil.subvolume_id(str(self.path(tree))):
+            raise BusyError(f"generation {tree} is the default subvolume", hint="'snaptx repair' may help")
+        users = [mount.target for mount in _mounts_everywhere() if self._shows(mount, info.name)]
+        if users:
+            raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
+
+    def _shows(self, mount: system.Mount, name: str) -> bool:
+        return mount.device == self._device and (mount.root + "/").startswith(f"/{name}/")
+
+    def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
+        """Name every path that may differ, as ``btrfs send`` finds it."""
+        with (
+            system.descriptor(self.path(old), os.O_RDONLY | os.O_DIRECTORY) as old_fd,
+            system.descriptor(self.path(new), os.O_RDONLY | os.O_DIRECTORY) as new_fd,
+        ):
+            yield from sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd))
+
+    def make_default(self, tree: Tree) -> None:
+        """Set the default subvolume; only the next barrier makes it durable."""
+        with _translated(f"cannot make generation {tree} the default subvolume"):
+            btrfsutil.set_default_subvolume(str(self.path(tree)))
+
+    def default_name(self) -> str:
+        """Return the path of the default subvolume, "" for the top level."""
+        with _translated("cannot read the default subvolume"):
+            number = btrfsutil.get_default_subvolume(self._fd)
+            return str(btrfsutil.subvolume_path(self._fd, number)) if number != TOP_LEVEL else ""
+
+    def barrier(self) -> None:
+        """Commit the filesystem's transaction.
+
+        ``syncfs`` alone says yes after an aborted commit, the ioctl alone
+        after a failed data write, so both are asked; and both on a descriptor
+        that is older than the writes they answer for.
+        """
+        with _translated("the filesystem could not be made durable"):
+            system.syncfs(self._fd)
+            fcntl.ioctl(self._fd, IOC_SYNC)
+        if self._is_read_only():
+            raise ReadOnlyError("the filesystem turned read-only", hint="look at the kernel log (dmesg)")
+
+    def _is_read_only(self) -> bool:
+        return bool(os.fstatvfs(self._fd).f_flag & os.ST_RDONLY)
+
+
+def _filesystem_id(fd: int) -> str:
+    with _translated("cannot read the filesystem's UUID"):
+        raw = fcntl.ioctl(fd, IOC_FS_INFO, bytes(1024))[16:32].hex()
+    return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))
+
+
+def _mounts_everywhere() -> Iterator[system.Mount]:
+    """Yield the mounts of every mount namespace that a process lives in."""
+    seen: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            namespace = os.readlink(process / "ns/mnt")
+            if namespace not in seen:
+                yield from system.parse_mounts((process / "mountinfo").read_text(errors="surrogateescape"))
+                seen.add(namespace)
+        except OSError:
+            continue  # the process ended
+
+
+def open_storage(mount: system.Mount) -> BtrfsStorage:
+    """Return the storage behind a mounted Btrfs root.
+
+    Raises:
+        StorageError: the filesystem can't be reached.
+    """
+    if mount.fstype != "btrfs":
+        raise StorageError(f"{mount.target} is {mount.fstype}, not btrfs", hint="snaptx needs Btrfs or ZFS")
+    return BtrfsStorage(mount)

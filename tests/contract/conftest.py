@@ -1,0 +1,81 @@
+"""Every backend, real ones included, behind one fixture each: the same tests for all."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from snaptx import system
+from snaptx.bootloader.base import BootLoader
+from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
+from snaptx.bootloader.memory import MemoryBootLoader
+from snaptx.storage.base import Storage
+from snaptx.storage.btrfs import BtrfsStorage
+from snaptx.storage.memory import MemoryStorage
+from tests.fs.conftest import MakeBtrfs, btrfs, make_btrfs  # noqa: F401 - fixtures
+
+
+def fill(root: Path) -> None:
+    """Put a small system into an empty root."""
+    for name in ("etc", "usr/bin", "boot"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/hostname").write_text("one\n")
+    (root / "usr/bin/tool").write_text("#!/bin/sh\n")
+    (root / "boot/vmlinuz-6.1.0").write_text("kernel\n")
+    (root / "boot/initrd.img-6.1.0").write_text("initrd\n")
+
+
+def _memory(tmp_path: Path) -> Storage:
+    (tmp_path / "@").mkdir()
+    fill(tmp_path / "@")
+    return MemoryStorage(tmp_path)
+
+
+@pytest.fixture
+def btrfs_root(make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Path]:  # noqa: F811
+    """Mount a root subvolume named ``@`` of a new Btrfs and yield its mount point."""
+    top = make_btrfs()
+    subprocess.run(["btrfs", "-q", "subvolume", "create", top / "@"], check=True)
+    fill(top / "@")
+    root = tmp_path / "root"
+    root.mkdir()
+    device = next(mount.source for mount in system.mounts() if mount.target == str(top))
+    subprocess.run(["mount", "-o", "subvol=@", device, root], check=True)
+    yield root
+    subprocess.run(["umount", root], check=True)
+
+
+@pytest.fixture(params=["memory", pytest.param("btrfs", marks=pytest.mark.root)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """Give a storage with a root to adopt, prepared."""
+    if request.param == "memory":
+        made = _memory(tmp_path)
+    else:
+        mount = system.mount_at(request.getfixturevalue("btrfs_root"))
+        assert mount is not None
+        made = BtrfsStorage(mount)
+    made.prepare(made.running)
+    return made
+
+
+@pytest.fixture(params=["memory", "grub in the root", "grub on /boot"])
+def loader(request: pytest.FixtureRequest, tmp_path: Path) -> BootLoader:
+    """Give a boot loader that was installed."""
+    makers: dict[str, Callable[[], BootLoader]] = {
+        "memory": MemoryBootLoader,
+        "grub in the root": lambda: GrubInRoot(tmp_path / "grub", "1234-5678"),
+        "grub on /boot": lambda: _on_boot(tmp_path),
+    }
+    made = makers[request.param]()
+    made.install()
+    return made
+
+
+def _on_boot(tmp_path: Path) -> BootLoader:
+    boot = tmp_path / "boot"
+    boot.mkdir()
+    (boot / "vmlinuz-5.0").write_text("old kernel\n")
+    return GrubOnBoot(boot, "1234-5678")

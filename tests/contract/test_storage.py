@@ -1,0 +1,120 @@
+"""What every storage does, whatever is below it."""
+
+from __future__ import annotations
+
+import pytest
+
+from snaptx.errors import BusyError, NotFoundError, StorageError
+from snaptx.model import Part, Tree
+from snaptx.storage.base import STATE_DIRECTORIES, Storage
+
+ROOT = Tree(1, Part.ROOT)
+
+
+def staged(storage: Storage, number: int) -> Tree:
+    """Make generation ``number`` from the adopted root and return its root."""
+    (storage.state / "generations" / str(number)).mkdir()
+    storage.snapshot(ROOT, Tree(number, Part.ORIGIN), writable=False)
+    storage.snapshot(Tree(number, Part.ORIGIN), Tree(number, Part.ROOT), writable=True)
+    return Tree(number, Part.ROOT)
+
+
+def test_prepare_makes_the_state_directory_and_can_be_repeated(storage: Storage) -> None:
+    storage.prepare(storage.running)
+
+    assert {path.name for path in storage.state.iterdir()} >= set(STATE_DIRECTORIES)
+
+
+def test_the_adopted_root_is_the_running_one(storage: Storage) -> None:
+    info = storage.describe(ROOT)
+
+    assert info is not None
+    assert info.name == storage.running.name == "@"
+    assert not info.read_only
+
+
+def test_a_snapshot_has_the_content_and_a_life_of_its_own(storage: Storage) -> None:
+    tree = staged(storage, 2)
+    (storage.path(tree) / "etc/hostname").write_text("two\n")
+
+    assert (storage.path(ROOT) / "etc/hostname").read_text() == "one\n"
+    assert (storage.path(Tree(2, Part.ORIGIN)) / "etc/hostname").read_text() == "one\n"
+
+
+def test_origin_is_read_only_and_root_is_not(storage: Storage) -> None:
+    staged(storage, 2)
+    origin, root = (storage.describe(Tree(2, part)) for part in (Part.ORIGIN, Part.ROOT))
+
+    assert origin is not None
+    assert root is not None
+    assert (origin.read_only, root.read_only) == (True, False)
+
+
+def test_every_tree_has_a_name_of_its_own_and_is_found_by_the_kernel(storage: Storage) -> None:
+    info = storage.describe(staged(storage, 2))
+
+    assert info is not None
+    assert info.name == "@snaptx/generations/2/root"
+    assert f"rootflags=subvol={info.name}" in info.cmdline
+
+
+def test_what_does_not_exist_is_not_described(storage: Storage) -> None:
+    assert storage.describe(Tree(9, Part.ROOT)) is None
+
+
+def test_a_snapshot_of_nothing_is_refused(storage: Storage) -> None:
+    (storage.state / "generations/2").mkdir()
+
+    with pytest.raises(NotFoundError):
+        storage.snapshot(Tree(9, Part.ROOT), Tree(2, Part.ROOT), writable=True)
+    assert storage.describe(Tree(2, Part.ROOT)) is None
+
+
+def test_a_snapshot_never_replaces(storage: Storage) -> None:
+    staged(storage, 2)
+
+    with pytest.raises((StorageError, FileExistsError)):
+        storage.snapshot(ROOT, Tree(2, Part.ORIGIN), writable=False)
+
+
+def test_delete_removes_and_is_content_with_nothing_to_remove(storage: Storage) -> None:
+    tree = staged(storage, 2)
+    storage.delete(tree)
+    storage.delete(tree)
+
+    assert storage.describe(tree) is None
+
+
+def test_the_running_root_is_never_deleted(storage: Storage) -> None:
+    with pytest.raises(BusyError):
+        storage.delete(ROOT)
+    assert (storage.path(ROOT) / "etc/hostname").exists()
+
+
+def test_the_default_is_never_deleted(storage: Storage) -> None:
+    tree = staged(storage, 2)
+    storage.make_default(tree)
+    storage.barrier()
+
+    with pytest.raises(BusyError):
+        storage.delete(tree)
+    assert storage.default_name() == "@snaptx/generations/2/root"
+
+
+def test_touched_names_at_least_what_changed(storage: Storage) -> None:
+    tree = staged(storage, 2)
+    root = storage.path(tree)
+    (root / "etc/hostname").write_text("two\n")
+    (root / "etc/new").write_text("new\n")
+    (root / "usr/bin/tool").unlink()
+    storage.snapshot(tree, Tree(2, Part.SEALED), writable=False)
+
+    found = set(storage.touched(Tree(2, Part.ORIGIN), Tree(2, Part.SEALED)))
+
+    assert found >= {b"etc/hostname", b"etc/new", b"usr/bin/tool"}
+
+
+def test_the_barrier_can_be_called_at_any_time(storage: Storage) -> None:
+    storage.barrier()
+    staged(storage, 2)
+    storage.barrier()
