@@ -75,8 +75,16 @@ class Storage(Protocol):
         """Make ``target`` a snapshot of ``source``; durable on return."""
         ...
 
+    def guard(self, tree: Tree) -> None:
+        """Refuse to let ``tree`` go if something needs it; one that does not exist may go.
+
+        Raises:
+            BusyError: it is mounted, the default, or has subvolumes inside.
+        """
+        ...
+
     def delete(self, tree: Tree) -> None:
-        """Remove ``tree`` if it exists.
+        """Remove ``tree`` if it exists and ``guard`` lets it go.
 
         Raises:
             BusyError: it is mounted, the default, or has subvolumes inside.

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 import btrfsutil
 
-from snaptx import system
+from snaptx import mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError, storage_error
 from snaptx.model import Tree
@@ -63,7 +63,7 @@ class BtrfsStorage:
     def __init__(self, mount: system.Mount) -> None:
         self._mount = mount
         with _translated(f"cannot mount the top level of {mount.source}"):
-            made = system.detached_mount("btrfs", mount.source, {"subvolid": str(TOP_LEVEL)})
+            made = mounting.detached_mount("btrfs", mount.source, _options(mount))
         # Older than every write the barrier answers for.
         self._fd, self._top = made.fd, made.path
         self._device = mount.device
@@ -131,19 +131,25 @@ class BtrfsStorage:
             btrfsutil.create_snapshot(str(self.path(source)), str(place), read_only=not writable)
 
     def delete(self, tree: Tree) -> None:
-        """Remove ``tree``: never a mounted one, the default, or one with subvolumes inside."""
-        path, info = self.path(tree), self.describe(tree)
+        """Remove ``tree`` if it exists and ``guard`` lets it go."""
+        path = self.path(tree)
         link = self.state / "generations" / str(tree.number) / tree.part
-        if info is not None:
-            self._guard(tree, info)
+        if path.is_dir():
+            self.guard(tree)
             with _translated(f"cannot delete generation {tree}"):
                 btrfsutil.delete_subvolume(str(path))
                 sync_directory(path.parent)
         if link.is_symlink():
             link.unlink()
 
-    def _guard(self, tree: Tree, info: TreeInfo) -> None:
-        # delete_subvolume itself checks none of this before it destroys.
+    def guard(self, tree: Tree) -> None:
+        """Refuse to let a mounted tree go, the default, or one with subvolumes inside.
+
+        delete_subvolume itself checks none of this before it destroys.
+        """
+        info = self.describe(tree)
+        if info is None:
+            return
         if info.nested:
             hint = "move or delete them first: " + ", ".join(info.nested)
             raise BusyError(f"generation {tree} has subvolumes inside", hint=hint)
@@ -190,6 +196,12 @@ class BtrfsStorage:
 
     def _is_read_only(self) -> bool:
         return bool(os.fstatvfs(self._fd).f_flag & os.ST_RDONLY)
+
+
+def _options(mount: system.Mount) -> dict[str, str]:
+    """Return how to mount the top level: writable would make a read-only filesystem writable for all."""
+    read_only = {"ro": ""} if "ro" in mount.super_options.split(",") else {}
+    return {"subvolid": str(TOP_LEVEL), **read_only}
 
 
 def _filesystem_id(fd: int) -> str:

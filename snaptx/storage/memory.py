@@ -73,13 +73,18 @@ class MemoryStorage:
         place = self.state / "generations" / str(target.number) / target.part
         shutil.copytree(self.path(source), place, symlinks=True)
 
+    def guard(self, tree: Tree) -> None:
+        """Refuse to let the running root or the default go."""
+        info = self.describe(tree)
+        if info and info.name in (self._running, self._default):
+            raise BusyError(f"generation {tree} is in use", hint="reboot into another one first")
+
     def delete(self, tree: Tree) -> None:
         """Remove ``tree`` if it exists and is neither running nor the default."""
-        info, path = self.describe(tree), self.path(tree)
-        if info is None:
+        path = self.path(tree)
+        if not path.is_dir():
             return
-        if info.name in (self._running, self._default):
-            raise BusyError(f"generation {tree} is in use", hint="reboot into another one first")
+        self.guard(tree)
         shutil.rmtree(path)
         (self.state / "generations" / str(tree.number) / tree.part).unlink(missing_ok=True)
 

@@ -1,0 +1,175 @@
+"""Mounts without mount points, and mount(2) and its younger siblings.
+
+Each wrapper raises OSError with the errno of the call.  What is mounted here
+is visible to nobody else and ends with the process, however that ends.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from snaptx import system
+
+Result = TypeVar("Result")
+
+SYS_OPEN_TREE = 428
+SYS_MOVE_MOUNT = 429
+SYS_FSOPEN = 430
+SYS_FSCONFIG = 431
+SYS_FSMOUNT = 432
+SYS_MOUNT_SETATTR = 442
+
+# linux/mount.h
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MNT_DETACH = 0x2
+FSOPEN_CLOEXEC = 0x1
+FSMOUNT_CLOEXEC = 0x1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+OPEN_TREE_CLONE = 0x1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_BOTH_EMPTY = 0x44  # F_EMPTY_PATH | T_EMPTY_PATH
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_ATIME = 0x70  # the field that MOUNT_ATTR_NOATIME is a value of
+MOUNT_ATTR_NOATIME = 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class DetachedMount:
+    """A filesystem mounted without a mount point: nobody else sees it and it ends with this process.
+
+    ``owner`` holds the mount, ``fd`` is its root directory, ``flags`` are mount(2)'s.
+    """
+
+    owner: int
+    fd: int
+    fstype: str
+    source: str
+    options: str
+    flags: int
+
+    @property
+    def path(self) -> Path:
+        """Return where this process reaches the root."""
+        return Path(f"/proc/self/fd/{self.fd}")
+
+
+_detached: dict[Path, DetachedMount] = {}
+
+
+def fresh_mount(fstype: str, source: str, options: dict[str, str]) -> int:
+    """Mount a filesystem nowhere; return a descriptor (O_PATH) that holds it, for ``attach``.
+
+    An empty option value sets a flag.
+    """
+    context = system.syscall(SYS_FSOPEN, fstype.encode(), FSOPEN_CLOEXEC, about=fstype)
+    try:
+        for key, value in {"source": source, **options}.items():
+            command = FSCONFIG_SET_STRING if value else FSCONFIG_SET_FLAG
+            argument = os.fsencode(value) if value else None
+            system.syscall(SYS_FSCONFIG, context, command, key.encode(), argument, 0, about=source)
+        system.syscall(SYS_FSCONFIG, context, FSCONFIG_CMD_CREATE, None, None, 0, about=source)
+        return system.syscall(SYS_FSMOUNT, context, FSMOUNT_CLOEXEC, 0, about=source)
+    finally:
+        os.close(context)
+
+
+def detached_mount(fstype: str, source: str, options: dict[str, str]) -> DetachedMount:
+    """Mount a filesystem without a mount point."""
+    owner = fresh_mount(fstype, source, options)
+    # fsmount's own descriptor is O_PATH: it can't be read or flushed.
+    fd = os.open(f"/proc/self/fd/{owner}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    text = ",".join(f"{key}={value}" for key, value in options.items() if value)
+    made = DetachedMount(owner, fd, fstype, source, text, MS_RDONLY if "ro" in options else 0)
+    _detached[made.path] = made
+    return made
+
+
+def with_real_path(path: Path, use: Callable[[Path], Result]) -> Result:
+    """Return ``use(path)``, with a path that stands for itself even inside a detached mount.
+
+    Libraries that resolve links by hand (SQLite does) get lost in /proc/self/fd.
+    For them the filesystem is mounted once more, over /proc, in a mount
+    namespace that only one passing thread sees; what ``use`` opens there
+    outlives it.
+    """
+    made = _detached.get(Path(*path.parts[:5]))
+    if made is None:
+        return use(path)
+    real = Path("/proc", *path.parts[5:])
+    from concurrent.futures import ThreadPoolExecutor  # not for every start-up
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(_in_own_namespace, made, lambda: use(real)).result()
+
+
+def _in_own_namespace(made: DetachedMount, act: Callable[[], Result]) -> Result:
+    system.unshare(system.CLONE_NEWNS)
+    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    mount(made.source, "/proc", made.fstype, made.flags, made.options)
+    return act()
+
+
+def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:
+    """Call mount(2)."""
+    result = system.libc().mount(
+        os.fsencode(source),
+        os.fsencode(target),
+        fstype.encode() or None,
+        flags,
+        os.fsencode(options) or None,
+    )
+    system.check(result, target)
+
+
+def unmount(target: str, flags: int = 0) -> None:
+    """Call umount2(2)."""
+    system.check(system.libc().umount2(os.fsencode(target), flags), target)
+
+
+def cloned_mount(path: str | bytes, *, dirfd: int = system.AT_FDCWD, recursive: bool = False) -> int:
+    """Return a descriptor of a copy of what is mounted at ``path``, itself mounted nowhere.
+
+    It ends with the last descriptor of it, unless it is attached.
+    """
+    flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (system.AT_RECURSIVE if recursive else 0)
+    return system.syscall(SYS_OPEN_TREE, dirfd, os.fsencode(path), flags, about=path)
+
+
+def attach(mounted: int, target: int) -> None:
+    """Mount what ``fresh_mount`` or ``cloned_mount`` made on the file or directory ``target``."""
+    flags = MOVE_MOUNT_BOTH_EMPTY
+    system.syscall(SYS_MOVE_MOUNT, mounted, b"", target, b"", flags)
+
+
+def restrict(mounted: int, attributes: int, *, recursive: bool = False) -> None:
+    """Add MOUNT_ATTR_* to the mount behind a descriptor, ``recursive`` to those below it too."""
+    cleared = MOUNT_ATTR_ATIME if attributes & MOUNT_ATTR_ATIME else 0
+    wanted = struct.pack("=QQQQ", attributes, cleared, 0, 0)
+    flags = system.AT_EMPTY_PATH | (system.AT_RECURSIVE if recursive else 0)
+    system.syscall(SYS_MOUNT_SETATTR, mounted, b"", flags, wanted, len(wanted))
+
+
+def enter_root(root: int) -> None:
+    """Make the mount behind ``root`` the root of this mount namespace and let go of the old one."""
+    os.fchdir(root)
+    system.check(system.libc().pivot_root(b".", b"."))
+    unmount(".", MNT_DETACH)
+    os.chdir("/")
