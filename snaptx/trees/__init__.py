@@ -1,0 +1,1 @@
+"""Two trees side by side: what differs, what moved, what clashes."""

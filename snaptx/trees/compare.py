@@ -1,0 +1,274 @@
+"""Every difference between two trees, from the paths that may differ.
+
+Who names those paths is of no matter (``btrfs send``, ``walk_touched``): each is
+looked at on both sides, a path too many costs a look.  What is reported:
+
+- A *place* is a name in a directory.  Directories of related trees are the same
+  by their inode, wherever they are; a new directory takes the place of one that
+  is gone.  What is at the same place on both sides is CHANGED, or not reported.
+- A directory that moved is RENAMED, once; below it only what changed besides,
+  under the new path.  Where it moved onto another one, that is REMOVED as well.
+- A file under another name is RENAMED if its old name is gone and nothing was at
+  the new one.  One more hard link of a file that keeps its name is ADDED.
+- REMOVED and ``renamed_from`` speak of paths in the old tree, all else in the new.
+- Everything in an added or removed directory is listed, in a moved one nothing.
+- A directory's size and times are never reported; they follow from its entries.
+  A file that was written anew with the same bytes differs in TIME alone.
+
+With ``renames=False`` all this is by path: what moved is REMOVED and ADDED.
+That form can be replayed: removals deepest first, then the rest in order.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from snaptx.errors import storage_error
+from snaptx.model import Aspect, Change, Op
+from snaptx.trees.survey import NEW, OLD, Place, Survey, paired
+from snaptx.trees.treeview import Seen, TreeView, joined, same_data
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How many paths differ in which way; bytes of files and links that came and went."""
+
+    added: int = 0
+    removed: int = 0
+    changed: int = 0
+    renamed: int = 0
+    bytes_added: int = 0
+    bytes_removed: int = 0
+
+
+def summary(changes: Iterable[Change]) -> Summary:
+    """Count ``changes``; the old and new size of what changed in content count as removed and added."""
+    counts = dict.fromkeys(Op, 0)
+    came = went = 0
+    for change in changes:
+        counts[change.op] += 1
+        if change.op in (Op.ADDED, Op.REMOVED) or {Aspect.CONTENT, Aspect.TYPE}.intersection(change.aspects):
+            came += change.new_size
+            went += change.old_size
+    return Summary(counts[Op.ADDED], counts[Op.REMOVED], counts[Op.CHANGED], counts[Op.RENAMED], came, went)
+
+
+class _Content:
+    """The comparison of what is at two paths, one in each tree."""
+
+    def __init__(self, old: TreeView, new: TreeView, *, times: bool, trust_ctime: bool) -> None:
+        self.views = (old, new)
+        self._times = times
+        self._trust_ctime = trust_ctime
+
+    def _differs(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> bool:
+        one, other = self.views
+        match old.format:
+            case stat.S_IFREG if old.size != new.size:
+                return True
+            case stat.S_IFREG:
+                if self._trust_ctime and (old.inode, old.ctime_ns) == (new.inode, new.ctime_ns):
+                    return False
+                return not same_data(one, old_path, other, new_path, old.size)
+            case stat.S_IFLNK:
+                return one.target(old_path) != other.target(new_path)
+            case stat.S_IFCHR | stat.S_IFBLK:
+                return old.device != new.device
+            case _:
+                return False
+
+    def aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> Iterator[Aspect]:
+        """Yield in what way the two differ; of different types nothing else is said."""
+        if old.format != new.format:
+            yield Aspect.TYPE
+            return
+        if self._differs(old, new, old_path, new_path):
+            yield Aspect.CONTENT
+        if old.mode != new.mode:
+            yield Aspect.MODE
+        if (old.uid, old.gid) != (new.uid, new.gid):
+            yield Aspect.OWNER
+        if self.views[OLD].xattrs(old_path) != self.views[NEW].xattrs(new_path):
+            yield Aspect.XATTRS
+        if self._times and not old.is_directory and old.mtime_ns != new.mtime_ns:
+            yield Aspect.TIME
+
+
+def _order(pair: tuple[Op | None, Place]) -> tuple[bytes, bool]:
+    op, (old, new) = pair
+    path = old if new is None else new
+    return path or b"", op is not Op.REMOVED
+
+
+def _change(survey: Survey, content: _Content, op: Op | None, place: Place) -> Change | None:
+    old, new = place
+    if old is None:
+        return _alone(survey, NEW, new or b"", Op.ADDED)
+    if new is None:
+        return _alone(survey, OLD, old, Op.REMOVED)
+    one, other = survey.seen[OLD][old], survey.seen[NEW][new]
+    aspects = tuple(content.aspects(one, other, old, new))
+    if op is None and not aspects:
+        return None
+    renamed_from = old if op is Op.RENAMED else b""
+    return Change(op or Op.CHANGED, new, other.kind, aspects, one.length, other.length, renamed_from)
+
+
+def _alone(survey: Survey, side: int, path: bytes, op: Op) -> Change:
+    seen = survey.seen[side][path]
+    sizes = (0, seen.length) if side == NEW else (seen.length, 0)
+    return Change(op, path, seen.kind, (), *sizes)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, "cannot compare two trees") from error
+
+
+def compare(
+    old_fd: int,
+    new_fd: int,
+    touched: Iterable[bytes],
+    *,
+    related: bool = True,
+    renames: bool = True,
+    times: bool = True,
+    trust_ctime: bool = False,
+) -> Iterator[Change]:
+    """Yield what differs between two trees at rest, by path, a removal first where two share it.
+
+    The descriptors are of the root directories.  ``touched`` names, by their
+    path in either tree, all paths that may differ.  ``related`` trees are
+    snapshots of one tree and share inode numbers.  ``renames`` pairs what moved,
+    ``times`` reports new modification times of all but directories.
+    ``trust_ctime`` takes the content of an inode with the same change time as
+    equal, unread: right for ``walk_touched``, where it was the criterion, and
+    one clock tick (4 ms) less exact than reading.
+
+    Raises:
+        StorageError: a tree can't be read.
+    """
+    with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
+        survey = Survey((old, new), related=related, renames=renames)
+        survey.take(touched)
+        content = _Content(old, new, times=times, trust_ctime=related and trust_ctime)
+        for op, place in sorted(paired(survey, survey.places()), key=_order):
+            change = _change(survey, content, op, place)
+            if change is not None:
+                yield change
+
+
+@contextmanager
+def sameness(one_fd: int, other_fd: int) -> Iterator[Callable[[bytes], bool]]:
+    """Give a function that tells whether a path is the same in two trees, times aside.
+
+    What is absent in both is the same; directories are without their entries.
+
+    Raises:
+        StorageError: a tree can't be read.
+    """
+    with TreeView(one_fd) as one, TreeView(other_fd) as other, _translated():
+        content = _Content(one, other, times=False, trust_ctime=False)
+
+        def same(path: bytes) -> bool:
+            here, there = one.look(path), other.look(path)
+            if here is None or there is None:
+                return here is there
+            return not any(content.aspects(here, there, path, path))
+
+        yield same
+
+
+def _inside(view: TreeView, directories: list[bytes]) -> Iterator[bytes]:
+    stack = list(directories)
+    while stack:
+        directory = stack.pop()
+        for entry in _entries(view, directory).values():
+            path = joined(directory, os.fsencode(entry.name))
+            yield path
+            if entry.is_dir(follow_symlinks=False):
+                stack.append(path)
+
+
+def below(root_fd: int, paths: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield everything inside those of ``paths`` that are directories of the tree.
+
+    With these added, ``compare`` also finds what was put into them.
+
+    Raises:
+        StorageError: the tree can't be read.
+    """
+    with TreeView(root_fd) as view, _translated():
+        for path in paths:
+            found = view.look(path)
+            if found is not None and found.is_directory:
+                yield from _inside(view, [path])
+
+
+def _entries(view: TreeView, directory: bytes) -> dict[str, os.DirEntry[str]]:
+    with os.scandir(view.directory(directory)) as entries:
+        return {entry.name: entry for entry in entries}
+
+
+def _is_directory(entry: os.DirEntry[str] | None) -> bool:
+    return entry is not None and entry.is_dir(follow_symlinks=False)
+
+
+def _untouched(one: os.DirEntry[str], other: os.DirEntry[str]) -> bool:
+    old, new = one.stat(follow_symlinks=False), other.stat(follow_symlinks=False)
+    # The rest of the status is there anyway, and the change time only moves with the clock's tick.
+    return _stamp(old) == _stamp(new)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    owner = found.st_uid, found.st_gid
+    return found.st_ctime_ns, found.st_mtime_ns, found.st_mode, found.st_size, *owner
+
+
+def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
+    yield b""
+    stack, only_old, only_new = [b""], list[bytes](), list[bytes]()
+    while stack:
+        directory = stack.pop()
+        ours, theirs = _entries(old, directory), _entries(new, directory)
+        for name in ours.keys() | theirs.keys():
+            path = joined(directory, os.fsencode(name))
+            one, other = ours.get(name), theirs.get(name)
+            same = one is not None and other is not None and one.inode() == other.inode()
+            if one is None or other is None or not same or not _untouched(one, other):
+                yield path
+            if same and _is_directory(one) and _is_directory(other):
+                stack.append(path)
+                continue
+            only_old += [path] * _is_directory(one)
+            only_new += [path] * _is_directory(other)
+    yield from _inside(old, only_old)
+    yield from _inside(new, only_new)
+
+
+def walk_touched(old_fd: int, new_fd: int, *, related: bool = True) -> Iterator[bytes]:
+    """Yield every path that may differ, by walking both trees; the arguments are those of ``compare``.
+
+    For storage that can't tell the difference of two snapshots.  Of related
+    trees those paths are yielded whose inode or status differ, and all below
+    directories that moved; of others all paths.  Some come twice.  What was
+    written within one clock tick (4 ms) before and after the old snapshot,
+    without a new size, is not seen: the change time is the same.
+
+    Raises:
+        StorageError: a tree can't be read.
+    """
+    with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
+        if related:
+            yield from _in_step(old, new)
+            return
+        yield b""
+        yield from _inside(old, [b""])
+        yield from _inside(new, [b""])
