@@ -1,0 +1,1 @@
+"""Read a payload, lay it over a tree, remember what the tree holds."""

@@ -1,0 +1,80 @@
+"""What the base holds, as its index says and as the live base directory confirms.
+
+A path of the base counts as known when its row in the forked manifest and a
+``stat`` of the live base agree on inode, ctime, size and device.  The snapshot
+was taken after the index and before that ``stat``, so the snapshot holds the
+same.  Reading happens in the live base because its pages are in memory and the
+snapshot's are not; nothing is ever written there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from snaptx.model import Kind, Member, Row
+from snaptx.overlay import xattrs
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.scan import open_file
+from snaptx.system import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
+
+_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+
+
+def same_inode(st: os.stat_result, row: Row) -> bool:
+    """Return whether ``st`` is the very inode, unmodified, that ``row`` describes."""
+    return st.st_ino == row.inode and st.st_ctime_ns == row.ctime_ns
+
+
+def same_metadata(row: Row, member: Member) -> bool:
+    """Return whether kind, size, mode, owner, mtime and attributes are what ``member`` asks for.
+
+    A member that carries an SELinux label never is: labels are in no index.
+    """
+    return (
+        row.kind is member.kind
+        and row.mtime_ns == member.mtime_ns
+        and (row.mode == member.mode or member.kind is Kind.SYMLINK)
+        and row.uid == member.uid
+        and row.gid == member.gid
+        and row.xattrs == (xattrs.digest(member.xattrs) if member.xattrs else b"")
+        and xattrs.LABEL not in member.xattrs
+    )
+
+
+class Base:
+    """The base generation: its index and its live directory ``fd``."""
+
+    def __init__(self, fd: int, manifest: Manifest, *, valid: bool) -> None:
+        self._fd = fd
+        self._manifest = manifest
+        self._valid = valid
+        self._device = os.fstat(fd).st_dev
+
+    def row(self, path: bytes) -> Row | None:
+        """Return the index's row of ``path`` if the live base still is what it says."""
+        row = self._manifest.get(path) if self._valid else None
+        return row if row is not None and self._is_live(row) else None
+
+    def _is_live(self, row: Row) -> bool:
+        try:
+            st = os.stat(row.path, dir_fd=self._fd, follow_symlinks=False)
+        except OSError:
+            return False
+        sized = row.kind is not Kind.FILE or st.st_size == row.size
+        return st.st_dev == self._device and sized and same_inode(st, row)
+
+    def open(self, row: Row) -> int | None:
+        """Open the file ``row`` describes in the live base, None if it is gone or changed meanwhile."""
+        head, _, name = row.path.rpartition(b"/")
+        try:
+            parent = openat2(self._fd, head or b".", os.O_PATH | os.O_DIRECTORY, _INSIDE)
+            try:
+                fd = open_file(parent, name)
+            finally:
+                os.close(parent)
+        except OSError:
+            return None
+        if same_inode(os.fstat(fd), row):
+            return fd
+        os.close(fd)
+        return None

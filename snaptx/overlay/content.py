@@ -1,0 +1,168 @@
+"""The bytes of a file: hashed as they come, compared with the base, written sparse.
+
+Files up to `SMALL` bytes are held in memory; larger ones pass in chunks.  What a
+large file has in common with the base's from the start is not written but
+shared with it (FICLONERANGE), or copied by the kernel where blocks can't be
+shared.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+from snaptx.errors import SourceError
+from snaptx.model import Member
+from snaptx.overlay.failure import shown
+
+SMALL = 1 << 20
+CHUNK = 1 << 20  # a multiple of every filesystem's block size, as FICLONERANGE demands
+FICLONERANGE = 0x4020940D  # linux/fs.h
+
+Progress = Callable[[int, int], None]
+_INTERVAL = 0.1
+
+
+class Meter:
+    """Counts members and payload bytes and tells ``progress`` at most every 100 ms."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._next = 0.0
+        self.files = 0
+        self.bytes = 0
+
+    def tick(self, files: int, amount: int) -> None:
+        """Add to the counts."""
+        self.files += files
+        self.bytes += amount
+        if self._progress and time.monotonic() >= self._next:
+            self._progress(self.files, self.bytes)
+            self._next = time.monotonic() + _INTERVAL
+
+    def finish(self) -> None:
+        """Tell the final counts."""
+        if self._progress:
+            self._progress(self.files, self.bytes)
+
+
+class Stream:
+    """The data of one member: exactly ``size`` bytes, hashed on the way."""
+
+    def __init__(self, member: Member, meter: Meter) -> None:
+        self._member = member
+        self._meter = meter
+        self._left = member.size
+        self._state = sha256()
+
+    def read(self, size: int) -> bytes:
+        """Return ``size`` bytes, fewer only at the end; raises SourceError when the payload is too short."""
+        wanted = min(size, self._left)
+        if not wanted:
+            return b""
+        data = self._once(wanted)
+        if len(data) < wanted:
+            parts = [data]
+            missing = wanted - len(data)
+            while missing:
+                parts.append(self._once(missing))
+                missing -= len(parts[-1])
+            data = b"".join(parts)
+        self._left -= wanted
+        self._state.update(data)
+        self._meter.tick(0, wanted)
+        return data
+
+    def _once(self, size: int) -> bytes:
+        reader, name = self._member.data, shown(self._member.path)
+        try:
+            data = reader.read(size) if reader else b""
+        except OSError as err:
+            message = f"{name}: the payload can't be read: {os.strerror(err.errno or 0)}"
+            raise SourceError(message, hint="fetch the payload again") from err
+        if not data or len(data) > size:
+            message = f"{name}: the payload does not hold the size it announced"
+            raise SourceError(message, hint="fetch the payload again")
+        return data
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of what was read so far."""
+        return self._state.digest()
+
+
+def common_start(stream: Stream, other_fd: int) -> tuple[int, bytes]:
+    """Read ``stream`` while it equals the file ``other_fd``.
+
+    Returns how many bytes are equal, a multiple of CHUNK unless all are, and
+    the chunk after them, read already.
+    """
+    same = 0
+    while chunk := stream.read(CHUNK):
+        if os.pread(other_fd, len(chunk), same) != chunk:
+            return same, chunk
+        same += len(chunk)
+    return same, b""
+
+
+def share(source: int, target: int, length: int) -> None:
+    """Give ``target`` the first ``length`` bytes of ``source``, sharing the blocks where that is possible."""
+    if not length:
+        return
+    try:
+        fcntl.ioctl(target, FICLONERANGE, struct.pack("=qQQQ", source, 0, length, 0))
+    except OSError:
+        _copy(source, target, length)
+
+
+def _copy(source: int, target: int, length: int) -> None:
+    done = 0
+    while done < length:
+        data = os.pread(source, min(CHUNK, length - done), done)
+        if not data:
+            raise SourceError("a file of the base shrank while it was read", hint="apply the payload again")
+        Sink(target, None, done).write(data)
+        done += len(data)
+
+
+class Sink:
+    """Writes a file from ``offset`` on, but only where ``extents`` say that there is data."""
+
+    def __init__(self, fd: int, extents: tuple[tuple[int, int], ...] | None, offset: int = 0) -> None:
+        self._fd = fd
+        self._extents = extents
+        self._next = 0
+        self._offset = offset
+        self.written = 0
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes of the file."""
+        start, end = self._offset, self._offset + len(data)
+        self._offset = end
+        if self._extents is None:
+            self._put(memoryview(data), start)
+            return
+        view = memoryview(data)
+        while self._next < len(self._extents):
+            first, length = self._extents[self._next]
+            low, high = max(first, start), min(first + length, end)
+            if low < high:
+                self._put(view[low - start : high - start], low)
+            if first + length > end:
+                return
+            self._next += 1
+
+    def _put(self, view: memoryview, offset: int) -> None:
+        self.written += len(view)
+        while view:
+            count = os.pwrite(self._fd, view, offset)
+            view = view[count:]
+            offset += count
+
+    def finish(self) -> None:
+        """Give the file its length when it may end in a hole."""
+        if self._extents is not None:
+            os.ftruncate(self._fd, self._offset)

@@ -1,0 +1,27 @@
+"""The door between the kernel's errno and snaptx's error tree, for work on a generation's tree."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from snaptx.errors import HostileError, NoSpaceError, ReadOnlyError, SnaptxError, StorageError
+from snaptx.overlay.names import show
+
+
+def shown(path: bytes) -> str:
+    """Return ``path`` as text for a message: safe on a terminal, and never empty."""
+    return show(path) if path else "the root directory"
+
+
+def translate(err: OSError, path: bytes) -> SnaptxError:
+    """Return the error of the tree that says what ``err`` means for the work on ``path``."""
+    name = shown(path)
+    if err.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "the quota" if err.errno == errno.EDQUOT else "the filesystem"
+        return NoSpaceError(f"{name}: {what} is full", hint="free space, or run: snaptx prune")
+    if err.errno == errno.EROFS:
+        return ReadOnlyError(f"{name}: the filesystem is read-only", hint="look for its errors with: dmesg")
+    if err.errno == errno.ENAMETOOLONG:
+        return HostileError(f"{name}: the name is too long", hint="names end at 255 bytes, paths at 4095")
+    return StorageError(f"{name}: {os.strerror(err.errno or 0)}", hint="look for errors with: dmesg")

@@ -1,0 +1,222 @@
+"""What a transaction did so far, on disk: memory does not grow with the payload.
+
+Four tables beside the manifest's own, in the same file and SQLite transaction::
+
+    written  path, the row asked for, action    every path the payload named
+    gone     path                               every path of the base that was removed
+    touched  path                               every directory whose entries changed
+    linked   path, inode                        files that gained or lost a name
+
+The last thousand entries of ``written`` wait in memory and are looked up there
+first.  A bit per hash of a path (1 MiB in all) answers most questions for a
+path that was not named yet.  `settle` turns all of it into rows of the manifest; the tables stay for
+the verification and go with `drop`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any
+
+from snaptx.model import Counts, Kind, Row
+from snaptx.overlay.manifest import COLUMNS, ROW_SCHEMA, Manifest, below, to_row, to_values
+
+_BATCH = 1000
+_BITS = 1 << 23
+_PUT = f"INSERT OR REPLACE INTO written VALUES ({', '.join('?' * 13)})"
+_ACTION = "SELECT action FROM written WHERE path = ?"
+_TABLES = {
+    "written": ROW_SCHEMA.format(more=", action TEXT NOT NULL"),
+    "gone": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
+    "touched": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
+    "linked": "(path BLOB, inode INTEGER, PRIMARY KEY (path, inode)) WITHOUT ROWID",
+}
+
+
+class Action(StrEnum):
+    """What became of a path the payload named."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    KEPT = "kept"
+    """A symlink of the base that leads to a directory, where the payload has a directory."""
+    IMPLIED = "implied"
+    """A parent directory the payload did not name."""
+
+
+_MADE = "('added', 'changed', 'implied')"
+# A directory's times are set last: the payload's where it gave them, else what they became.
+_DIRECTORIES = f"""
+    SELECT path, CASE action WHEN 'implied' THEN NULL ELSE mtime_ns END FROM written
+     WHERE kind = '{Kind.DIRECTORY}' AND action != 'kept'
+       AND (action != 'unchanged' OR path IN (SELECT path FROM touched)) AND path > ?1
+    UNION ALL SELECT path, NULL FROM touched
+     WHERE path > ?1 AND path NOT IN (SELECT path FROM written WHERE kind = '{Kind.DIRECTORY}')
+    ORDER BY path LIMIT {_BATCH}"""
+
+
+class Record:
+    """The transaction's memory, in the file of ``manifest``."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        self._db = manifest.db
+        self._pending: dict[bytes, tuple[Any, ...]] = {}
+        self._seen = bytearray(_BITS // 8)
+
+    def begin(self) -> None:
+        """Make the tables, empty."""
+        self.drop()
+        with self._manifest.guard():
+            for name, columns in _TABLES.items():
+                self._db.execute(f"CREATE TABLE {name} {columns}")
+
+    def drop(self) -> None:
+        """Remove the tables."""
+        with self._manifest.guard():
+            for name in _TABLES:
+                self._db.execute(f"DROP TABLE IF EXISTS {name}")
+
+    def add(self, row: Row, action: Action) -> None:
+        """Note what became of ``row.path`` and what was asked for."""
+        self._pending[row.path] = (*to_values(row), action.value)
+        bit = hash(row.path) % _BITS
+        self._seen[bit >> 3] |= 1 << (bit & 7)
+        if len(self._pending) >= _BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits in memory."""
+        if self._pending:
+            with self._manifest.guard():
+                self._db.executemany(_PUT, self._pending.values())
+            self._pending.clear()
+
+    def action(self, path: bytes) -> Action | None:
+        """Return what became of ``path``, None when the payload did not name it so far."""
+        bit = hash(path) % _BITS
+        if not self._seen[bit >> 3] & 1 << (bit & 7):
+            return None
+        waiting = self._pending.get(path)
+        if waiting is not None:
+            return Action(waiting[-1])
+        try:
+            found = self._db.execute(_ACTION, (path,)).fetchone()
+        except sqlite3.Error as err:
+            raise self._manifest.failure(err) from err
+        return Action(found[0]) if found else None
+
+    def row(self, path: bytes) -> Row | None:
+        """Return what was asked for at ``path``, None when the payload did not name it so far."""
+        waiting = self._pending.get(path)
+        if waiting is not None:
+            return to_row(waiting[:-1])
+        with self._manifest.guard():
+            found = self._db.execute(f"SELECT {COLUMNS} FROM written WHERE path = ?", (path,)).fetchone()
+        return to_row(found) if found else None
+
+    def wrote(self, path: bytes) -> bool:
+        """Return whether the payload itself put something at ``path``."""
+        return self.action(path) in (Action.ADDED, Action.CHANGED)
+
+    def any_below(self, path: bytes) -> bool:
+        """Return whether the payload named anything below ``path``."""
+        self.flush()
+        query = "SELECT 1 FROM written WHERE path > ? AND path < ? LIMIT 1"
+        with self._manifest.guard():
+            return self._db.execute(query, below(path)).fetchone() is not None
+
+    def remove(self, path: bytes) -> None:
+        """Note that a path of the base was removed and drop its row."""
+        with self._manifest.guard():
+            self._db.execute("INSERT OR IGNORE INTO gone VALUES (?)", (path,))
+            self._db.execute("DELETE FROM rows WHERE path = ?", (path,))
+
+    def forget_below(self, path: bytes) -> None:
+        """Drop the rows of everything below a directory that was emptied."""
+        with self._manifest.guard():
+            self._db.execute("DELETE FROM rows WHERE path > ? AND path < ?", below(path))
+
+    def is_gone(self, path: bytes) -> bool:
+        """Return whether this transaction removed ``path`` from the base."""
+        with self._manifest.guard():
+            return self._db.execute("SELECT 1 FROM gone WHERE path = ?", (path,)).fetchone() is not None
+
+    def touch(self, path: bytes) -> None:
+        """Note that the entries of the directory ``path`` changed."""
+        with self._manifest.guard():
+            self._db.execute("INSERT OR IGNORE INTO touched VALUES (?)", (path,))
+
+    def link(self, path: bytes, inode: int) -> None:
+        """Note that ``inode``, known as ``path``, gained or lost a name."""
+        with self._manifest.guard():
+            self._db.execute("INSERT OR IGNORE INTO linked VALUES (?, ?)", (path, inode))
+
+    def is_linked(self, path: bytes) -> bool:
+        """Return whether a hard link of this payload joined ``path``."""
+        with self._manifest.guard():
+            return self._db.execute("SELECT 1 FROM linked WHERE path = ?", (path,)).fetchone() is not None
+
+    def directories(self) -> Iterator[tuple[bytes, int | None]]:
+        """Yield the directories to look at again, by path, each with the mtime (ns) it has to get or None."""
+        self.flush()
+        yield from self._paged(_DIRECTORIES)
+
+    def relinked(self) -> Iterator[bytes]:
+        """Yield the paths in the manifest whose inode gained or lost a name."""
+        query = f"""SELECT path FROM rows WHERE inode IN (SELECT inode FROM linked)
+                    AND path > ?1 ORDER BY path LIMIT {_BATCH}"""
+        yield from (path for (path,) in self._paged(query))
+
+    def _paged(self, query: str) -> Iterator[Any]:
+        """Run ``query`` page by page, so that the tables may change between two results."""
+        after: bytes | str = ""  # SQLite sorts text before all blobs
+        while True:
+            with self._manifest.guard():
+                page = self._db.execute(query, (after,)).fetchall()
+            if not page:
+                return
+            yield from page
+            after = page[-1][0]
+
+    def settle(self) -> None:
+        """Put what was written into the manifest's rows."""
+        self.flush()
+        with self._manifest.guard():
+            self._db.execute(
+                f"INSERT OR REPLACE INTO rows SELECT {COLUMNS} FROM written WHERE action IN {_MADE}"
+            )
+
+    def refresh(self, path: bytes, inode: int, ctime_ns: int, mtime_ns: int) -> None:
+        """Put the inode and the times (ns) a path has by now into its row."""
+        with self._manifest.guard():
+            query = "UPDATE rows SET inode = ?, ctime_ns = ?, mtime_ns = ? WHERE path = ?"
+            self._db.execute(query, (inode, ctime_ns, mtime_ns, path))
+
+    def made(self) -> Iterator[tuple[Row, Action]]:
+        """Yield what was asked for at every path that was written, sorted."""
+        query = f"SELECT {COLUMNS}, action FROM written WHERE action IN {_MADE} ORDER BY path"
+        with self._manifest.guard():
+            for *values, action in self._db.execute(query):
+                yield to_row(values), Action(action)
+
+    def counts(self, bytes_written: int) -> Counts:
+        """Return the sums; what was removed and written again counts as changed."""
+        self.flush()
+        with self._manifest.guard():
+            actions = self._db.execute("SELECT action, count(*) FROM written GROUP BY action")
+            by_action: dict[str, int] = dict(actions.fetchall())
+            made = f"SELECT path FROM written WHERE action IN {_MADE}"
+            query = f"SELECT count(*) FROM gone WHERE path IN ({made})"
+            again = int(self._db.execute(query).fetchone()[0])
+            gone = int(self._db.execute("SELECT count(*) FROM gone").fetchone()[0])
+        return Counts(
+            added=by_action.get("added", 0) + by_action.get("implied", 0) - again,
+            changed=by_action.get("changed", 0) + again,
+            removed=gone - again,
+            unchanged=by_action.get("unchanged", 0) + by_action.get("kept", 0),
+            bytes_written=bytes_written,
+        )

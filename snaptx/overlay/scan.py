@@ -1,0 +1,175 @@
+"""Look at a tree by descriptors and describe every path as a Row.
+
+No link is followed and no other filesystem or subvolume is entered: a nested
+subvolume's root (inode 256, its own device number), a mount point and the empty
+directory a snapshot shows in place of a nested subvolume (inode 2) have no row.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from hashlib import sha256
+
+from snaptx.errors import NotFoundError
+from snaptx.model import Kind, Row
+from snaptx.overlay import xattrs
+from snaptx.overlay.failure import translate
+from snaptx.system import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    openat2,
+)
+
+INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+CHUNK = 1 << 20
+
+# linux/btrfs_tree.h: BTRFS_EMPTY_SUBVOL_DIR_OBJECTID, BTRFS_FIRST_FREE_OBJECTID
+EMPTY_SUBVOLUME_INODE = 2
+SUBVOLUME_INODE = 256
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFIFO: Kind.FIFO,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFSOCK: Kind.SOCKET,
+}
+
+
+def open_file(dirfd: int, name: bytes) -> int:
+    """Open a regular file for reading without changing its access time and without waiting on a FIFO."""
+    try:
+        return os.open(name, _READ | os.O_NOATIME, dir_fd=dirfd)
+    except PermissionError:
+        return os.open(name, _READ, dir_fd=dirfd)
+
+
+def open_directory(root_fd: int, path: bytes) -> int:
+    """Open the directory ``path`` below ``root_fd``; no link, no mount point, nothing outside."""
+    return openat2(root_fd, path or b".", DIRECTORY, INSIDE)
+
+
+def hash_file(fd: int, size: int) -> bytes:
+    """Return the SHA-256 of an open file that is about ``size`` bytes long."""
+    if size < CHUNK:
+        data = os.read(fd, size + 1)
+        if len(data) == size:
+            return sha256(data).digest()
+        state = sha256(data)
+    else:
+        state = sha256()
+    while data := os.read(fd, CHUNK):
+        state.update(data)
+    return state.digest()
+
+
+def _row(path: bytes, st: os.stat_result, size: int, content: bytes, attributes: dict[bytes, bytes]) -> Row:
+    kind = KINDS[stat.S_IFMT(st.st_mode)]
+    device = st.st_rdev if kind in (Kind.CHAR, Kind.BLOCK) else 0
+    return Row(
+        path, kind, st.st_mode & 0o7777, st.st_uid, st.st_gid, size, st.st_mtime_ns, device,
+        content, xattrs.digest(attributes) if attributes else b"", st.st_ino, st.st_ctime_ns,
+    )  # fmt: skip
+
+
+def _file_row(dirfd: int, name: bytes, path: bytes) -> Row:
+    """Stat before reading: a change while reading leaves a row that no longer matches, never a false one."""
+    fd = open_file(dirfd, name)
+    try:
+        st = os.fstat(fd)
+        return _row(path, st, st.st_size, hash_file(fd, st.st_size), xattrs.read(fd))
+    finally:
+        os.close(fd)
+
+
+def _directory_row(fd: int, path: bytes) -> Row:
+    return _row(path, os.fstat(fd), 0, b"", xattrs.read(fd))
+
+
+def _node_row(dirfd: int, name: bytes, path: bytes, st: os.stat_result) -> Row:
+    attributes = xattrs.read(xattrs.by_name(dirfd, name))
+    if not stat.S_ISLNK(st.st_mode):
+        return _row(path, st, 0, b"", attributes)
+    target = os.readlink(name, dir_fd=dirfd)
+    return _row(path, st, len(target), sha256(target).digest(), attributes)
+
+
+def index_row(dirfd: int, name: bytes, path: bytes) -> Row:
+    """Describe ``name`` in the directory ``dirfd``; ``path`` is what the row is called.
+
+    A directory's size is 0, a symlink's the length of its target in bytes.
+    Raises NotFoundError when there is no such name.
+    """
+    try:
+        st = os.stat(name, dir_fd=dirfd, follow_symlinks=False)
+        if stat.S_ISREG(st.st_mode):
+            return _file_row(dirfd, name, path)
+        if not stat.S_ISDIR(st.st_mode):
+            return _node_row(dirfd, name, path, st)
+        fd = os.open(name, DIRECTORY, dir_fd=dirfd)
+        try:
+            return _directory_row(fd, path)
+        finally:
+            os.close(fd)
+    except FileNotFoundError as err:
+        raise NotFoundError(f"{os.fsdecode(path)!r} does not exist", hint="run: snaptx repair") from err
+    except OSError as err:
+        raise translate(err, path) from err
+
+
+def is_foreign(st: os.stat_result, root: os.stat_result) -> bool:
+    """Return whether a directory lies in another filesystem or subvolume than ``root``, or stands for one."""
+    stand_in = st.st_ino == EMPTY_SUBVOLUME_INODE and root.st_ino == SUBVOLUME_INODE
+    return st.st_dev != root.st_dev or stand_in
+
+
+def scan_tree(root_fd: int) -> Iterator[Row]:
+    """Yield the row of every path below ``root_fd``, its own (``b""``) first.
+
+    One directory is open at a time, whatever the depth.  What vanishes during
+    the walk of a live tree is left out.
+    """
+    root = os.fstat(root_fd)
+    todo = [b""]
+    while todo:
+        path = todo.pop()
+        try:
+            fd = open_directory(root_fd, path)
+        except OSError as err:
+            if err.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV):
+                continue
+            raise translate(err, path) from err
+        try:
+            if path == b"" or not is_foreign(os.fstat(fd), root):
+                yield _directory_row(fd, path)
+                yield from _scan_directory(fd, path, todo)
+        finally:
+            os.close(fd)
+
+
+def _scan_directory(fd: int, path: bytes, todo: list[bytes]) -> Iterator[Row]:
+    prefix = path + b"/" if path else b""
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                todo.append(prefix + name)
+                continue
+            try:
+                if entry.is_file(follow_symlinks=False):
+                    yield _file_row(fd, name, prefix + name)
+                else:
+                    yield index_row(fd, name, prefix + name)
+            except (FileNotFoundError, NotFoundError):
+                continue
+            except OSError as err:
+                raise translate(err, prefix + name) from err

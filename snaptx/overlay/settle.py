@@ -1,0 +1,102 @@
+"""The end of writing: complete the manifest, set the directories' times, read everything back."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from snaptx.errors import HostileError, NotFoundError, VerifyError
+from snaptx.model import Kind, Row
+from snaptx.overlay.content import Meter, Progress
+from snaptx.overlay.failure import shown
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.record import Action, Record
+from snaptx.overlay.resolve import Beneath
+from snaptx.overlay.scan import index_row
+
+
+def settle(root_fd: int, record: Record, beneath: Beneath) -> None:
+    """Put what was written into the manifest and set the times that writing disturbed."""
+    record.settle()
+    for path, mtime_ns in record.directories():
+        _settle_directory(root_fd, record, beneath, path, mtime_ns)
+    for path in record.relinked():
+        _refresh(record, beneath, path)
+
+
+def _settle_directory(
+    root_fd: int, record: Record, beneath: Beneath, path: bytes, mtime_ns: int | None
+) -> None:
+    if not path:
+        st = os.fstat(root_fd)
+        record.refresh(path, st.st_ino, st.st_ctime_ns, st.st_mtime_ns)
+        return
+    try:
+        parent, name = beneath.parent(path)
+        st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    except (FileNotFoundError, HostileError):
+        return  # touched, then removed
+    if not stat.S_ISDIR(st.st_mode):
+        return
+    if mtime_ns is not None and st.st_mtime_ns != mtime_ns:
+        os.utime(name, ns=(mtime_ns, mtime_ns), dir_fd=parent.fd, follow_symlinks=False)
+        st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    record.refresh(path, st.st_ino, st.st_ctime_ns, st.st_mtime_ns)
+
+
+def _refresh(record: Record, beneath: Beneath, path: bytes) -> None:
+    try:
+        parent, name = beneath.parent(path)
+        st = os.stat(name, dir_fd=parent.fd, follow_symlinks=False)
+    except (FileNotFoundError, HostileError):
+        return
+    record.refresh(path, st.st_ino, st.st_ctime_ns, st.st_mtime_ns)
+
+
+def verify_written(root_fd: int, manifest: Manifest, progress: Progress | None = None) -> None:
+    """Read back everything this transaction wrote and compare it with what was asked for.
+
+    Content, size, kind, mode, owner, attributes and mtime; then drop the
+    transaction's record from the manifest.  To be called after
+    ``Writer.finish`` and before the tree is sealed.  Raises VerifyError.
+    """
+    record, meter = Record(manifest), Meter(progress)
+    beneath = Beneath(root_fd, lambda path: True)
+    try:
+        for row, action in record.made():
+            _verify(beneath, row, action)
+            meter.tick(1, row.size)
+    finally:
+        beneath.close()
+    meter.finish()
+    record.drop()
+    manifest.commit()
+
+
+def _verify(beneath: Beneath, asked: Row, action: Action) -> None:
+    hint = "apply the payload again; if it happens twice, look for errors with: dmesg"
+    try:
+        parent, name = beneath.parent(asked.path)
+        found = index_row(parent.fd, name, asked.path)
+    except (FileNotFoundError, HostileError, NotFoundError) as err:
+        raise VerifyError(f"{shown(asked.path)} was written and is not there", hint=hint) from err
+    wrong = differences(asked, found)
+    if action is Action.IMPLIED and "mtime" in wrong:
+        wrong.remove("mtime")
+    if wrong:
+        raise VerifyError(f"{shown(asked.path)} is not what was written: {', '.join(wrong)}", hint=hint)
+
+
+def differences(asked: Row, found: Row) -> list[str]:
+    """Return in what two rows differ, as words; inode and ctime do not count."""
+    pairs = {
+        "kind": asked.kind is found.kind,
+        "content": asked.sha256 == found.sha256,
+        "size": asked.size == found.size or asked.kind is Kind.DIRECTORY,
+        "mode": asked.mode == found.mode,
+        "owner": (asked.uid, asked.gid) == (found.uid, found.gid),
+        "device": asked.device == found.device,
+        "attributes": asked.xattrs == found.xattrs,
+        "mtime": asked.mtime_ns == found.mtime_ns,
+    }
+    return [name for name, equal in pairs.items() if not equal]

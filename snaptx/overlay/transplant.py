@@ -1,0 +1,134 @@
+"""Bring one path from one tree into another on the same filesystem, sharing its blocks.
+
+Both trees are reached by descriptors of their roots; no link is followed and
+nothing outside them is touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+from snaptx import system
+from snaptx.overlay import scan
+
+FICLONE = 0x40049409
+"""linux/fs.h"""
+
+NOFOLLOW = os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+def transplant(source_fd: int, target_fd: int, path: bytes) -> None:
+    """Make ``path`` in the target what it is in the source; below a directory nothing changes.
+
+    Missing parent directories are brought along.
+
+    Raises:
+        OSError: the filesystem refused.
+    """
+    directory, name = os.path.split(path)
+    from_dir = scan.open_directory(source_fd, directory)
+    try:
+        into_dir = _parent(source_fd, target_fd, directory)
+        try:
+            _replace(from_dir, into_dir, name)
+        finally:
+            os.close(into_dir)
+    finally:
+        os.close(from_dir)
+
+
+def uproot(target_fd: int, path: bytes) -> None:
+    """Remove ``path``, a directory with everything below it; nothing happens if it is gone."""
+    directory, name = os.path.split(path)
+    try:
+        parent = scan.open_directory(target_fd, directory)
+    except FileNotFoundError:
+        return
+    try:
+        _remove(parent, name)
+    finally:
+        os.close(parent)
+
+
+def _parent(source_fd: int, target_fd: int, directory: bytes) -> int:
+    try:
+        return scan.open_directory(target_fd, directory)
+    except FileNotFoundError:
+        transplant(source_fd, target_fd, directory)
+        return scan.open_directory(target_fd, directory)
+
+
+def _replace(from_dir: int, into_dir: int, name: bytes) -> None:
+    st = os.stat(name, dir_fd=from_dir, follow_symlinks=False)
+    if not (stat.S_ISDIR(st.st_mode) and _is_directory(into_dir, name)):
+        _remove(into_dir, name)
+        _create(from_dir, into_dir, name, st)
+    _describe(from_dir, into_dir, name, st)
+
+
+def _is_directory(parent: int, name: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _remove(parent: int, name: bytes) -> None:
+    try:
+        if not _is_directory(parent, name):
+            os.unlink(name, dir_fd=parent)
+            return
+    except FileNotFoundError:
+        return
+    with system.descriptor(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent) as fd:
+        for child in os.listdir(fd):
+            _remove(fd, os.fsencode(child))
+    os.rmdir(name, dir_fd=parent)
+
+
+def _create(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
+    if stat.S_ISREG(st.st_mode):
+        _clone(from_dir, into_dir, name)
+    elif stat.S_ISDIR(st.st_mode):
+        os.mkdir(name, 0o700, dir_fd=into_dir)
+    elif stat.S_ISLNK(st.st_mode):
+        os.symlink(os.readlink(name, dir_fd=from_dir), name, dir_fd=into_dir)
+    else:
+        os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=into_dir)
+
+
+def _clone(from_dir: int, into_dir: int, name: bytes) -> None:
+    fresh = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    with (
+        system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=from_dir) as source,
+        system.descriptor(name, fresh | NOFOLLOW, dir_fd=into_dir) as target,
+    ):
+        try:
+            fcntl.ioctl(target, FICLONE, source)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY):
+                raise
+            while os.sendfile(target, source, None, 1 << 20):
+                pass
+
+
+def _describe(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
+    """Owner first: it clears set-uid and capabilities; then mode, attributes and times."""
+    os.chown(name, st.st_uid, st.st_gid, dir_fd=into_dir, follow_symlinks=False)
+    source, target = (f"/proc/self/fd/{fd}/{os.fsdecode(name)}" for fd in (from_dir, into_dir))
+    if not stat.S_ISLNK(st.st_mode):
+        os.chmod(name, stat.S_IMODE(st.st_mode), dir_fd=into_dir)
+    wanted = {key: os.getxattr(source, key, follow_symlinks=False) for key in _attributes(source)}
+    for key in set(_attributes(target)) - set(wanted):
+        os.removexattr(target, key, follow_symlinks=False)
+    for key, value in wanted.items():
+        os.setxattr(target, key, value, follow_symlinks=False)
+    times = (st.st_atime_ns, st.st_mtime_ns)
+    os.utime(name, ns=times, dir_fd=into_dir, follow_symlinks=False)
+
+
+def _attributes(path: str) -> list[str]:
+    return os.listxattr(path, follow_symlinks=False)

@@ -1,0 +1,129 @@
+"""Lay a payload over a generation's tree, member by member.
+
+The tree is a private, writable snapshot of the base that nobody else uses, so
+files get their final name at once; a payload that fails half-way is discarded
+with the whole generation.  What the base already holds is not written again::
+
+    member --> hash --> equal to the base's row?  --yes--> record "unchanged"
+                              | no
+                              v
+               find the place (Beneath) --> replace --> dress --> record the row
+
+    base.py     what the base holds           place.py    where a member goes
+    files.py    regular files                 others.py   everything else
+    removal.py  whiteouts                     record.py   what was done, on disk
+    nodes.py, content.py                      the calls that change the tree
+    settle.py   directory times, the manifest, reading back
+
+Deciding (hashes, rows, the live base) needs nothing of the generation's tree
+until a member has to be written: that is the seam along which a second process
+could do the writing.
+
+Rules for what contradicts itself, all HostileError: the same path twice; a
+directory where the base or the payload has something else, or the other way
+round, unless a whiteout came before; a way through the payload's own symlinks;
+a hard link to something that is no regular file of the tree, or to a file that
+is replaced or removed as well.  Two things are kept on purpose: the metadata of
+the root itself, and a symlink of the base that leads to a directory where the
+payload has a directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from snaptx.errors import HostileError
+from snaptx.model import Counts, Kind, Member
+from snaptx.overlay.base import Base
+from snaptx.overlay.content import Meter, Progress
+from snaptx.overlay.failure import shown, translate
+from snaptx.overlay.files import Files
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.others import Others
+from snaptx.overlay.place import Places, checked
+from snaptx.overlay.record import Record
+from snaptx.overlay.removal import Remover
+from snaptx.overlay.settle import settle
+
+
+class Writer:
+    """Applies members to the tree at ``root_fd``; end with `finish` or `close`.
+
+    ``base_fd`` is the live base directory; ``manifest`` the new generation's,
+    forked from the base's and writable.  With ``base_manifest_valid`` false the
+    index is not trusted and everything is written.  ``progress`` gets the
+    members and payload bytes so far, at most every 100 ms.  Both descriptors
+    stay the caller's.
+    """
+
+    def __init__(
+        self,
+        root_fd: int,
+        base_fd: int,
+        manifest: Manifest,
+        *,
+        base_manifest_valid: bool,
+        progress: Progress | None = None,
+    ) -> None:
+        self._root_fd = root_fd
+        self._manifest = manifest
+        self._record = Record(manifest)
+        self._record.begin()
+        self._places = Places(root_fd, Base(base_fd, manifest, valid=base_manifest_valid), self._record)
+        self._meter = Meter(progress)
+        self._files = Files(self._places, self._meter)
+        remover, others = Remover(self._places.beneath, self._record), Others(self._places, manifest)
+        self._handlers: dict[Kind, Callable[[Member], None]] = dict.fromkeys(Kind, others.node)
+        self._handlers |= {
+            Kind.FILE: self._files.apply,
+            Kind.DIRECTORY: others.directory,
+            Kind.HARDLINK: others.hardlink,
+            Kind.WHITEOUT: lambda member: remover.whiteout(member.path),
+            Kind.OPAQUE: lambda member: remover.opaque(member.path),
+        }
+
+    def apply(self, member: Member) -> None:
+        """Bring one member into the tree.
+
+        Raises HostileError and SourceError for what is wrong with the payload,
+        NoSpaceError, ReadOnlyError or StorageError for what is wrong with the
+        filesystem.  After any error the tree is to be discarded.
+        """
+        try:
+            self._handlers[member.kind](checked(member))
+        except OSError as err:
+            raise translate(err, member.path) from err
+        except (OverflowError, ValueError) as err:
+            message = f"{shown(member.path)}: a value no filesystem can hold: {err}"
+            raise HostileError(message, hint="do not trust this payload") from err
+        self._meter.tick(1, 0)
+
+    def finish(self) -> Counts:
+        """Complete the manifest, set the directories' times and return what was done.
+
+        The record of what was written stays for ``settle.verify_written``,
+        which drops it.  Nothing is durable before the caller's barrier.
+        """
+        try:
+            settle(self._root_fd, self._record, self._places.beneath)
+        except OSError as err:
+            raise translate(err, b"") from err
+        counts = self._record.counts(self._files.bytes_written)
+        self._manifest.commit()
+        self._meter.finish()
+        self.close()
+        return counts
+
+    def close(self) -> None:
+        """Release all descriptors; the tree and the manifest stay as they are."""
+        self._places.beneath.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

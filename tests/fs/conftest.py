@@ -1,0 +1,98 @@
+"""Real Btrfs filesystems on loop devices, one image each, that never outlive their test."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.boxes import Box, made
+
+MIB = 1 << 20
+SMALLEST = 128 * MIB
+"""In bytes; mkfs.btrfs refuses less than about 110 MiB."""
+
+APPLETS = (
+    "cat", "chmod", "env", "false", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "stat", "touch", "true",
+)  # fmt: skip
+"""The programs that busybox stands in for in ``programs``."""
+
+MakeBtrfs = Callable[..., Path]
+
+
+def command(*argv: str | Path) -> str:
+    """Run a command and return its output; a failure shows what it said."""
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"{' '.join(map(str, argv))}: {result.stderr or result.stdout}"
+    return result.stdout
+
+
+def _unmount(target: Path) -> None:
+    """Unmount with whatever a test left mounted inside; the loop device goes with the last mount."""
+    if target.is_mount():
+        command("umount", "--recursive", target)
+
+
+@pytest.fixture
+def make_btrfs(tmp_path: Path) -> Iterator[MakeBtrfs]:
+    """Give a function ``(size=…, options=…) -> Path`` that makes and mounts a new Btrfs.
+
+    ``size`` is in bytes (the image is sparse), ``options`` are mount options.
+    The path is the top level's mount point.
+    """
+    with ExitStack() as stack:
+        made: list[Path] = []
+
+        def make(*, size: int = 512 * MIB, options: str = "") -> Path:
+            image, target = tmp_path / f"btrfs-{len(made)}.img", tmp_path / f"btrfs-{len(made)}"
+            made.append(target)
+            target.mkdir()
+            with image.open("wb") as file:
+                file.truncate(size)
+            stack.callback(image.unlink)
+            command("mkfs.btrfs", "--quiet", "--nodiscard", image)
+            stack.callback(_unmount, target)
+            command("mount", "-t", "btrfs", "-o", ",".join(filter(None, ("loop", options))), image, target)
+            return target
+
+        yield make
+
+
+@pytest.fixture
+def btrfs(make_btrfs: MakeBtrfs) -> Path:
+    """Give the mount point of a new Btrfs of 512 MiB."""
+    return make_btrfs()
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Iterator[Box]:
+    """Give a sandbox of the layout ``debian`` that snaptx manages, for this test alone."""
+    with made(tmp_path / "box") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Give such a sandbox to all tests of a module: for verbs that change nothing."""
+    with made(tmp_path_factory.mktemp("shared") / "box") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a tree with a shell, a kernel and a few files, for sandboxes in which commands run."""
+    tree = tmp_path_factory.mktemp("tree") / "root"
+    (tree / "usr/bin").mkdir(parents=True)
+    (tree / "usr/sbin").mkdir()
+    for name, target in {"bin": "usr/bin", "sbin": "usr/sbin"}.items():
+        (tree / name).symlink_to(target)
+    shutil.copy("/bin/busybox", tree / "usr/bin/busybox")
+    for name in APPLETS:
+        (tree / "usr/bin" / name).symlink_to("busybox")
+    (tree / "etc").mkdir()
+    (tree / "etc/hostname").write_text("one\n")
+    return tree
