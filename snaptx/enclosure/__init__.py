@@ -1,0 +1,1 @@
+"""A command inside a generation: its processes, its view of the machine."""

@@ -1,0 +1,261 @@
+"""Run a command inside a generation's root.
+
+    snaptx ──fork──> warden ──fork──> init ──fork──> command
+      │                │                │
+      │                │                └ first of the process namespace: builds the view, reaps orphans,
+      │                │                  ends with the command's status, and everything left ends with it
+      │                └ holds the namespaces, outlives init, hands signals on
+      └ blocks its signals, waits, passes them on, raises them again when all is over
+
+Whoever dies takes those to its right along: the warden and init get SIGKILL
+when their parent ends, the rest goes with its process namespace.  So nothing
+keeps the root busy, whatever happens.  This module is the left side; warden.py
+is the rest, namespace.py the view.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import shlex
+import signal
+import struct
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from snaptx import log, system
+from snaptx.enclosure import warden
+from snaptx.enclosure.namespace import Enclosure
+from snaptx.enclosure.warden import Work
+from snaptx.errors import CommandError, PrivilegeError, SnaptxError, UsageError, storage_error
+from snaptx.run import SAFE_PATH
+
+__all__ = ["Enclosure", "enclosed_environment", "run_enclosed"]
+
+GRACE = 5.0
+"""Seconds a command has to end after a signal before it is killed."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGINFO = struct.Struct("=Iii116x")  # signalfd(2): ssi_signo, ssi_errno, ssi_code
+
+_TAKEN = {"TERM", "LANG", "LANGUAGE"}
+_PROXIES = {"http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"}
+
+
+def enclosed_environment(
+    transaction: str, generation: int, outside: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the whole environment of a command in ``generation``.
+
+    Of ``outside`` (this process's own by default) only the terminal, the
+    language and the proxies are taken.  SYSTEMD_OFFLINE keeps systemctl from
+    talking to a service manager.
+    """
+    given = os.environ if outside is None else outside
+    chosen = {
+        name: value
+        for name, value in given.items()
+        if name in _TAKEN or name.startswith("LC_") or name.lower() in _PROXIES
+    }
+    return chosen | {
+        "PATH": SAFE_PATH,
+        "HOME": "/root",
+        "USER": "root",
+        "LOGNAME": "root",
+        "SYSTEMD_OFFLINE": "1",
+        "SNAPTX_TRANSACTION": transaction,
+        "SNAPTX_GENERATION": str(generation),
+    }
+
+
+def run_enclosed(enclosure: Enclosure, argv: Sequence[str], *, interactive: bool = False) -> int:
+    """Run ``argv`` in the enclosure and return its exit status, 128 + n if signal n ended it.
+
+    ``interactive`` gives it the terminal; without ``argv`` it is then $SHELL,
+    or /bin/sh where the root has no such shell.  SIGINT, SIGTERM and SIGHUP
+    are passed on; after ``GRACE`` seconds, or at the second one, everything
+    inside is killed; then the signal is raised here again.  An interrupt typed
+    at the terminal reaches the command by itself and only counts if it fails.
+
+    Raises:
+        PrivilegeError: not root, or root without the rights to mount.
+        CommandError: there is no such command, or it can't be executed.
+        StorageError: a mount failed.
+    """
+    _require(argv, interactive)
+    log.debug("run enclosed", command=shlex.join(argv), root=enclosure.root.options)
+    with _signals_blocked() as awaited, _terminal_kept(interactive) as foreground:
+        ending = _run(Work(enclosure, tuple(argv), interactive, foreground, awaited))
+    if ending.raised:
+        signal.raise_signal(ending.raised)
+    if ending.trouble:
+        raise _error(ending.trouble)
+    return ending.status
+
+
+def _require(argv: Sequence[str], interactive: bool) -> None:
+    if not system.is_root():
+        raise PrivilegeError("only root can enter a generation", hint="run it with sudo")
+    if not argv and not interactive:
+        raise UsageError("no command given", hint="name it after --, as in: snaptx run -- apt-get upgrade")
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[frozenset[int]]:
+    """Hold back what this process has to pass on; yield those signals.
+
+    The children inherit the mask: they only ever wait for signals.
+    """
+    awaited = frozenset(number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited | {signal.SIGCHLD, warden.FORCE})
+    try:
+        yield awaited
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _terminal_kept(interactive: bool) -> Iterator[bool]:
+    """Yield whether there is a terminal to hand over, and take it back at the end."""
+    foreground = interactive and warden.in_foreground()
+    try:
+        yield foreground
+    finally:
+        if foreground:
+            warden.give_terminal(os.getpgrp())
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    status: int
+    raised: int
+    trouble: dict[str, Any] | None
+
+
+def _run(work: Work) -> _Ending:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError, ValueError):
+            stream.flush()
+    reading, writing = os.pipe()
+    try:
+        child = warden.start(work, writing, os.getpid())
+    except OSError as error:
+        os.close(reading)
+        raise SnaptxError(f"cannot start a process: {error.strerror}") from error
+    finally:
+        os.close(writing)
+    with _Attendant(child, reading, work.awaited) as attendant:
+        return attendant.attend()
+
+
+class _Attendant:
+    """Waits for the warden, listens to the children's reports, passes signals on."""
+
+    def __init__(self, child: int, reports: int, awaited: frozenset[int]) -> None:
+        self._child = child
+        self._reports = reports
+        self._awaited = awaited
+        self._opened = [reports]
+        self._text = b""
+        self._caught = 0
+        self._typed = False
+        self._deadline: float | None = None
+        self._trouble: dict[str, Any] | None = None
+        self._reaped = False
+
+    def __enter__(self) -> _Attendant:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._reaped:
+            os.kill(self._child, warden.FORCE)
+            os.waitpid(self._child, 0)
+        for fd in self._opened:
+            os.close(fd)
+
+    def attend(self) -> _Ending:
+        """Return when nothing inside is left."""
+        ended, signals = os.pidfd_open(self._child), system.signal_descriptor(self._awaited)
+        self._opened += [ended, signals]
+        watch = select.poll()
+        for fd in (ended, signals, self._reports):
+            watch.register(fd, select.POLLIN)
+        ready: set[int] = set()
+        while ended not in ready:
+            ready = {fd for fd, _ in watch.poll(self._patience())}
+            if self._reports in ready and not self._listen():
+                watch.unregister(self._reports)
+            if signals in ready:
+                self._notice(signals)
+            if self._deadline is not None and time.monotonic() >= self._deadline:
+                self._force()
+        return self._reap()
+
+    def _patience(self) -> float | None:
+        """Return the milliseconds until force is due, None for no limit."""
+        if self._deadline is None:
+            return None
+        return max(0.0, self._deadline - time.monotonic()) * 1000
+
+    def _listen(self) -> bool:
+        """Take in what the children report; return whether more can come."""
+        data = os.read(self._reports, 65536)
+        *lines, self._text = (self._text + data).split(b"\n")
+        for line in lines:
+            report = json.loads(line)
+            if report["kind"] == "warning":
+                log.warning(report["what"])
+            else:
+                self._trouble = report
+        return bool(data)
+
+    def _notice(self, signals: int) -> None:
+        """Pass a signal on, unless the terminal has told everybody; force the end at the second one."""
+        number, _, code = _SIGINFO.unpack(os.read(signals, _SIGINFO.size))
+        if self._deadline is not None:
+            self._force()
+            return
+        self._caught, self._typed = number, number == signal.SIGINT and code == warden.SI_KERNEL
+        if not self._typed:
+            os.kill(self._child, number)
+            self._deadline = time.monotonic() + GRACE
+
+    def _force(self) -> None:
+        os.kill(self._child, warden.FORCE)
+        self._deadline = None
+
+    def _reap(self) -> _Ending:
+        _, ended = os.waitpid(self._child, 0)
+        self._reaped = True
+        while self._listen():
+            pass
+        status = warden.exit_status(ended)
+        handled = self._typed and status == 0
+        return _Ending(status, 0 if handled else self._caught, self._trouble)
+
+
+def _error(trouble: dict[str, Any]) -> Exception:
+    """Return the error of the tree for what a child reported."""
+    what, number = trouble["what"], trouble["errno"]
+    if trouble["kind"] == "bug":
+        return RuntimeError(what)
+    error = OSError(number, os.strerror(number))
+    if trouble["kind"] == "command":
+        return _command_error(what, error)
+    if number == errno.EPERM:
+        return PrivilegeError(f"cannot {what}: {error.strerror}", hint="it takes root with CAP_SYS_ADMIN")
+    return storage_error(error, f"cannot {what}")
+
+
+def _command_error(name: str, error: OSError) -> CommandError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        hint = "look whether the generation has it, and the interpreter its first line names"
+        return CommandError(f"{name}: command not found in the generation (127)", hint=hint)
+    hint = f"look at its mode and format inside the generation: ls -l {shlex.quote(name)}"
+    return CommandError(f"{name}: cannot be executed (126): {error.strerror}", hint=hint)

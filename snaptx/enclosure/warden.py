@@ -1,0 +1,215 @@
+"""The processes of an enclosure: the warden, init and the command (see chroot.py).
+
+They only wait for signals, which the parent has blocked, and tell what goes
+wrong through one pipe: a JSON object per line.  The last of them closes it by
+becoming the command.  Nothing may be imported once the view is built: Python's
+library is out of reach then.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from snaptx import system
+from snaptx.enclosure import namespace
+from snaptx.enclosure.namespace import Enclosure
+from snaptx.run import SAFE_PATH
+
+FORCE = signal.SIGRTMIN
+"""What the warden takes as an order to kill everything and see it end."""
+
+SI_KERNEL = 0x80
+"""The si_code of a signal the kernel sent, here for the terminal (asm-generic/siginfo.h)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the children need to know.
+
+    ``foreground`` is whether the command gets the terminal, ``awaited`` the
+    signals to pass on.
+    """
+
+    enclosure: Enclosure
+    argv: tuple[str, ...]
+    interactive: bool
+    foreground: bool
+    awaited: frozenset[int]
+
+
+def start(work: Work, reports: int, parent: int) -> int:
+    """Start the warden from the process ``parent`` and return its id; it ends with the command's status.
+
+    ``reports`` is the end of a pipe to write to.  The caller has blocked ``work.awaited``, SIGCHLD and FORCE.
+
+    Raises:
+        OSError: there can be no further process.
+    """
+    return _fork(reports, lambda: _warden(work, reports, parent))
+
+
+def exit_status(status: int) -> int:
+    """Return the shell's idea of a wait status: the exit status, or 128 + n for signal n."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def in_foreground() -> bool:
+    """Return whether standard input is a terminal that listens to this process's group."""
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def give_terminal(group: int) -> None:
+    """Make ``group`` the terminal's foreground, from the background too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+    with suppress(OSError):
+        os.tcsetpgrp(0, group)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _report(reports: int, kind: str, what: str, number: int = 0) -> None:
+    line = json.dumps({"kind": kind, "what": what, "errno": number}).encode() + b"\n"
+    with suppress(OSError):
+        while line:
+            line = line[os.write(reports, line) :]
+
+
+def _fork(reports: int, work: Callable[[], int]) -> int:
+    """Do ``work`` in a child, which ends with its result and never gets back to the caller; return its id."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        status = work()
+    except OSError as error:
+        _report(reports, "setup", str(error.filename or "set up the namespaces"), error.errno or errno.EIO)
+    except BaseException:  # noqa: BLE001
+        _report(reports, "bug", traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+def _warden(work: Work, reports: int, parent: int) -> int:
+    """Leave the machine's namespaces, start init in them and outlive it."""
+    _follow(lambda: os.getppid() == parent)
+    _forget_handlers()
+    _close_all_but(reports)
+    os.chdir("/")
+    reading, alive = os.pipe()
+    with namespace.doing("leave the machine's namespaces"):
+        system.unshare(system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWIPC | system.CLONE_NEWUTS)
+    init = _fork(reports, lambda: _init(work, reports, reading, alive))
+    os.close(reports)
+    return _tend(init, work.awaited | {FORCE})
+
+
+def _init(work: Work, reports: int, reading: int, alive: int) -> int:
+    """Build the view and run the command in it; what is left when it ends is ended by the kernel."""
+    os.close(alive)
+    _follow(lambda: not select.select([reading], [], [], 0)[0])
+    os.umask(0)
+    namespace.enter(work.enclosure, lambda what: _report(reports, "warning", what))
+    _close_all_but(reports)
+    command = _fork(reports, lambda: _command(work, reports))
+    os.close(reports)
+    return _tend(command, work.awaited)
+
+
+def _follow(parent_lives: Callable[[], bool]) -> None:
+    """End with the parent, even if it ended before this call."""
+    system.die_with_parent()
+    if not parent_lives():
+        os._exit(1)
+
+
+def _forget_handlers() -> None:
+    """Undo what this program and Python made of signals; what the caller had ignored stays ignored."""
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _close_all_but(kept: int) -> None:
+    os.closerange(3, kept)
+    os.closerange(max(kept, 2) + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+def _tend(child: int, awaited: frozenset[int]) -> int:
+    """Reap whatever ends and hand signals to ``child`` until it ends; return its status."""
+    while True:
+        told = signal.sigwaitinfo(awaited | {signal.SIGCHLD})
+        if told.si_signo == signal.SIGCHLD:
+            status = _reap_all(child)
+            if status is not None:
+                return exit_status(status)
+        elif told.si_code != SI_KERNEL:  # the terminal tells all of us at once
+            os.kill(child, signal.SIGKILL if told.si_signo == FORCE else told.si_signo)
+
+
+def _reap_all(child: int) -> int | None:
+    """Collect every process that has ended; return the wait status of ``child`` if it is among them."""
+    found = None
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            if pid == child:
+                found = status
+    return found
+
+
+def _command(work: Work, reports: int) -> int:
+    """Become the command; return only if that fails."""
+    os.umask(0o022)
+    if work.interactive:
+        work = _with_terminal(work)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    try:
+        _execute(work.argv, work.enclosure.environment)
+    except OSError as error:
+        _report(reports, "command", work.argv[0], error.errno or errno.EIO)
+    return 127
+
+
+def _with_terminal(work: Work) -> Work:
+    """Make this process the owner of the terminal, and choose the shell if no command is given."""
+    if work.foreground:
+        os.setpgid(0, 0)
+        give_terminal(os.getpid())
+    if work.argv:
+        return work
+    wanted = os.environ.get("SHELL", "")
+    shell = wanted if wanted.startswith("/") and os.access(wanted, os.X_OK) else "/bin/sh"
+    environment = {**work.enclosure.environment, "SHELL": shell}
+    return replace(work, argv=(shell,), enclosure=replace(work.enclosure, environment=environment))
+
+
+def _execute(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Replace this process; look for the command as execvp(3) does, with nothing imported on the way."""
+    name = argv[0]
+    places = [""] if "/" in name else environment.get("PATH", SAFE_PATH).split(":")
+    refused: OSError | None = None
+    for place in places:
+        try:
+            os.execve(os.path.join(place, name), list(argv), environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            refused = refused or error
+    raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
