@@ -1,0 +1,152 @@
+"""Carry over: what changed in the running root while an update lay staged is never lost.
+
+The new generation's ``origin`` is the common ancestor of two sets of changes:
+the running root's and the update's.  What only the running root changed is
+brought into the new generation; where both changed the same path, that is a
+conflict and the administrator's word decides.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from snaptx import difference, system
+from snaptx.config import Conflicts
+from snaptx.difference import DIRECTORY
+from snaptx.errors import ConflictError, storage_error
+from snaptx.machine import Machine
+from snaptx.model import Aspect, Change, Op, Part, Tree
+from snaptx.overlay.failure import shown
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.transplant import transplant, uproot
+from snaptx.trees import compare
+from snaptx.trees.conflicts import Outcome, conflicts
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What a commit brought over, and where both sides had changed; paths."""
+
+    carried: tuple[bytes, ...] = ()
+    conflicts: tuple[bytes, ...] = ()
+
+
+def reference(machine: Machine, number: int) -> Tree | None:
+    """Return the running root as it was when the work that led to ``number`` left it.
+
+    None if ``number`` does not stem from the running generation, or only by
+    way of a rollback, which is meant to leave later changes behind.
+    """
+    record = machine.generations.read(number)
+    while record.base and not record.content:
+        if record.base == machine.booted:
+            return Tree(record.number, Part.ORIGIN)
+        if not machine.generations.has(record.base):
+            return None
+        record = machine.generations.read(record.base)
+    return None
+
+
+def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
+    """Bring the running root's later changes into generation ``number``.
+
+    Raises:
+        ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
+    """
+    ancestor = reference(machine, number)
+    if ancestor is None:
+        return Carried()
+    latest = Tree(number, Part.LATEST)
+    machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
+    try:
+        return _carry(machine, number, ancestor, latest, policy)
+    finally:
+        machine.storage.delete(latest)
+
+
+def _carry(machine: Machine, number: int, ancestor: Tree, latest: Tree, policy: Conflicts) -> Carried:
+    ours = [
+        change
+        for change in difference.between(machine, ancestor, latest, renames=False)
+        if not _ignored(machine, change)
+    ]
+    if not ours:
+        return Carried()
+    theirs = _changes_of_update(machine, number, ancestor, ours)
+    outcome = _judge(machine, number, latest, ours, theirs)
+    clashes = tuple(conflict.ours.path for conflict in outcome.conflicts)
+    if clashes and policy is Conflicts.FAIL:
+        raise _conflict(clashes)
+    chosen = list(outcome.carried)
+    if policy is Conflicts.OLD:
+        chosen += [conflict.ours for conflict in outcome.conflicts]
+    _bring(machine, number, latest, chosen)
+    return Carried(tuple(change.path for change in chosen), clashes)
+
+
+def _ignored(machine: Machine, change: Change) -> bool:
+    path = b"/" + change.path
+    prefixes = [os.fsencode(prefix) for prefix in machine.config.staging.ignore]
+    return any(path == prefix or path.startswith(prefix + b"/") for prefix in prefixes)
+
+
+def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change]) -> list[Change]:
+    """Return what the update did to the paths the running root changed.
+
+    And to those above them, and below what the running root removed: an update
+    that put something there must not lose it.
+    """
+    paths: set[bytes] = set()
+    for change in ours:
+        path = change.path
+        while path:
+            paths.add(path)
+            path = os.path.dirname(path)
+    with (
+        system.descriptor(machine.storage.path(ancestor), DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as new_fd,
+    ):
+        paths.update(compare.below(new_fd, [change.path for change in ours if _takes_away(change)]))
+        return list(compare.compare(old_fd, new_fd, paths, renames=False))
+
+
+def _takes_away(change: Change) -> bool:
+    return change.op is Op.REMOVED or Aspect.TYPE in change.aspects
+
+
+def _judge(machine: Machine, number: int, latest: Tree, ours: list[Change], theirs: list[Change]) -> Outcome:
+    with (
+        system.descriptor(machine.storage.path(latest), DIRECTORY) as ours_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as theirs_fd,
+        compare.sameness(ours_fd, theirs_fd) as same,
+    ):
+        return conflicts(ours, theirs, same)
+
+
+def _conflict(paths: tuple[bytes, ...]) -> ConflictError:
+    names = ", ".join("/" + shown(path) for path in paths[:5])
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
+    hint = "'--conflicts=new' keeps the update's version, '--conflicts=old' the running system's"
+    return ConflictError(f"changed by the update and in the running root: {names}{more}", hint=hint)
+
+
+def _bring(machine: Machine, number: int, latest: Tree, chosen: list[Change]) -> None:
+    """Removals first, deepest first; then the rest, parents before children."""
+    with (
+        system.descriptor(machine.storage.path(latest), DIRECTORY) as source_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as target_fd,
+        Manifest.open(machine.manifest(number), writable=True) as manifest,
+    ):
+        try:
+            for change in sorted(chosen, key=lambda item: item.path, reverse=True):
+                if change.op is Op.REMOVED:
+                    uproot(target_fd, change.path)
+                    manifest.remove_tree(change.path)
+            for change in sorted(chosen, key=lambda item: item.path):
+                if change.op is not Op.REMOVED:
+                    transplant(source_fd, target_fd, change.path)
+                    manifest.put([difference.row_of(target_fd, change.path)])
+        except OSError as error:
+            raise storage_error(error, "cannot carry a change of the running root over") from error

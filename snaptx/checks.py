@@ -1,0 +1,70 @@
+"""Hook directories, and the health checks among them.
+
+``/usr/lib/snaptx/hooks.d/STAGE`` holds what comes with packages,
+``/etc/snaptx/hooks.d/STAGE`` what the administrator adds: a file there hides
+one of the same name, a link to /dev/null switches it off.  They run in the
+order of their names.  STAGE ``check`` are required health checks,
+``check-wanted`` only warn.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptx import log, run
+from snaptx.machine import Machine
+
+DIRECTORIES = ("usr/lib/snaptx/hooks.d", "etc/snaptx/hooks.d")
+REQUIRED, WANTED = "check", "check-wanted"
+TIMED_OUT = 124
+"""timeout(1)'s status for a command that took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A check that did not pass, and what it said last."""
+
+    name: str
+    required: bool
+    reason: str
+
+
+def find(sysroot: Path, stage: str) -> list[str]:
+    """Return the hooks of a stage as absolute paths inside the root, in running order."""
+    found: dict[str, str] = {}
+    for directory in DIRECTORIES:
+        for path in sorted((sysroot / directory / stage).glob("*")):
+            found[path.name] = f"/{directory}/{stage}/{path.name}"
+    return [found[name] for name in sorted(found) if _is_hook(sysroot / found[name].lstrip("/"))]
+
+
+def _is_hook(path: Path) -> bool:
+    if path.is_symlink() and os.readlink(path) == "/dev/null":
+        return False
+    return path.is_file() and bool(path.stat().st_mode & stat.S_IXUSR)
+
+
+def health(machine: Machine, number: int) -> Iterator[Failure]:
+    """Run the checks of the running root and yield those that fail."""
+    for stage in (REQUIRED, WANTED):
+        for hook in find(machine.sysroot, stage):
+            reason = _run(machine, hook, number)
+            log.info("health check", check=hook, result=reason or "passed")
+            if reason:
+                yield Failure(hook, stage == REQUIRED, reason)
+
+
+def _run(machine: Machine, hook: str, number: int) -> str:
+    limit = machine.config.health.timeout
+    words = ["timeout", "--kill-after=5", str(limit)]
+    if machine.sysroot.resolve() != Path("/"):
+        words += ["chroot", str(machine.sysroot)]
+    done = run.run([*words, hook], env={"SNAPTX_GENERATION": str(number)}, ok=range(256))
+    if done.status == TIMED_OUT:
+        return f"took longer than {limit} seconds"
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return f"status {done.status}: {said[-1] if said else 'it said nothing'}" if done.status else ""

@@ -1,0 +1,1 @@
+"""Talk to people: one file per verb, and the parser that joins them."""

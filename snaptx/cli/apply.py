@@ -1,0 +1,91 @@
+"""``snaptx apply``: lay an update over a fresh generation."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from snaptx import stage, transaction
+from snaptx.cli import commit as commit_verb
+from snaptx.cli import common
+from snaptx.machine import Machine
+from snaptx.stage import Staged
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add("payload", metavar="PAYLOAD", help="a directory, a tar (plain, gz, xz, zst), or - for standard input")
+    add("--sha256", metavar="HEX", help="refuse any other payload")
+    add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    add(
+        "--base",
+        type=int,
+        metavar="N",
+        help="build on generation N (default: what is staged, else the default)",
+    )
+    add("--allow-devices", action="store_true", help="let the payload make device nodes")
+    add("--commit", action="store_true", help="commit at once")
+    commit_verb.add_policy(parser)
+    common.add_unchanged(parser)
+
+
+def run(args: Namespace) -> int:
+    """Stage the payload, commit it if asked."""
+    machine = common.machine(args)
+    if args.dry_run:
+        return _rehearse(args, machine)
+    with transaction.exclusive(machine, args.verb), common.Progress(args, "staging") as progress:
+        staged = stage.apply(
+            machine,
+            args.payload,
+            common.request(args),
+            base=args.base,
+            sha256=args.sha256,
+            allow_devices=args.allow_devices,
+            progress=progress,
+        )
+        progress.close()
+        return finish(args, machine, staged)
+
+
+def finish(args: Namespace, machine: Machine, staged: Staged) -> int:
+    """Say what was staged, and commit it if asked; the caller holds the lock."""
+    if not staged.number:
+        common.emit(args, {"staged": staged}, "nothing changed: no generation was made")
+        return common.unchanged(args)
+    if args.commit:
+        committed = commit_verb.perform(args, machine, staged.number)
+        common.emit(
+            args,
+            {"staged": staged, "committed": committed},
+            [*describe(staged), *commit_verb.describe(committed)],
+        )
+    else:
+        common.emit(
+            args,
+            {"staged": staged},
+            [*describe(staged), "'snaptx commit' makes it boot, 'snaptx abort' discards it"],
+        )
+    return 0
+
+
+def describe(staged: Staged) -> list[str]:
+    """Return what was staged in words."""
+    counts = staged.counts
+    grown = f", with the work of {', '.join(map(str, staged.replaced))}" if staged.replaced else ""
+    return [
+        f"generation {staged.number} is staged, from {staged.base}{grown}",
+        f"  {counts.added} added, {counts.changed} changed, {counts.removed} removed, "
+        f"{counts.unchanged} unchanged, {common.size(counts.bytes_written)} written",
+    ]
+
+
+def _rehearse(args: Namespace, machine: Machine) -> int:
+    """Read the whole payload as apply would and count, without making a generation."""
+    base = stage.choose_base(machine, args.base)
+    members, payload = stage.rehearse(
+        machine, args.payload, sha256=args.sha256, allow_devices=args.allow_devices
+    )
+    text = f"would stage {members} members ({payload.sha256[:16]}…) over generation {base.number}"
+    common.emit(args, {"base": base.number, "members": members, "payload": payload}, text)
+    return 0

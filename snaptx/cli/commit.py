@@ -1,0 +1,61 @@
+"""``snaptx commit``: make a staged generation boot."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+
+from snaptx import commit, transaction
+from snaptx.cli import common
+from snaptx.commit import Committed
+from snaptx.config import Conflicts
+from snaptx.machine import Machine
+from snaptx.overlay.failure import shown
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "number", nargs="?", type=int, metavar="N", help="the generation (default: the newest staged)"
+    )
+    parser.add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+    add_policy(parser)
+
+
+def add_policy(parser: ArgumentParser) -> None:
+    """Add ``--conflicts``."""
+    parser.add_argument(
+        "--conflicts",
+        choices=[choice.value for choice in Conflicts],
+        help="where update and running root changed the same path: fail, or keep the new or the old version",
+    )
+
+
+def perform(args: Namespace, machine: Machine, number: int | None) -> Committed:
+    """Commit; the caller holds the lock."""
+    policy = Conflicts(args.conflicts) if args.conflicts else None
+    return commit.commit(machine, common.request(args), number, policy)
+
+
+def describe(done: Committed) -> Iterator[str]:
+    """Say what was committed in words."""
+    if done.carried:
+        yield f"carried over from the running root: {len(done.carried)} path(s)"
+        yield from (f"  /{shown(path)}" for path in done.carried[:20])
+    for path in done.conflicts:
+        yield f"conflict, settled as told: /{shown(path)}"
+    pause = common.pause(done.switch_seconds)
+    yield f"generation {done.number} boots next (before: {done.previous}); {pause}"
+
+
+def run(args: Namespace) -> int:
+    """Commit."""
+    machine = common.machine(args)
+    if args.dry_run:
+        number = commit.choose(machine, args.number)
+        common.emit(args, {"number": number}, f"would commit generation {number}")
+        return 0
+    with transaction.exclusive(machine, args.verb):
+        done = perform(args, machine, args.number)
+    common.emit(args, done, describe(done))
+    return 0

@@ -1,0 +1,126 @@
+"""What the verbs share: opening the machine, the caller's request, output, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from snaptx import system
+from snaptx.errors import NOTHING_TO_DO, PrivilegeError
+from snaptx.machine import Machine, open_machine
+from snaptx.model import jsonable
+from snaptx.transaction import Request
+
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def machine(args: Namespace, *, adopted: bool = True) -> Machine:
+    """Open the machine the command line names.
+
+    Raises:
+        PrivilegeError: the caller is not root.
+        NotFoundError: ``adopted`` is wanted and snaptx does not manage it.
+    """
+    if not system.is_root():
+        raise PrivilegeError("snaptx needs root", hint=f"try: sudo snaptx {args.verb}")
+    opened = open_machine(args.sysroot, args.config)
+    if adopted:
+        opened.require()
+    return opened
+
+
+def request(args: Namespace) -> Request:
+    """Return who-asked-for-what of this command line."""
+    return Request(args.verb, ("snaptx", *args.argv), getattr(args, "message", None) or "")
+
+
+def emit(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
+    """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result."""
+    if args.json:
+        print(json.dumps(jsonable(result), indent=2, sort_keys=True))
+        return
+    for line in [text] if isinstance(text, str) else text:
+        print(line)
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of cells as aligned lines; the last column is ragged."""
+    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
+    return [
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in rows
+    ]
+
+
+def size(count: float) -> str:
+    """Return bytes as people read them."""
+    for unit in UNITS:
+        if count < 1024 or unit == UNITS[-1]:
+            break
+        count /= 1024
+    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+
+
+def pause(seconds: float) -> str:
+    """Return how long a switch took in words."""
+    return f"the switch took {seconds * 1e3:.2f} ms"
+
+
+def date(seconds: float) -> str:
+    """Return a time in seconds since the epoch as the local clock shows it."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def add_unchanged(parser: ArgumentParser) -> None:
+    """Add ``--unchanged-exit-77``."""
+    parser.add_argument(
+        "--unchanged-exit-77", action="store_true", help="exit with 77 if there was nothing to do"
+    )
+
+
+def unchanged(args: Namespace) -> int:
+    """Return the exit code for having had nothing to do."""
+    return NOTHING_TO_DO if args.unchanged_exit_77 else 0
+
+
+class Progress:
+    """A bar on a terminal's stderr, nothing elsewhere."""
+
+    WIDTH = 30
+
+    def __init__(self, args: Namespace, label: str) -> None:
+        self._shown = sys.stderr.isatty() and not args.quiet and not args.json
+        self._label = label
+        self._begun = time.monotonic()
+        self._last = 0.0
+
+    def __call__(self, files: int, done: int, total: int | None = None) -> None:
+        """Show files and bytes done, and the part of ``total`` bytes if that is known."""
+        moment = time.monotonic()
+        if not self._shown or moment - self._last < 0.1:
+            return
+        self._last = moment
+        rate = files / max(moment - self._begun, 0.001)
+        bar = (
+            f"[{'#' * int(self.WIDTH * done / total):<{self.WIDTH}}] {100 * done // total:3d} % "
+            if total
+            else ""
+        )
+        sys.stderr.write(f"\r\x1b[K{self._label} {bar}{files} files, {size(done)}, {rate:.0f} files/s")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        """Clear the bar's line."""
+        if self._shown and self._last:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,48 @@
+"""``snaptx confirm``: judge a generation."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+
+from snaptx import confirm, transaction
+from snaptx.cli import common
+from snaptx.confirm import Confirmed
+from snaptx.errors import HealthError
+from snaptx.model import Verdict
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "number", nargs="?", type=int, metavar="N", help="the generation (default: the running one)"
+    )
+    parser.add_argument(
+        "--bad", nargs="?", const="by hand", metavar="REASON", help="judge it bad, without checks"
+    )
+    common.add_unchanged(parser)
+
+
+def _lines(done: Confirmed) -> Iterator[str]:
+    for failure in done.failures:
+        yield f"{'failed' if failure.required else 'warning'}: {failure.name}: {failure.reason}"
+    yield f"generation {done.number} is {done.verdict}; generation {done.default} boots next"
+
+
+def run(args: Namespace) -> int:
+    """Run the health checks, or take the administrator's word."""
+    machine = common.machine(args)
+    number = confirm.choose(machine, args.number)
+    verdict = machine.generations.read(number).verdict
+    if args.dry_run:
+        common.emit(args, {"number": number}, f"would judge generation {number}, which is {verdict}")
+        return 0
+    if args.bad is None and verdict is Verdict.GOOD:
+        common.emit(args, {"number": number, "verdict": verdict}, f"generation {number} is good already")
+        return common.unchanged(args)
+    with transaction.exclusive(machine, args.verb):
+        done = confirm.confirm(machine, common.request(args), number, bad=args.bad)
+    common.emit(args, done, _lines(done))
+    if args.bad is None and done.verdict is Verdict.BAD:
+        raise HealthError(f"generation {number} failed its health checks", hint="'snaptx log' has the reason")
+    return 0

@@ -1,0 +1,71 @@
+"""``snaptx diff``: what differs between two generations."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Iterator
+
+from snaptx import difference
+from snaptx.cli import common
+from snaptx.machine import Machine
+from snaptx.model import Change, Counts, Op
+from snaptx.overlay.failure import shown
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "old", nargs="?", type=int, metavar="A", help="from this generation (default: the base of B)"
+    )
+    parser.add_argument("new", nargs="?", type=int, metavar="B", help="to this one (default: the newest)")
+    parser.add_argument("--stat", action="store_true", help="only how much differs")
+    parser.add_argument("--name-only", action="store_true", help="only the paths")
+    parser.epilog = "one number alone is B: what that generation changed"
+
+
+def choose(machine: Machine, old: int | None, new: int | None) -> tuple[int, int]:
+    """Return the two generations to compare; a lone number is the newer one."""
+    if new is None:
+        newest = machine.generations.recorded()[-1].number
+        new, old = (newest, None) if old is None else (old, None)
+    record = machine.generations.read(new)
+    return (record.base or record.number) if old is None else machine.generations.read(old).number, new
+
+
+def run(args: Namespace) -> int:
+    """Show the differences."""
+    machine = common.machine(args)
+    old, new = choose(machine, args.old, args.new)
+    with difference.readable(machine, old, new) as (older, newer):
+        changes = difference.between(machine, older, newer)
+        if args.stat:
+            counts = difference.tally(changes)
+            common.emit(args, {"old": old, "new": new, "counts": counts}, _stat(old, new, counts))
+        elif args.json:
+            common.emit(args, {"old": old, "new": new, "changes": list(changes)}, "")
+        else:
+            for line in _lines(changes, names_only=args.name_only):
+                print(line)
+    return 0
+
+
+def _stat(old: int, new: int, counts: Counts) -> str:
+    return (
+        f"generation {old} to {new}: {counts.added} added, {counts.changed} changed, "
+        f"{counts.removed} removed, {common.size(counts.bytes_written)} in new and changed files"
+    )
+
+
+def _lines(changes: Iterable[Change], *, names_only: bool) -> Iterator[str]:
+    for change in changes:
+        path = "/" + shown(change.path)
+        if names_only:
+            yield path
+        elif change.op is Op.RENAMED:
+            yield f"{change.op.value} /{shown(change.renamed_from)} -> {path}"
+        else:
+            about = ", ".join(change.aspects)
+            sizes = (
+                f" {change.old_size} -> {change.new_size} bytes" if change.old_size != change.new_size else ""
+            )
+            yield f"{change.op.value} {path}" + (f"  [{about}]" if about else "") + sizes

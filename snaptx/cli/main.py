@@ -1,0 +1,130 @@
+"""The command line: find the verb, load its file alone, turn errors into words and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from snaptx import __version__, log
+from snaptx.errors import SnaptxError, UsageError
+
+VERBS = {
+    "init": "adopt the root of this system as generation 1",
+    "status": "what runs, what boots next, what is pending",
+    "list": "the generations and their marks",
+    "apply": "lay an update over a fresh generation",
+    "run": "run a command in a fresh generation",
+    "shell": "open a shell in a fresh generation",
+    "commit": "make a staged generation the one that boots next",
+    "abort": "throw a staged generation away",
+    "rollback": "go back to an earlier generation",
+    "confirm": "judge a generation good or bad",
+    "diff": "what differs between two generations",
+    "log": "the audit trail",
+    "verify": "check a generation against its manifest, and snaptx's own state",
+    "repair": "complete or discard what an interruption left, mend what is damaged",
+    "prune": "remove generations nobody needs",
+    "pin": "protect a generation from prune",
+    "unpin": "let prune take a generation again",
+    "sandbox": "a Btrfs image to try snaptx on",
+}
+"""Every verb with its one line of help; the verb's file in this package has the rest."""
+
+INTERRUPTED = 128
+"""Added to the number of the signal that ended the work."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see: {self.prog} --help")
+
+
+def module_of(verb: str) -> Any:
+    """Return the module that implements a verb."""
+    return importlib.import_module(f"snaptx.cli.{verb}")
+
+
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of one verb (all others by name only), or of all for None."""
+    parser = _Parser(prog="snaptx", description="Update a Linux system the way a database commits.")
+    _add_globals(parser, {})
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    for name, summary in VERBS.items():
+        child = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if verb in (None, name):
+            _add_globals(child, {"default": argparse.SUPPRESS})
+            module_of(name).add_arguments(child)
+            child.set_defaults(handler=name)
+    return parser
+
+
+def _add_globals(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
+    """Add the options that every verb takes; after the verb they have no default of their own."""
+    root = given or {"default": Path("/")}
+    add = parser.add_argument
+    add("--sysroot", type=Path, metavar="DIR", help="where the system root is mounted (default: /)", **root)
+    add("--config", type=Path, metavar="FILE", help="read this configuration file and no other", **given)
+    add("--json", action="store_true", help="print the result as JSON", **given)
+    add("--quiet", "-q", action="store_true", help="no progress, only errors", **given)
+    add("--verbose", "-v", action="store_true", help="tell every step", **given)
+    add("--dry-run", action="store_true", help="say what would be done and change nothing", **given)
+    add("--version", action="version", version=f"snaptx {__version__}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        return _run(words)
+    except SnaptxError as error:
+        _tell(error, as_json="--json" in words)
+        return error.code
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        print(f"snaptx: interrupted by {signal.Signals(number).name}", file=sys.stderr)
+        return INTERRUPTED + int(number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED + signal.SIGPIPE
+
+
+def _run(words: list[str]) -> int:
+    verb = next((word for word in words if word in VERBS), None)
+    args = build_parser(verb or "").parse_args(words)
+    if args.verb is None:
+        raise UsageError("no verb given", hint="see: snaptx --help")
+    if not hasattr(args, "handler"):  # an option's value looked like a verb
+        args = build_parser(None).parse_args(words)
+    args.argv = tuple(words)
+    level = log.Level.DEBUG if args.verbose else log.Level.ERROR if args.quiet else log.Level.INFO
+    log.set_threshold(level)
+    return int(module_of(args.handler).run(args))
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(number)
+
+
+def _tell(error: SnaptxError, *, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        body = {
+            "type": type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "code": error.code,
+        }
+        print(json.dumps({"error": body}))
+    print(f"snaptx: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)

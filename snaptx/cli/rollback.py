@@ -1,0 +1,37 @@
+"""``snaptx rollback``: go back."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from snaptx import rollback, transaction
+from snaptx.cli import common
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    add = parser.add_argument
+    add(
+        "number",
+        nargs="?",
+        type=int,
+        metavar="N",
+        help="the generation (default: the running one, else the last good)",
+    )
+    add("--as-used", action="store_true", help="take its root as it was last used, not as it was committed")
+    add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+
+
+def run(args: Namespace) -> int:
+    """Make an earlier generation boot next."""
+    machine = common.machine(args)
+    if args.dry_run:
+        number = rollback.choose(machine, args.number)
+        common.emit(args, {"content": number}, f"would go back to generation {number}")
+        return 0
+    with transaction.exclusive(machine, args.verb):
+        done = rollback.rollback(machine, common.request(args), args.number, as_used=args.as_used)
+    origin = "" if done.content == done.number else f", with the content of {done.content}"
+    text = f"generation {done.number} boots next{origin} (before: {done.previous})"
+    common.emit(args, done, f"{text}; {common.pause(done.switch_seconds)}")
+    return 0

@@ -1,0 +1,50 @@
+"""``snaptx run``: a command in a fresh generation."""
+
+from __future__ import annotations
+
+from argparse import REMAINDER, ArgumentParser, Namespace
+from collections.abc import Sequence
+
+from snaptx import enter, transaction
+from snaptx.cli import apply as apply_verb
+from snaptx.cli import commit as commit_verb
+from snaptx.cli import common
+from snaptx.errors import UsageError
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "--base", type=int, metavar="N", help="start from generation N (default: what is staged)"
+    )
+    parser.add_argument("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    parser.add_argument("--keep", action="store_true", help="keep the generation even if the command fails")
+    parser.add_argument("--commit", action="store_true", help="commit at once")
+    commit_verb.add_policy(parser)
+    common.add_unchanged(parser)
+    parser.add_argument("command", nargs=REMAINDER, metavar="-- CMD …", help="what to run")
+
+
+def run(args: Namespace) -> int:
+    """Run the command and stage what it changed."""
+    command = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not command:
+        raise UsageError("no command given", hint="as in: snaptx run -- apt-get upgrade")
+    return perform(args, command, keep=args.keep, interactive=False)
+
+
+def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive: bool) -> int:
+    """Run ``command`` in a fresh generation, shared with ``shell``."""
+    machine = common.machine(args)
+    if args.dry_run:
+        from snaptx import stage
+
+        base = stage.choose_base(machine, args.base).number
+        common.emit(
+            args, {"base": base, "command": command}, f"would run in a copy of generation {base}: {command}"
+        )
+        return 0
+    request = common.request(args)
+    with transaction.exclusive(machine, args.verb):
+        ran = enter.run(machine, request, command, base=args.base, keep=keep, interactive=interactive)
+        return apply_verb.finish(args, machine, ran.staged)

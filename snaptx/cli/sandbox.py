@@ -1,0 +1,55 @@
+"""``snaptx sandbox``: make, restart and remove a machine to try snaptx on."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from snaptx.sandbox_layout import Layout, Sandbox, parse_size
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    create = actions.add_parser("create", help="make a Btrfs image and mount its root as if it had booted")
+    create.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
+    create.add_argument("--size", default="4G", help="size of the image, sparse (default: %(default)s)")
+    create.add_argument("--from", dest="tree", metavar="TREE|TAR", type=Path, help="what the root copies")
+    names = [layout.value for layout in Layout]
+    create.add_argument("--layout", choices=names, default=names[0], help="subvolumes as this has them")
+    destroy = actions.add_parser("destroy", help="unmount and remove a sandbox")
+    destroy.add_argument("directory", metavar="DIR", type=Path)
+    reboot = actions.add_parser("reboot", help="mount as root what the entry file names, as a restart does")
+    reboot.add_argument("directory", metavar="DIR", type=Path)
+    reboot.add_argument("--target", metavar="SUBVOLUME", help="boot this subvolume, as from GRUB's menu")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action and return the exit status."""
+    from snaptx import sandbox
+
+    if args.dry_run:
+        print(f"would {args.action} the sandbox {args.directory}")
+        return 0
+    match args.action:
+        case "create":
+            size, layout = parse_size(args.size), Layout(args.layout)
+            box = sandbox.create(args.directory, size=size, source=args.tree, layout=layout)
+            _show_created(box, args)
+        case "destroy":
+            left = sandbox.destroy(args.directory)
+            if left:
+                print(f"left in {args.directory}, not the sandbox's: {', '.join(left)}", file=sys.stderr)
+        case _:
+            print(sandbox.reboot(args.directory, target=args.target) or "the top level")
+    return 0
+
+
+def _show_created(box: Sandbox, args: argparse.Namespace) -> None:
+    if args.json:
+        places = {"directory": box.directory, "root": box.root, "top": box.top, "image": box.disk}
+        print(json.dumps({"layout": box.layout} | {name: str(path) for name, path in places.items()}))
+        return
+    print(f"a sandbox laid out as {box.layout} has it; try: snaptx --sysroot {args.directory / 'root'} init")

@@ -1,0 +1,34 @@
+"""``snaptx verify``: is everything what its record says?"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from snaptx import verify
+from snaptx.cli import common
+from snaptx.errors import VerifyError
+
+SHOWN = 20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.add_argument(
+        "number", nargs="?", type=int, metavar="N", help="the generation (default: the newest)"
+    )
+
+
+def run(args: Namespace) -> int:
+    """Check one generation and snaptx's own state."""
+    machine = common.machine(args)
+    number = machine.generations.recorded()[-1].number if args.number is None else args.number
+    with common.Progress(args, "verifying") as progress:
+        problems = [*verify.state(machine), *verify.generation(machine, number, progress)]
+    sound = f"generation {number} is what its manifest says, and snaptx's state is consistent"
+    lines = [f"{problem.where}: {problem.what}" for problem in problems[:SHOWN]]
+    common.emit(args, {"generation": number, "problems": problems}, lines or sound)
+    if problems:
+        raise VerifyError(
+            f"{len(problems)} problem(s) found", hint="'snaptx repair' mends snaptx's own state"
+        )
+    return 0

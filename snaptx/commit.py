@@ -1,0 +1,71 @@
+"""Commit: carry over, seal, switch.  Before the switch nothing has changed; after it everything has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snaptx import carry, switch, transaction
+from snaptx.carry import Carried
+from snaptx.config import Conflicts
+from snaptx.errors import BusyError, NotFoundError
+from snaptx.machine import Machine
+from snaptx.model import Part, Phase, Tree
+from snaptx.recover import Act
+from snaptx.transaction import Request, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The result of a commit; ``switch_seconds`` is how long the rename itself took."""
+
+    number: int
+    previous: int
+    carried: tuple[bytes, ...]
+    conflicts: tuple[bytes, ...]
+    switch_seconds: float
+
+
+def choose(machine: Machine, wanted: int | None) -> int:
+    """Return the staged generation to commit: ``wanted``, else the newest.
+
+    Raises:
+        NotFoundError: nothing is staged, or there is no such generation.
+        BusyError: it is committed already.
+    """
+    staged = machine.staged()
+    if wanted is None and not staged:
+        raise NotFoundError("nothing is staged", hint="'snaptx apply' or 'snaptx run' stage something")
+    number = staged[-1] if wanted is None else machine.generations.read(wanted).number
+    if machine.phase(number) is not Phase.STAGED:
+        raise BusyError(
+            f"generation {number} is committed already", hint=f"to go to it: snaptx rollback {number}"
+        )
+    return number
+
+
+def commit(
+    machine: Machine, request: Request, wanted: int | None, policy: Conflicts | None = None
+) -> Committed:
+    """Make a staged generation the one that boots next.
+
+    Raises:
+        ConflictError: the running root changed what the update changed; still staged.
+        BootError: it has no kernel; still staged.
+        OutcomeUnknownError: the disk failed after the switch.
+    """
+    number = choose(machine, wanted)
+    previous = machine.boot_state().default
+    with transaction.begin(machine, Act.COMMIT, request, generation=number, base=previous) as txn:
+        brought = _seal(machine, txn, number, policy or machine.config.staging.conflicts)
+        txn.step("switch")
+        pause = switch.perform(machine, switch.plan(machine, number))
+        txn.succeed(previous=previous, carried=brought.carried, conflicts=brought.conflicts)
+    return Committed(number, previous, brought.carried, brought.conflicts, pause)
+
+
+def _seal(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> Carried:
+    txn.step("carry")
+    brought = carry.carry_over(machine, number, policy)
+    txn.step("seal")
+    machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.SEALED), writable=False)
+    return brought

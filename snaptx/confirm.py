@@ -1,0 +1,79 @@
+"""Confirm: say that a generation is good or bad, from health checks or by the administrator's word.
+
+A bad default is not left to boot again: the newest good generation takes its
+place.  What was judged bad stays on record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from snaptx import checks, switch, transaction
+from snaptx.checks import Failure
+from snaptx.errors import BusyError
+from snaptx.machine import Machine
+from snaptx.model import Phase, Verdict
+from snaptx.recover import Act
+from snaptx.transaction import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The verdict on a generation, the checks that failed, and what boots next."""
+
+    number: int
+    verdict: Verdict
+    failures: tuple[Failure, ...]
+    default: int
+
+
+def choose(machine: Machine, wanted: int | None) -> int:
+    """Return the generation to judge: ``wanted``, else the running one.
+
+    Raises:
+        NotFoundError: there is no such generation.
+        BusyError: it is only staged, or the running root is no generation.
+    """
+    number = machine.generations.read(wanted).number if wanted is not None else machine.booted
+    if not number:
+        raise BusyError("the running root is not a generation", hint="name one: snaptx confirm N")
+    if machine.phase(number) is not Phase.COMMITTED:
+        raise BusyError(f"generation {number} is only staged", hint=f"first: snaptx commit {number}")
+    return number
+
+
+def confirm(machine: Machine, request: Request, number: int, *, bad: str | None = None) -> Confirmed:
+    """Judge a generation: bad for the reason ``bad``, else by the checks if it runs, else good."""
+    failures = () if bad is not None or number != machine.booted else tuple(checks.health(machine, number))
+    broken = [failure for failure in failures if failure.required]
+    reason = bad if bad is not None else "; ".join(f"{item.name}: {item.reason}" for item in broken)
+    verdict = Verdict.BAD if bad is not None or broken else Verdict.GOOD
+    with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
+        txn.step("record")
+        record = machine.generations.read(number)
+        machine.generations.write(replace(record, verdict=verdict, reason=reason))
+        txn.step("menu")
+        default = _entries(machine, number, verdict)
+        txn.succeed(verdict=verdict, reason=reason, default=default, failures=failures)
+    return Confirmed(number, verdict, failures, default)
+
+
+def _entries(machine: Machine, number: int, verdict: Verdict) -> int:
+    state = machine.boot_state()
+    if verdict is Verdict.BAD and state.default == number:
+        good = switch.plan(machine, number).fallback
+        switch.perform(machine, switch.plan(machine, good))
+        return good
+    switch.refresh(machine)
+    return state.default
+
+
+def pin(machine: Machine, request: Request, number: int, *, pinned: bool) -> bool:
+    """Protect a generation from being pruned, or no longer; return whether that changed anything."""
+    record = machine.generations.read(number)
+    if record.pinned == pinned:
+        return False
+    with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
+        machine.generations.write(replace(record, pinned=pinned))
+        txn.succeed(pinned=pinned)
+    return True

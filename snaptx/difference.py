@@ -1,0 +1,98 @@
+"""The differences between two trees of the machine, and a manifest brought up to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from snaptx import system
+from snaptx.machine import Machine
+from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
+from snaptx.overlay import scan
+from snaptx.trees import compare
+
+if TYPE_CHECKING:
+    from snaptx.overlay.manifest import Manifest
+
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+
+
+def between(machine: Machine, old: Tree, new: Tree, *, renames: bool = True) -> Iterator[Change]:
+    """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
+
+    Without ``renames`` what moved is removed here and added there.
+    """
+    with (
+        system.descriptor(machine.storage.path(old), DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd,
+    ):
+        yield from compare.compare(old_fd, new_fd, machine.storage.touched(old, new), renames=renames)
+
+
+def tally(changes: Iterable[Change]) -> Counts:
+    """Count changes by what happened; ``bytes_written`` is the new size of what has content."""
+    added = changed = removed = size = 0
+    for change in changes:
+        added += change.op is Op.ADDED
+        removed += change.op is Op.REMOVED
+        changed += change.op in (Op.CHANGED, Op.RENAMED)
+        size += change.new_size if change.kind is Kind.FILE else 0
+    return Counts(added=added, changed=changed, removed=removed, bytes_written=size)
+
+
+def reindex(machine: Machine, manifest: Manifest, old: Tree, new: Tree) -> Counts:
+    """Bring ``manifest`` from ``old`` to ``new`` and return what that took."""
+    with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
+        return tally(_follow(manifest, new_fd, between(machine, old, new, renames=False)))
+
+
+def _follow(manifest: Manifest, root_fd: int, changes: Iterable[Change]) -> Iterator[Change]:
+    for change in changes:
+        if change.op is Op.REMOVED or Aspect.TYPE in change.aspects:
+            manifest.remove_tree(change.path)
+        if change.op is not Op.REMOVED:
+            manifest.put([row_of(root_fd, change.path)])
+        yield change
+
+
+def row_of(root_fd: int, path: bytes) -> Row:
+    """Describe one path of a tree."""
+    directory, name = os.path.split(path)
+    parent = scan.open_directory(root_fd, directory)
+    try:
+        return scan.index_row(parent, name, path)
+    finally:
+        os.close(parent)
+
+
+def scan_below(root_fd: int, path: bytes) -> Iterator[Row]:
+    """Describe a directory of a tree and everything below it."""
+    top = scan.open_directory(root_fd, path)
+    try:
+        for row in scan.scan_tree(top):
+            yield replace(row, path=path + b"/" + row.path if row.path else path)
+    finally:
+        os.close(top)
+
+
+@contextmanager
+def readable(machine: Machine, *numbers: int) -> Iterator[list[Tree]]:
+    """Yield a read-only tree of each generation: the sealed one, or a passing snapshot of a staged root."""
+    made: list[Tree] = []
+    trees: list[Tree] = []
+    try:
+        for number in numbers:
+            tree = Tree(number, Part.SEALED)
+            if machine.storage.describe(tree) is None:
+                tree = Tree(number, Part.VIEWED)
+                machine.storage.delete(tree)
+                machine.storage.snapshot(Tree(number, Part.ROOT), tree, writable=False)
+                made.append(tree)
+            trees.append(tree)
+        yield trees
+    finally:
+        for tree in made:
+            machine.storage.delete(tree)

@@ -1,0 +1,109 @@
+"""Init: adopt the root as generation 1, where it is and as it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from snaptx import lock, nested, recover, switch, system, transaction
+from snaptx.errors import JournalError, NotFoundError
+from snaptx.machine import Machine
+from snaptx.model import Generation, Part, Row, Tree, Verdict
+from snaptx.overlay import scan
+from snaptx.overlay.manifest import Manifest
+from snaptx.recover import Act
+from snaptx.transaction import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What init found and would do; ``steps`` in plain words."""
+
+    root: str
+    uuid: str
+    nested: tuple[str, ...]
+    cmdline: tuple[str, ...]
+    steps: tuple[str, ...]
+
+
+def plan(machine: Machine) -> Plan:
+    """Return what init would do.
+
+    Raises:
+        LayoutError: the root can't be adopted.
+        ReadOnlyError: it is read-only.
+    """
+    info = machine.storage.running
+    machine.require_writable()
+    nested.check_running(machine, machine.config.staging.nested)
+    steps = (
+        f"adopt the subvolume {info.name} as generation 1, where it is",
+        "make the subvolume @snaptx (state, generations, boot entries) at the top level",
+        "take a read-only snapshot of the root and index its files",
+        "write snaptx's grub.cfg and boot entry file; the boot loader itself is not changed",
+    )
+    return Plan(info.name, machine.storage.uuid, info.nested, info.cmdline, steps)
+
+
+def is_complete(machine: Machine) -> bool:
+    """Return whether there is nothing for init to do; what is lost or damaged since then is for repair."""
+    if not (machine.storage.state.is_dir() and machine.initialised):
+        return False
+    try:
+        intent = machine.journal.open()
+    except JournalError:
+        return True
+    return intent is None or intent.act != Act.INIT
+
+
+def initialise(
+    machine: Machine, request: Request, progress: Callable[[int, int], None] | None = None
+) -> Generation:
+    """Adopt the root; ``progress`` is told files and bytes indexed.
+
+    Raises:
+        LayoutError: the root can't be adopted.
+        BootError: it has no kernel.
+    """
+    plan(machine)
+    info = machine.storage.running
+    machine.storage.prepare(info)
+    with lock.exclusive(machine.lock, request.verb):
+        recover.leftovers(machine)
+        if is_complete(machine):
+            raise NotFoundError("another snaptx has just adopted this root", hint="snaptx status")
+        with transaction.begin(machine, Act.INIT, request, generation=1) as txn:
+            txn.step("snapshot")
+            machine.storage.barrier()
+            machine.storage.snapshot(Tree(1, Part.ROOT), Tree(1, Part.SEALED), writable=False)
+            txn.step("index")
+            _index(machine, progress)
+            txn.step("record")
+            record = Generation(
+                1, 0, system.now(), request.verb, "the system as found", info.name, verdict=Verdict.GOOD
+            )
+            machine.generations.write(record)
+            machine.boot.install()
+            txn.step("switch")
+            switch.perform(machine, switch.plan(machine, 1))
+            txn.succeed(adopted=info.name, nested=info.nested, cmdline=info.cmdline)
+    return record
+
+
+def _index(machine: Machine, progress: Callable[[int, int], None] | None) -> None:
+    tree = machine.storage.path(Tree(1, Part.SEALED))
+    with (
+        system.descriptor(tree, os.O_RDONLY | os.O_DIRECTORY) as fd,
+        Manifest.create(machine.manifest(1)) as manifest,
+    ):
+        manifest.put(_told(scan.scan_tree(fd), progress))
+
+
+def _told(rows: Iterator[Row], progress: Callable[[int, int], None] | None) -> Iterator[Row]:
+    files = size = 0
+    for row in rows:
+        files, size = files + 1, size + row.size
+        if progress and files % 256 == 0:
+            progress(files, size)
+        yield row

@@ -1,0 +1,158 @@
+"""Everything a verb works on, opened once: storage, boot loader, records, configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from snaptx import config as configuration
+from snaptx import system
+from snaptx.audit import Audit
+from snaptx.bootloader.base import BootLoader
+from snaptx.config import Config
+from snaptx.errors import LayoutError, NotFoundError, ReadOnlyError, UsageError
+from snaptx.generations import Generations
+from snaptx.journal import Journal
+from snaptx.model import BootState, Generation, Part, Phase, Tree, View
+from snaptx.storage.base import Storage
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One system root and what snaptx knows of it."""
+
+    sysroot: Path
+    config: Config
+    storage: Storage
+    boot: BootLoader
+
+    @cached_property
+    def generations(self) -> Generations:
+        """Return the generations' records."""
+        return Generations(self.storage.state / "generations")
+
+    @cached_property
+    def journal(self) -> Journal:
+        """Return the journal."""
+        return Journal(self.storage.state / "journal")
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Return the audit trail."""
+        return Audit(self.storage.state / "audit")
+
+    @property
+    def lock(self) -> Path:
+        """Return the lock's path."""
+        return self.storage.state / "lock"
+
+    def manifest(self, number: int) -> Path:
+        """Return the path of a generation's manifest."""
+        return self.storage.state / "manifests" / f"{number}.sqlite"
+
+    @property
+    def initialised(self) -> bool:
+        """Return whether ``snaptx init`` has adopted this root."""
+        return self.generations.has(1) or bool(self.generations.recorded())
+
+    def require(self) -> None:
+        """Refuse a root that was not adopted.
+
+        Raises:
+            NotFoundError: ``snaptx init`` was not run.
+        """
+        if not self.storage.state.is_dir() or not self.initialised:
+            raise NotFoundError(f"{self.sysroot} is not managed by snaptx", hint="run: snaptx init")
+
+    def require_writable(self) -> None:
+        """Refuse a running root that can't change.
+
+        Raises:
+            ReadOnlyError: the filesystem or the running subvolume is read-only.
+        """
+        if self.storage.running.read_only:
+            raise ReadOnlyError(
+                f"{self.sysroot} is read-only", hint="mount -o remount,rw, or boot a writable root"
+            )
+
+    @cached_property
+    def booted(self) -> int:
+        """Return the number of the running generation, 0 if the running root is none."""
+        name = self.storage.running.name
+        for number in reversed(self.generations.numbers()):
+            info = self.storage.describe(Tree(number, Part.ROOT))
+            if info and info.name == name:
+                return number
+        return 0
+
+    def phase(self, number: int) -> Phase:
+        """Return how far a recorded generation has come."""
+        sealed = self.storage.describe(Tree(number, Part.SEALED))
+        return Phase.COMMITTED if sealed else Phase.STAGED
+
+    def boot_state(self) -> BootState:
+        """Return what the entry file says.
+
+        Raises:
+            NotFoundError: there is no entry file.
+            BootError: it is damaged.
+        """
+        state = self.boot.read()
+        if state is None:
+            raise NotFoundError("there is no boot entry file", hint="run: snaptx repair")
+        return state
+
+    def views(self) -> list[View]:
+        """Return every recorded generation with what is derived about it, ascending."""
+        default = self.boot_state().default
+        return [self._view(generation, default) for generation in self.generations.recorded()]
+
+    def _view(self, generation: Generation, default: int) -> View:
+        number = generation.number
+        return View(generation, self.phase(number), number == self.booted, number == default)
+
+    def staged(self) -> list[int]:
+        """Return the staged generations, ascending."""
+        recorded = [generation.number for generation in self.generations.recorded()]
+        return [number for number in recorded if self.phase(number) is Phase.STAGED]
+
+
+def open_machine(sysroot: Path, config_file: Path | None = None) -> Machine:
+    """Open the root mounted at ``sysroot``.
+
+    Raises:
+        UsageError: nothing is mounted there.
+        LayoutError: its filesystem can't hold generations.
+    """
+    mount = system.mount_at(sysroot)
+    if mount is None:
+        hint = "name the directory where the system root is mounted"
+        raise UsageError(f"{sysroot} is not the root of a mounted filesystem", hint=hint)
+    config = configuration.load(sysroot, config_file)
+    storage = _open_storage(mount)
+    return Machine(sysroot, config, storage, _open_boot(sysroot, mount, storage))
+
+
+def _open_storage(mount: system.Mount) -> Storage:
+    if mount.fstype == "btrfs":
+        from snaptx.storage.btrfs import BtrfsStorage
+
+        return BtrfsStorage(mount)
+    hint = "snaptx needs a root on Btrfs; 'snaptx sandbox create DIR' makes one to try it on"
+    raise LayoutError(f"{mount.target} is {mount.fstype}, not btrfs", hint=hint)
+
+
+def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
+    from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
+
+    boot = system.mount_at(sysroot / "boot")
+    if boot is None or boot.device == root.device:
+        return GrubInRoot(storage.state / "grub", storage.uuid)
+    return GrubOnBoot(sysroot / "boot", _uuid_of(boot.source))
+
+
+def _uuid_of(device: str) -> str:
+    from snaptx import run
+
+    return run.run(["blkid", "-s", "UUID", "-o", "value", device]).stdout.strip()

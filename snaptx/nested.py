@@ -1,0 +1,116 @@
+"""Subvolumes inside the root: a snapshot shows them as empty directories.
+
+What becomes of them is the administrator's decision (``[staging] nested``):
+refuse to go on, carry their content into the generation, or share them by a
+line in its fstab.  Empty ones lose nothing: an empty directory takes their
+place.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snaptx import difference, run, system
+from snaptx.config import Nested
+from snaptx.errors import LayoutError
+from snaptx.machine import Machine
+from snaptx.model import Part, Tree
+from snaptx.overlay import scan
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.transplant import transplant, uproot
+
+
+def check(machine: Machine, base: int, policy: Nested) -> tuple[str, ...]:
+    """Return the paths of the nested subvolumes that hold something.
+
+    Raises:
+        LayoutError: there are some, and the policy is to refuse.
+    """
+    return _full(machine.storage.path(Tree(base, Part.ROOT)), _inside(machine, base), policy)
+
+
+def check_running(machine: Machine, policy: Nested) -> tuple[str, ...]:
+    """Return the same for the running root, adopted or not."""
+    return _full(machine.sysroot, machine.storage.running.nested, policy)
+
+
+def _inside(machine: Machine, number: int) -> tuple[str, ...]:
+    info = machine.storage.describe(Tree(number, Part.ROOT))
+    return info.nested if info else ()
+
+
+def _full(root: Path, inside: tuple[str, ...], policy: Nested) -> tuple[str, ...]:
+    found = tuple(path for path in inside if any(os.scandir(root / path)))
+    if found and policy is Nested.REFUSE:
+        message = "the root has subvolumes inside, which a snapshot leaves out: /" + ", /".join(found)
+        hint = "move them out and mount them, or set [staging] nested to 'carry' or 'share'"
+        raise LayoutError(message, hint=hint)
+    return found
+
+
+def settle(machine: Machine, base: int, number: int, paths: tuple[str, ...], policy: Nested) -> None:
+    """Do with the nested subvolumes of ``base`` what the policy says, in generation ``number``."""
+    _make_directories(machine, base, number)
+    if paths and policy is Nested.CARRY:
+        _carry(machine, base, number, paths)
+    elif paths and policy is Nested.SHARE:
+        _share(machine, base, number, paths)
+
+
+def _make_directories(machine: Machine, base: int, number: int) -> None:
+    """Put a directory where the snapshot shows a nested subvolume: in what it shows nothing can be made."""
+    inside = _inside(machine, base)
+    if not inside:
+        return
+    with (
+        system.descriptor(machine.storage.path(Tree(base, Part.ROOT)), difference.DIRECTORY) as source_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), difference.DIRECTORY) as target_fd,
+        Manifest.open(machine.manifest(number), writable=True) as manifest,
+    ):
+        for path in map(os.fsencode, inside):
+            uproot(target_fd, path)
+            transplant(source_fd, target_fd, path)
+            manifest.put([difference.row_of(target_fd, path)])
+
+
+def _carry(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> None:
+    source, target = (machine.storage.path(Tree(n, Part.ROOT)) for n in (base, number))
+    with (
+        system.descriptor(target, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
+        Manifest.open(machine.manifest(number), writable=True) as manifest,
+    ):
+        for path in paths:
+            words = ["cp", "--archive", "--reflink=auto", "--one-file-system", "--no-target-directory"]
+            run.run([*words, system.seen_by_others(source / path), system.seen_by_others(target / path)])
+            manifest.put(difference.scan_below(root_fd, os.fsencode(path)))
+
+
+def _share(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> None:
+    info = machine.storage.describe(Tree(base, Part.ROOT))
+    name = info.name if info else ""
+    with (
+        system.descriptor(
+            machine.storage.path(Tree(number, Part.ROOT)), os.O_RDONLY | os.O_DIRECTORY
+        ) as root_fd,
+        Manifest.open(machine.manifest(number), writable=True) as manifest,
+    ):
+        _add_to_fstab(
+            root_fd,
+            {path: f"UUID={machine.storage.uuid} /{path} btrfs subvol={name}/{path} 0 0" for path in paths},
+        )
+        manifest.put([difference.row_of(root_fd, b"etc/fstab")])
+
+
+def _add_to_fstab(root_fd: int, lines: dict[str, str]) -> None:
+    """Add the lines whose mount point (the key) fstab does not have yet."""
+    etc = scan.open_directory(root_fd, b"etc")
+    try:
+        with system.descriptor("fstab", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644, dir_fd=etc) as fd:
+            text = os.read(fd, 1 << 20).decode(errors="surrogateescape")
+            mounted = {line.split()[1] for line in text.splitlines() if len(line.split()) > 1}
+            fresh = [line for path, line in lines.items() if f"/{path}" not in mounted]
+            start = "" if text.endswith("\n") or not text else "\n"
+            os.write(fd, (start + "".join(f"{line}\n" for line in fresh)).encode())
+    finally:
+        os.close(etc)

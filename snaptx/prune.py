@@ -1,0 +1,71 @@
+"""Prune: remove what the rules of retention let go.
+
+The menu forgets a generation before its subvolumes go, with a barrier in
+between: GRUB never offers what is half deleted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from snaptx import recover, retention, switch, system, transaction
+from snaptx.errors import BusyError
+from snaptx.machine import Machine
+from snaptx.recover import Act
+from snaptx.retention import Decision
+from snaptx.transaction import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed, and what stayed in spite of the rules because something uses it."""
+
+    removed: tuple[int, ...]
+    busy: tuple[int, ...]
+
+
+def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) -> Decision:
+    """Return what would go: the generations named, or what the configured rules say.
+
+    Raises:
+        NotFoundError: a generation named does not exist.
+        BusyError: a generation named is protected; the message says why.
+    """
+    views = machine.views()
+    policy = machine.config.retention
+    if keep is not None:
+        policy = type(policy)(keep=keep, keep_days=policy.keep_days, min_free=policy.min_free)
+    if not wanted:
+        return retention.decide(views, policy, now=system.now(), free_percent=free_percent(machine))
+    kept = retention.protected(views)
+    for number in wanted:
+        machine.generations.read(number)
+        if number in kept:
+            raise BusyError(
+                f"generation {number} stays: {kept[number]}", hint="'snaptx list' shows the marks"
+            )
+    return Decision(kept, tuple(sorted(set(wanted))))
+
+
+def free_percent(machine: Machine) -> float:
+    """Return how much of the filesystem is free."""
+    space = os.statvfs(machine.storage.state)
+    return 100 * space.f_bavail / max(space.f_blocks, 1)
+
+
+def prune(machine: Machine, request: Request, numbers: tuple[int, ...]) -> Pruned:
+    """Remove generations that ``plan`` found expendable."""
+    if not numbers:
+        return Pruned((), ())
+    with transaction.begin(machine, Act.REMOVE, request, generation=0, targets=numbers) as txn:
+        txn.step("menu")
+        switch.refresh(machine, without=numbers)
+        txn.step("delete")
+        recover.remove(machine, numbers)
+        machine.storage.barrier()
+        busy = tuple(number for number in numbers if machine.generations.directory(number).exists())
+        removed = tuple(number for number in numbers if number not in busy)
+        txn.succeed(removed=removed, busy=busy)
+    return Pruned(removed, busy)

@@ -1,0 +1,198 @@
+"""What to do about a transaction that did not end: a pure table, then its application.
+
+The journal says what was meant, the disk what exists.  One rule serves the
+power cut, the killed process and the error: what the entry file names is
+completed, what it does not name is discarded.  Every remedy can be applied
+twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from snaptx import log, switch, system
+from snaptx.errors import BusyError, SnaptxError, VerifyError
+from snaptx.generations import RECORD
+from snaptx.journal import Intent
+from snaptx.machine import Machine
+from snaptx.model import Part, Tree
+
+
+class Act(StrEnum):
+    """The kinds of transaction; what a verb does, not how it is typed."""
+
+    INIT = "init"
+    STAGE = "stage"
+    COMMIT = "commit"
+    ROLLBACK = "rollback"
+    ACTIVATE = "activate"
+    REMOVE = "remove"
+    RECORD = "record"
+
+
+class Remedy(StrEnum):
+    """What becomes of an interrupted transaction."""
+
+    COMPLETE = "completed"
+    DISCARD = "discarded"
+    UNSEAL = "undone"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is of the intended generation.
+
+    ``running`` is a generation that a boot has chosen since: a power cut can
+    leave a state in which GRUB sees the new entry file and the kernel the old
+    one (it reads another copy of the superblock).  The root that runs is right.
+    """
+
+    recorded: bool
+    default: bool
+    running: bool = False
+
+
+def decide(act: Act, facts: Facts) -> Remedy:
+    """Return the remedy: the whole table of recovery."""
+    match act:
+        case Act.STAGE:
+            return Remedy.COMPLETE if facts.recorded else Remedy.DISCARD
+        case Act.INIT:
+            return Remedy.COMPLETE if facts.default else Remedy.DISCARD
+        case Act.ROLLBACK:
+            return Remedy.COMPLETE if facts.default or facts.running else Remedy.DISCARD
+        case Act.COMMIT:
+            return Remedy.COMPLETE if facts.default or facts.running else Remedy.UNSEAL
+        case Act.ACTIVATE | Act.REMOVE | Act.RECORD:
+            # An activation is nothing but the switch: either it is there or it is not.
+            return Remedy.COMPLETE
+
+
+def look(machine: Machine, intent: Intent) -> Facts:
+    """Return what there is of the generation a transaction was about."""
+    number, state = intent.generation, machine.boot.read()
+    return Facts(
+        recorded=machine.generations.has(number),
+        default=state is not None and state.default == number,
+        running=number == machine.booted and intent.boot_id != system.boot_id(),
+    )
+
+
+def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None) -> Remedy:
+    """End the open transaction: apply the remedy, write the audit record, close the journal.
+
+    ``failure`` is why it did not end by itself, None if it was interrupted.
+    """
+    remedy = decide(Act(intent.act), look(machine, intent))
+    match remedy:
+        case Remedy.COMPLETE:
+            _choose_running(machine, intent)
+            complete(machine, intent)
+        case Remedy.DISCARD:
+            machine.boot.discard()
+            discard(machine, intent.generation)
+        case Remedy.UNSEAL:
+            unseal(machine, intent.generation)
+    _record(machine, intent, remedy, failure)
+    machine.journal.end()
+    return remedy
+
+
+def _choose_running(machine: Machine, intent: Intent) -> None:
+    """Make the generation that a boot has chosen the default, where the entry file lags behind."""
+    facts = look(machine, intent)
+    if facts.running and not facts.default and Act(intent.act) in (Act.COMMIT, Act.ROLLBACK, Act.ACTIVATE):
+        switch.perform(machine, switch.plan(machine, intent.generation))
+
+
+def complete(machine: Machine, intent: Intent) -> None:
+    """Do what is left of a transaction whose outcome stands."""
+    if Act(intent.act) is Act.STAGE:
+        remove(machine, intent.targets)
+    elif machine.boot.read() is not None:
+        machine.storage.delete(Tree(intent.generation, Part.LATEST))
+        switch.refresh(machine, without=intent.targets)
+        remove(machine, intent.targets)
+
+
+def unseal(machine: Machine, number: int) -> None:
+    """Take an interrupted commit back: the generation is staged as before."""
+    machine.boot.discard()
+    machine.boot.forget(number)
+    machine.storage.delete(Tree(number, Part.LATEST))
+    machine.storage.delete(Tree(number, Part.SEALED))
+
+
+def remove(machine: Machine, numbers: tuple[int, ...]) -> None:
+    """Delete generations that no boot entry names; one that is in use stays."""
+    for number in numbers:
+        try:
+            discard(machine, number)
+        except BusyError as error:
+            log.warning("could not be removed", generation=number, reason=error.message)
+
+
+def discard(machine: Machine, number: int) -> None:
+    """Delete whatever exists of one generation; its record goes first, so that half of it is none.
+
+    Raises:
+        BusyError: something uses a part of it; nothing was deleted.
+    """
+    if number == 1:
+        _discard_adoption(machine)
+        return
+    for part in Part:
+        machine.storage.guard(Tree(number, part))
+    machine.boot.forget(number)
+    (machine.generations.directory(number) / RECORD).unlink(missing_ok=True)
+    for part in reversed(Part):
+        machine.storage.delete(Tree(number, part))
+    machine.generations.forget(number)
+    _drop_manifest(machine, number)
+
+
+def _discard_adoption(machine: Machine) -> None:
+    """Forget the adoption of the first root, never the root itself: it is not snaptx's to delete."""
+    machine.storage.delete(Tree(1, Part.SEALED))
+    (machine.generations.directory(1) / RECORD).unlink(missing_ok=True)
+    _drop_manifest(machine, 1)
+
+
+def _drop_manifest(machine: Machine, number: int) -> None:
+    path = machine.manifest(number)
+    for name in (path, path.with_name(path.name + "-journal")):
+        name.unlink(missing_ok=True)
+
+
+def _record(machine: Machine, intent: Intent, remedy: Remedy, failure: SnaptxError | None) -> None:
+    last = _last_record(machine)
+    if last.get("transaction") == intent.transaction:
+        return  # it was recorded, only the journal came back after a power cut
+    outcome: dict[str, Any] = {"result": "failed" if failure else "interrupted", "remedy": remedy.value}
+    if failure:
+        outcome["error"] = {"type": type(failure).__name__, "message": failure.message}
+    else:
+        outcome["step"] = machine.journal.last_step()
+        outcome["boot_id"] = system.boot_id()
+    machine.audit.append({"time": system.now(), **intent.actor, **outcome, "transaction": intent.transaction})
+
+
+def _last_record(machine: Machine) -> dict[str, Any]:
+    try:
+        return machine.audit.last() or {}
+    except VerifyError:
+        machine.audit.mend()
+        return machine.audit.last() or {}
+
+
+def leftovers(machine: Machine) -> Remedy | None:
+    """Settle what an interrupted snaptx left, if anything; the caller holds the lock."""
+    intent = machine.journal.open()
+    if intent is None:
+        return None
+    step = machine.journal.last_step() or "the first step"
+    remedy = settle(machine, intent)
+    log.warning(f"'snaptx {intent.actor.get('verb')}' was interrupted at {step}: {remedy.value}")
+    return remedy

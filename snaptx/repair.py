@@ -1,0 +1,156 @@
+"""Repair: bring the machine back to a state that verifies, and say what was done.
+
+What an interruption left is completed or discarded; what is derived is made
+anew from what it derives from; what is damaged is set aside, never thrown
+away.  A newer snaptx's files are not touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from snaptx import lock, recover, switch, system, transaction, verify
+from snaptx.errors import BootError, FormatError, JournalError, NotFoundError, VerifyError
+from snaptx.machine import Machine
+from snaptx.model import Generation, Part, Phase, Tree, Verdict
+from snaptx.overlay import scan
+from snaptx.overlay.manifest import Manifest
+from snaptx.recover import Act
+from snaptx.transaction import Request
+
+
+def repair(machine: Machine, request: Request) -> list[str]:
+    """Repair what is wrong and return what was done, in plain words; nothing done, nothing returned.
+
+    Raises:
+        FormatError: a newer snaptx left something; nothing was touched.
+        NotFoundError: no generation that could boot is left.
+    """
+    machine.require_writable()
+    with lock.exclusive(machine.lock, request.verb):
+        done = list(_foundations(machine))
+        if not done and not any(verify.state(machine)):
+            return []
+        with transaction.begin(machine, Act.RECORD, request, generation=0) as txn:
+            txn.step("repair")
+            done += _derived(machine)
+            txn.succeed(done=done)
+    return done
+
+
+def _foundations(machine: Machine) -> Iterator[str]:
+    """Mend what recovery itself relies on, then recover."""
+    if problem := machine.audit.mend():
+        yield f"audit log: {problem}; the sound part was kept, the rest set aside"
+    try:
+        machine.journal.open()
+    except FormatError:
+        raise
+    except JournalError as error:
+        yield f"{error.message}; set aside"
+        os.replace(machine.journal.path, machine.journal.path.with_name(f"damaged-{int(system.now())}"))
+    yield from _records(machine)
+    yield from _entry_file(machine)
+    remedy = recover.leftovers(machine)
+    if remedy:
+        yield f"an interrupted transaction was {remedy.value}"
+
+
+def _records(machine: Machine) -> Iterator[str]:
+    for number in machine.generations.numbers():
+        try:
+            if machine.generations.has(number):
+                machine.generations.read(number)
+        except FormatError:
+            raise
+        except VerifyError as error:
+            path = machine.generations.directory(number) / "generation.json"
+            os.replace(path, machine.storage.state / "journal" / f"damaged-record-{number}")
+            machine.generations.write(_guess(machine, number))
+            yield f"{error.message}; replaced by what can be told from the disk"
+
+
+def _guess(machine: Machine, number: int) -> Generation:
+    root = machine.generations.directory(number) / Part.ROOT
+    adopted = machine.storage.describe(Tree(number, Part.ROOT)) if root.is_symlink() else None
+    return Generation(
+        number, 0, system.now(), "repair", "record lost", subvolume=adopted.name if adopted else ""
+    )
+
+
+def _entry_file(machine: Machine) -> Iterator[str]:
+    """Write a new entry file where it is missing, damaged or names what does not exist."""
+    try:
+        state = machine.boot.read()
+        problem = "" if state else "the boot entry file is missing"
+        if state and machine.storage.describe(Tree(state.default, Part.ROOT)) is None:
+            problem = f"the default, generation {state.default}, has no root"
+    except BootError as error:
+        problem = error.message
+    if problem:
+        number = _choose_default(machine)
+        machine.boot.install()
+        switch.perform(machine, switch.plan(machine, number))
+        yield f"{problem}; a new one was written, generation {number} boots"
+
+
+def _choose_default(machine: Machine) -> int:
+    """Return the running generation, else the newest good one, else the newest that has a root."""
+    whole = [
+        generation
+        for generation in machine.generations.recorded()
+        if machine.phase(generation.number) is Phase.COMMITTED
+        and machine.storage.describe(Tree(generation.number, Part.ROOT))
+    ]
+    numbers = [generation.number for generation in whole]
+    good = [generation.number for generation in whole if generation.verdict is Verdict.GOOD]
+    if machine.booted in numbers:
+        return machine.booted
+    if not numbers:
+        raise NotFoundError(
+            "no generation that could boot is left", hint="boot a rescue system and look at @snaptx"
+        )
+    return max(good or numbers)
+
+
+def _derived(machine: Machine) -> list[str]:
+    done = [*_leftovers(machine), *_roots(machine), *_manifests(machine)]
+    if switch.refresh(machine):
+        done.append("the boot entries and the default subvolume were put right")
+    return done
+
+
+def _leftovers(machine: Machine) -> Iterator[str]:
+    for number in machine.generations.numbers():
+        if not machine.generations.has(number) and number != machine.boot_state().default:
+            recover.remove(machine, (number,))
+            yield f"generation {number}, a leftover without a record, was removed"
+    machine.boot.discard()
+
+
+def _roots(machine: Machine) -> Iterator[str]:
+    for generation in machine.generations.recorded():
+        root, sealed = Tree(generation.number, Part.ROOT), Tree(generation.number, Part.SEALED)
+        if machine.storage.describe(root) is not None:
+            continue
+        if machine.storage.describe(sealed) is not None and not generation.subvolume:
+            machine.storage.snapshot(sealed, root, writable=True)
+            yield f"the root of generation {generation.number} was missing; made anew from its sealed tree"
+        else:
+            recover.remove(machine, (generation.number,))
+            yield f"generation {generation.number} had no root; its record was removed"
+
+
+def _manifests(machine: Machine) -> Iterator[str]:
+    for generation in machine.generations.recorded():
+        number = generation.number
+        if not machine.manifest(number).exists():
+            part = Part.SEALED if machine.phase(number) is Phase.COMMITTED else Part.ROOT
+            path = machine.storage.path(Tree(number, part))
+            with (
+                system.descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as fd,
+                Manifest.create(machine.manifest(number)) as manifest,
+            ):
+                manifest.put(scan.scan_tree(fd))
+            yield f"generation {number} had no manifest; its files were indexed anew"

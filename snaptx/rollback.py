@@ -1,0 +1,129 @@
+"""Go back: the same switch, to a generation that was good.
+
+A rollback makes a new generation from the other one's sealed tree, so nothing
+is lost by it and it can be undone by the next.  Where the other one is the
+running root, or is wanted as it was last used, the switch alone does it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snaptx import switch, system, transaction
+from snaptx.errors import BusyError, NotFoundError
+from snaptx.machine import Machine
+from snaptx.model import Generation, Part, Phase, Tree, Verdict, View
+from snaptx.overlay.manifest import Manifest
+from snaptx.recover import Act
+from snaptx.transaction import Request
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The result: what boots next, whose content it has, what it replaces."""
+
+    number: int
+    content: int
+    previous: int
+    switch_seconds: float
+
+
+def previous_good(views: list[View]) -> int | None:
+    """Return the newest good generation that is neither the default nor what the default was made from."""
+    default = next((view.generation for view in views if view.default), None)
+    skipped = {default.number, default.content} if default else set()
+    good = [
+        view.number
+        for view in views
+        if view.phase is Phase.COMMITTED
+        and view.generation.verdict is Verdict.GOOD
+        and view.number not in skipped
+    ]
+    return max(good, default=None)
+
+
+def choose(machine: Machine, wanted: int | None) -> int:
+    """Return the generation to go to.
+
+    ``wanted``, else the running one if another is default, else the last good.
+
+    Raises:
+        NotFoundError: there is none.
+        BusyError: it is only staged.
+    """
+    if wanted is not None:
+        machine.generations.read(wanted)
+        if machine.phase(wanted) is not Phase.COMMITTED:
+            raise BusyError(
+                f"generation {wanted} is only staged", hint=f"to make it boot: snaptx commit {wanted}"
+            )
+        return wanted
+    views = machine.views()
+    running = next((view for view in views if view.booted and not view.default), None)
+    target = running.number if running and running.phase is Phase.COMMITTED else previous_good(views)
+    if target is None:
+        raise NotFoundError("there is no earlier good generation", hint="name one: snaptx rollback N")
+    return target
+
+
+def rollback(machine: Machine, request: Request, wanted: int | None, *, as_used: bool = False) -> RolledBack:
+    """Make an earlier generation what boots next.
+
+    Raises:
+        NotFoundError: there is no such generation, or nothing to go back to.
+        BusyError: it is the default already.
+        OutcomeUnknownError: the disk failed after the switch.
+    """
+    target = choose(machine, wanted)
+    previous = machine.boot_state().default
+    if as_used or target == machine.booted:
+        return _activate(machine, request, target, previous)
+    return _restore(machine, request, target, previous)
+
+
+def _activate(machine: Machine, request: Request, target: int, previous: int) -> RolledBack:
+    if target == previous:
+        raise BusyError(
+            f"generation {target} is the default already", hint="name another one: snaptx rollback N"
+        )
+    with transaction.begin(machine, Act.ACTIVATE, request, generation=target, base=previous) as txn:
+        txn.step("switch")
+        pause = switch.perform(machine, switch.plan(machine, target))
+        txn.succeed(previous=previous, content=target)
+    return RolledBack(target, target, previous, pause)
+
+
+def _restore(machine: Machine, request: Request, target: int, previous: int) -> RolledBack:
+    number = machine.generations.reserve()
+    with transaction.begin(machine, Act.ROLLBACK, request, generation=number, base=target) as txn:
+        txn.step("snapshot")
+        _copy(machine, target, number)
+        txn.step("record")
+        machine.generations.write(_record(machine, request, number, target))
+        txn.step("switch")
+        pause = switch.perform(machine, switch.plan(machine, number))
+        txn.succeed(previous=previous, content=target)
+    return RolledBack(number, target, previous, pause)
+
+
+def _copy(machine: Machine, target: int, number: int) -> None:
+    machine.generations.directory(number).mkdir()
+    sealed = Tree(target, Part.SEALED)
+    for part, writable in ((Part.ORIGIN, False), (Part.ROOT, True), (Part.SEALED, False)):
+        machine.storage.snapshot(sealed, Tree(number, part), writable=writable)
+    if machine.manifest(target).exists():
+        Manifest.fork(machine.manifest(target), machine.manifest(number)).close()
+
+
+def _record(machine: Machine, request: Request, number: int, target: int) -> Generation:
+    before = machine.generations.read(target)
+    return Generation(
+        number=number,
+        base=target,
+        created=system.now(),
+        verb=request.verb,
+        message=request.message or f"back to {target}",
+        content=before.content or target,
+        nested=before.nested,
+        verdict=Verdict.TRIAL,
+    )

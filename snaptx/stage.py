@@ -1,0 +1,219 @@
+"""Stage: make a generation from a base and an overlay, invisible to the running system.
+
+``origin`` is the base as it was when the work began, so that what the
+administrator changes meanwhile can be told apart from what the update changes.
+A staged base hands its own ``origin`` on: work upon work still counts from the
+last committed state, and the generation it grew from is dropped once its work
+lives on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptx import difference, nested, system, transaction
+from snaptx.errors import NotFoundError
+from snaptx.machine import Machine
+from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.payload import Limits, OpenPayload, open_payload
+from snaptx.overlay.settle import verify_written
+from snaptx.overlay.writer import Writer
+from snaptx.recover import Act, remove
+from snaptx.transaction import Request, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What a new generation grows from."""
+
+    number: int
+    staged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """The result of staging; ``number`` is 0 where nothing changed, ``seconds`` the whole time."""
+
+    number: int
+    base: int
+    counts: Counts
+    payload: Payload | None = None
+    replaced: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A generation in the making."""
+
+    machine: Machine
+    txn: Transaction
+    base: Base
+    number: int
+    nested: tuple[str, ...]
+
+    @property
+    def root(self) -> Path:
+        """Return where the new root can be reached."""
+        return self.machine.storage.path(Tree(self.number, Part.ROOT))
+
+    def keep(self, counts: Counts, payload: Payload | None = None) -> Staged:
+        """Make the work durable as a staged generation, or drop it if it changed nothing."""
+        committed = self._committed_base()
+        if not counts.touched:
+            self.txn.drop(counts=counts, payload=payload)
+            return Staged(0, committed, counts, payload)
+        self.txn.step("record")
+        self.machine.storage.barrier()
+        replaced = self.txn.intent.targets
+        self.machine.generations.write(self._record(counts, payload, committed))
+        remove(self.machine, replaced)
+        self.txn.succeed(counts=counts, payload=payload, replaced=replaced)
+        return Staged(self.number, committed, counts, payload, replaced)
+
+    def _committed_base(self) -> int:
+        return self.machine.generations.read(self.base.number).base if self.base.staged else self.base.number
+
+    def _record(self, counts: Counts, payload: Payload | None, committed: int) -> Generation:
+        request = self.txn.intent.actor
+        before = self.machine.generations.read(self.base.number) if self.base.staged else None
+        messages = [before.message if before else "", request["message"]]
+        return Generation(
+            number=self.number,
+            base=committed,
+            created=request["started"],
+            verb=request["verb"],
+            message="; ".join(filter(None, messages)),
+            payload=payload,
+            counts=counts,
+            includes=(*before.includes, before.number) if before else (),
+            nested=self.nested,
+        )
+
+
+def choose_base(machine: Machine, wanted: int | None) -> Base:
+    """Return what to build on: ``wanted``, else the newest staged generation, else the default.
+
+    Raises:
+        NotFoundError: there is no such generation.
+    """
+    staged = machine.staged()
+    if wanted is None:
+        return Base(staged[-1], True) if staged else Base(machine.boot_state().default, False)
+    machine.generations.read(wanted)
+    return Base(wanted, machine.phase(wanted) is Phase.STAGED)
+
+
+@contextmanager
+def staging(machine: Machine, request: Request, wanted: int | None) -> Iterator[Workspace]:
+    """Open a workspace on a fresh snapshot; whoever leaves without ``keep`` leaves nothing behind."""
+    base = choose_base(machine, wanted)
+    policy = machine.config.staging.nested
+    left_out = nested.check(machine, base.number, policy)
+    number = machine.generations.reserve()
+    grown_from = base.staged and wanted is None and not machine.generations.read(base.number).pinned
+    targets = (base.number,) if grown_from else ()
+    with transaction.begin(
+        machine, Act.STAGE, request, generation=number, base=base.number, targets=targets
+    ) as txn:
+        txn.step("snapshot")
+        _snapshot(machine, base, number)
+        txn.step("index")
+        _fork_manifest(machine, base, number)
+        nested.settle(machine, base.number, number, left_out, policy)
+        yield Workspace(machine, txn, base, number, left_out)
+
+
+def _snapshot(machine: Machine, base: Base, number: int) -> None:
+    """Make the origin and the root; for a committed base both from one instant."""
+    storage = machine.storage
+    if storage.describe(Tree(base.number, Part.ROOT)) is None:
+        message = f"the root of generation {base.number} is missing"
+        raise NotFoundError(message, hint="run: snaptx repair")
+    machine.generations.directory(number).mkdir()
+    origin = Part.ORIGIN if base.staged else Part.ROOT
+    storage.snapshot(Tree(base.number, origin), Tree(number, Part.ORIGIN), writable=False)
+    source = Tree(base.number, Part.ROOT) if base.staged else Tree(number, Part.ORIGIN)
+    storage.snapshot(source, Tree(number, Part.ROOT), writable=True)
+
+
+def _fork_manifest(machine: Machine, base: Base, number: int) -> None:
+    """Start from the base's index, brought up to what the base has become since it was sealed."""
+    with Manifest.fork(machine.manifest(base.number), machine.manifest(number)) as manifest:
+        if not base.staged:
+            difference.reindex(machine, manifest, Tree(base.number, Part.SEALED), Tree(number, Part.ORIGIN))
+
+
+def limits(machine: Machine, allow_devices: bool) -> Limits:
+    """Return the configured limits of a payload."""
+    config = machine.config.limits
+    return Limits(
+        max_bytes=config.max_bytes,
+        max_files=config.max_files,
+        max_file_bytes=config.max_file_bytes,
+        max_ratio=config.max_ratio,
+        allow_devices=allow_devices,
+    )
+
+
+def apply(
+    machine: Machine,
+    source: str,
+    request: Request,
+    *,
+    base: int | None = None,
+    sha256: str | None = None,
+    allow_devices: bool = False,
+    progress: Callable[[int, int, int | None], None] | None = None,
+) -> Staged:
+    """Lay a payload over a snapshot of the base and leave the result staged.
+
+    ``progress`` is told members, packed bytes read and packed bytes in all
+    (None if unknown).
+
+    Raises:
+        SourceError: the payload is unreadable, hostile, too large or not the announced one.
+        StorageError: the filesystem refused.
+    """
+    allowed = limits(machine, allow_devices)
+    with (
+        open_payload(source, limits=allowed, expected_sha256=sha256) as payload,
+        staging(machine, request, base) as work,
+    ):
+        work.txn.step("write")
+        tell = (lambda files, _: progress(files, payload.bytes_read, payload.total)) if progress else None
+        counts, origin = _write(work, payload, tell)
+        return work.keep(counts, origin)
+
+
+def rehearse(
+    machine: Machine, source: str, *, sha256: str | None, allow_devices: bool
+) -> tuple[int, Payload]:
+    """Read a payload to its end as ``apply`` would; return its members and what it is."""
+    with open_payload(source, limits=limits(machine, allow_devices), expected_sha256=sha256) as payload:
+        members = sum(1 for _ in payload.members)
+        return members, payload.finish()
+
+
+def _write(
+    work: Workspace, payload: OpenPayload, tell: Callable[[int, int], None] | None
+) -> tuple[Counts, Payload]:
+    storage = work.machine.storage
+    live = storage.path(Tree(work.base.number, Part.ROOT))
+    with (
+        system.descriptor(work.root, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
+        system.descriptor(live, os.O_RDONLY | os.O_DIRECTORY) as base_fd,
+        Manifest.open(work.machine.manifest(work.number), writable=True) as manifest,
+        Writer(root_fd, base_fd, manifest, base_manifest_valid=True, progress=tell) as writer,
+    ):
+        for member in payload.members:
+            writer.apply(member)
+        origin = payload.finish()
+        counts = writer.finish()
+        work.txn.step("verify")
+        verify_written(root_fd, manifest)
+        return counts, origin

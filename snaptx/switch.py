@@ -1,0 +1,163 @@
+"""The one switch: what boots is decided here and nowhere else.
+
+Order, each line after the one before it is safe on disk:
+
+1. the new generation, complete, and the next entry file beside the current one
+2. the rename
+3. the default subvolume, which is derived and put right at boot if it differs
+
+A power cut before 2 leaves the old system, after it the new one.  A barrier
+that fails after the rename leaves the choice to the disk: that is reported as
+unknown, never as a failure that changed nothing.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from snaptx import log
+from snaptx.errors import BootError, OutcomeUnknownError, SnaptxError
+from snaptx.machine import Machine
+from snaptx.model import BootEntry, BootState, Generation, Part, Phase, Tree, Verdict, View
+
+
+def order(views: Iterable[View], default: int, limit: int) -> list[Generation]:
+    """Return the committed generations as the menu shows them: default first, then newest first."""
+    committed = [view.generation for view in views if view.phase is Phase.COMMITTED or view.number == default]
+    ranked = sorted(committed, key=lambda item: (item.number != default, -item.number))
+    return ranked[:limit]
+
+
+def fallback(views: Iterable[View], default: int) -> int:
+    """Return the newest good generation other than the default; the default itself if there is none."""
+    good = [
+        view.number
+        for view in views
+        if view.phase is Phase.COMMITTED
+        and view.generation.verdict is Verdict.GOOD
+        and view.number != default
+    ]
+    return max(good, default=default)
+
+
+def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> BootState:
+    """Return the entry file's next content, with ``default`` on trial unless it is known to be good.
+
+    Raises:
+        BootError: the default has no kernel.
+    """
+    gone = set(without)
+    views = [view for view in _views(machine, default) if view.number not in gone]
+    verdicts = {view.number: view.generation.verdict for view in views}
+    current = _current(machine)
+    same = current is not None and current.default == default
+    return BootState(
+        default=default,
+        fallback=fallback(views, default),
+        nonce=current.nonce if current and same else secrets.token_hex(8),
+        tries=machine.config.boot.tries,
+        confirmed=verdicts[default] is Verdict.GOOD,
+        entries=tuple(_entries(machine, order(views, default, machine.config.boot.menu), default)),
+    )
+
+
+def _current(machine: Machine) -> BootState | None:
+    try:
+        return machine.boot.read()
+    except BootError:
+        return None  # damaged: the plan replaces it
+
+
+def _views(machine: Machine, default: int) -> list[View]:
+    return [
+        View(generation, machine.phase(generation.number), False, generation.number == default)
+        for generation in machine.generations.recorded()
+    ]
+
+
+def _entries(machine: Machine, generations: Iterable[Generation], default: int) -> Iterator[BootEntry]:
+    for generation in generations:
+        tree = Tree(generation.number, Part.ROOT)
+        info = machine.storage.describe(tree)
+        try:
+            if info is None:
+                raise BootError(
+                    f"the root of generation {generation.number} is missing", hint="run: snaptx repair"
+                )
+            title = _title(generation, generation.number == default)
+            yield machine.boot.offer(generation.number, title, machine.storage.path(tree), info)
+        except BootError as error:
+            if generation.number == default:
+                raise
+            log.warning("left out of the boot menu", generation=generation.number, reason=error.message)
+
+
+def _title(generation: Generation, default: bool) -> str:
+    date = time.strftime("%Y-%m-%d %H:%M", time.localtime(generation.created))
+    about = generation.message or generation.verb
+    mark = "" if generation.verdict is Verdict.GOOD or default else f" [{generation.verdict}]"
+    return f"{generation.number}: {date} {about[:60]}{mark}"
+
+
+def perform(machine: Machine, state: BootState) -> float:
+    """Make ``state`` what boots; return the seconds the rename took.
+
+    Raises:
+        SnaptxError: nothing that boots has changed.
+        OutcomeUnknownError: the rename was made, but may not survive a power cut.
+    """
+    tree = Tree(state.default, Part.ROOT)
+    try:
+        machine.boot.prepare(state)
+        machine.storage.barrier()
+        machine.boot.barrier()
+    except SnaptxError:
+        machine.boot.discard()
+        raise
+    with _undisturbed():
+        begun = time.perf_counter()
+        machine.boot.switch()
+        pause = time.perf_counter() - begun
+        _settle(machine, tree)
+    machine.boot.discard()
+    return pause
+
+
+def _settle(machine: Machine, tree: Tree) -> None:
+    try:
+        machine.boot.barrier()
+        machine.storage.make_default(tree)
+        machine.storage.barrier()
+    except SnaptxError as error:
+        message = (
+            f"the switch to generation {tree.number} was made, but not confirmed by the disk: {error.message}"
+        )
+        hint = "the next boot decides; then 'snaptx status' tells and 'snaptx repair' puts the rest right"
+        raise OutcomeUnknownError(message, hint=hint) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back signals that would end the process between the rename and its barrier."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def refresh(machine: Machine, *, without: Iterable[int] = ()) -> bool:
+    """Put the entry file and the default subvolume right without changing what boots; return if it did."""
+    current = machine.boot_state()
+    state = plan(machine, current.default, without=without)
+    info = machine.storage.describe(Tree(current.default, Part.ROOT))
+    if state == replace(current, tries=state.tries) and info and machine.storage.default_name() == info.name:
+        return False
+    perform(machine, state)
+    return True

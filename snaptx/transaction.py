@@ -1,0 +1,153 @@
+"""The frame of every change: lock, settle what was left, journal, act, audit.
+
+::
+
+    with transaction.exclusive(machine, "apply"):
+        with transaction.begin(machine, Act.STAGE, request, ...) as txn:
+            txn.step("snapshot")
+            ...
+            txn.succeed(generation=7)
+
+Not succeeded means gone: leaving the block in any other way hands the
+transaction to ``recover``, the same code that meets it after a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from snaptx import lock, log, recover, system
+from snaptx.errors import OutcomeUnknownError, SnaptxError
+from snaptx.journal import Intent
+from snaptx.machine import Machine
+from snaptx.model import jsonable
+from snaptx.recover import Act
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What somebody asked for: the verb, the whole command line, and why."""
+
+    verb: str
+    argv: tuple[str, ...] = ()
+    message: str = ""
+
+
+@contextmanager
+def exclusive(machine: Machine, verb: str) -> Iterator[None]:
+    """Be the only snaptx that changes this machine, on a machine where nothing is left open.
+
+    Raises:
+        LockError: another one is at work.
+        JournalError: what an earlier one left can't be understood.
+    """
+    machine.require_writable()
+    with lock.exclusive(machine.lock, verb):
+        recover.leftovers(machine)
+        yield
+
+
+@dataclass
+class Transaction:
+    """An open transaction."""
+
+    machine: Machine
+    intent: Intent
+    begun: float = field(default_factory=time.monotonic)
+    ended: bool = False
+    _steps: dict[str, float] = field(default_factory=dict)
+
+    def step(self, name: str) -> None:
+        """Note that a step begins; tests stop here to see what a crash would leave."""
+        self.machine.journal.step(name)
+        self._steps[name] = round(time.monotonic() - self.begun, 6)
+        log.debug(name)
+
+    def succeed(self, **details: Any) -> None:
+        """Record success: durable before anybody is told."""
+        self._close("done", details)
+
+    def drop(self, **details: Any) -> None:
+        """End without a generation because nothing would have changed."""
+        recover.discard(self.machine, self.intent.generation)
+        self._close("unchanged", details)
+
+    def _close(self, result: str, details: Mapping[str, Any]) -> None:
+        record = {
+            "time": system.now(),
+            **self.intent.actor,
+            "transaction": self.intent.transaction,
+            "result": result,
+            "seconds": round(time.monotonic() - self.begun, 3),
+            "steps": self._steps,
+            **{key: jsonable(value) for key, value in details.items()},
+        }
+        self.machine.audit.append(record)
+        self.ended = True
+        self.machine.journal.end()
+
+
+@contextmanager
+def begin(
+    machine: Machine,
+    act: Act,
+    request: Request,
+    *,
+    generation: int,
+    base: int = 0,
+    targets: tuple[int, ...] = (),
+) -> Iterator[Transaction]:
+    """Open a transaction; the journal is durable before the block runs.
+
+    Raises:
+        SnaptxError: whatever the block raised, after what it did was settled.
+    """
+    txn = Transaction(machine, _intent(act, request, generation, base, targets))
+    log.bind(transaction=txn.intent.transaction)
+    machine.journal.begin(txn.intent)
+    try:
+        yield txn
+        if not txn.ended:
+            raise RuntimeError("a transaction ended without saying how")
+    except OutcomeUnknownError:
+        raise  # stays open: the next boot decides, the next snaptx settles it
+    except BaseException as error:
+        if not txn.ended:
+            recover.settle(machine, txn.intent, _failure(error))
+        raise
+    finally:
+        log.bind(transaction="")
+
+
+def _failure(error: BaseException) -> SnaptxError:
+    if isinstance(error, SnaptxError):
+        return error
+    return SnaptxError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _intent(act: Act, request: Request, generation: int, base: int, targets: tuple[int, ...]) -> Intent:
+    actor = {
+        "started": system.now(),
+        "verb": request.verb,
+        "argv": list(request.argv),
+        "message": request.message,
+        "generation": generation,
+        "base": base,
+        "who": asdict(system.identity()),
+    }
+    return Intent(
+        transaction=secrets.token_hex(8),
+        act=act.value,
+        generation=generation,
+        base=base,
+        targets=targets,
+        boot_id=system.boot_id(),
+        pid=os.getpid(),
+        actor=actor,
+    )

@@ -1,0 +1,118 @@
+"""Verify: is everything what its record says?  Finds, never changes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from snaptx import system
+from snaptx.errors import NotFoundError, SnaptxError
+from snaptx.machine import Machine
+from snaptx.model import Kind, Part, Phase, Row, Tree
+from snaptx.overlay import scan
+from snaptx.overlay.failure import shown
+from snaptx.overlay.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is not as it should be."""
+
+    where: str
+    what: str
+
+
+def generation(
+    machine: Machine, number: int, progress: Callable[[int, int], None] | None = None
+) -> Iterator[Problem]:
+    """Compare a generation with its manifest, every byte read: the sealed tree, or the root while staged.
+
+    Raises:
+        NotFoundError: the generation, its tree or its manifest is missing.
+        VerifyError: the manifest is damaged.
+    """
+    machine.generations.read(number)
+    part = Part.SEALED if machine.phase(number) is Phase.COMMITTED else Part.ROOT
+    manifest = machine.manifest(number)
+    if not manifest.exists():
+        raise NotFoundError(f"generation {number} has no manifest", hint="'snaptx repair' makes a new one")
+    path = machine.storage.path(Tree(number, part))
+    with system.descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as fd, Manifest.open(manifest) as index:
+        yield from _compare(scan.scan_tree(fd), index, progress)
+
+
+def _compare(
+    rows: Iterator[Row], index: Manifest, progress: Callable[[int, int], None] | None
+) -> Iterator[Problem]:
+    seen = size = 0
+    unknown = 0
+    for row in rows:
+        recorded = index.get(row.path)
+        seen, size = seen + 1, size + row.size
+        if recorded is None:
+            unknown += 1
+            yield Problem("/" + shown(row.path), "is not in the manifest")
+        elif differing := _differences(recorded, row):
+            yield Problem("/" + shown(row.path), f"differs in {', '.join(differing)}")
+        if progress and seen % 256 == 0:
+            progress(seen, size)
+    missing = index.count() - (seen - unknown)
+    if missing:
+        yield Problem("/", f"{missing} path(s) of the manifest are missing")
+
+
+def _differences(recorded: Row, found: Row) -> list[str]:
+    names = ["kind", "mode", "uid", "gid", "device", "xattrs"]
+    if found.kind is not Kind.DIRECTORY:  # a directory's size and time follow from its entries
+        names += ["size", "mtime_ns", "sha256"]
+    return [name for name in names if getattr(recorded, name) != getattr(found, name)]
+
+
+def state(machine: Machine) -> Iterator[Problem]:
+    """Compare what snaptx keeps about the machine with itself and with the disk."""
+    yield from _boot(machine)
+    yield from _generations(machine)
+    yield from _told("audit log", machine.audit.verify)
+    yield from _told("journal", machine.journal.open)
+    intent = None if any(_told("journal", machine.journal.open)) else machine.journal.open()
+    if intent:
+        yield Problem("journal", f"'snaptx {intent.actor.get('verb')}' was interrupted")
+
+
+def _told(where: str, check: Callable[[], object]) -> Iterator[Problem]:
+    try:
+        check()
+    except SnaptxError as error:
+        yield Problem(where, error.message)
+
+
+def _boot(machine: Machine) -> Iterator[Problem]:
+    try:
+        entry = machine.boot_state()
+    except SnaptxError as error:
+        yield Problem("boot entry", error.message)
+        return
+    info = machine.storage.describe(Tree(entry.default, Part.ROOT))
+    if info is None or not machine.generations.has(entry.default):
+        yield Problem("boot entry", f"its default, generation {entry.default}, does not exist")
+    elif machine.storage.default_name() != info.name:
+        yield Problem(
+            "default subvolume", f"is {machine.storage.default_name() or 'the top level'}, not {info.name}"
+        )
+    for listed in entry.entries:
+        if machine.storage.describe(Tree(listed.number, Part.ROOT)) is None:
+            yield Problem("boot entry", f"offers generation {listed.number}, which does not exist")
+
+
+def _generations(machine: Machine) -> Iterator[Problem]:
+    for number in machine.generations.numbers():
+        where = f"generation {number}"
+        if not machine.generations.has(number):
+            yield Problem(where, "is a leftover without a record")
+            continue
+        yield from _told(where, lambda number=number: machine.generations.read(number))  # type: ignore[misc]
+        if machine.storage.describe(Tree(number, Part.ROOT)) is None:
+            yield Problem(where, "has no root")
+        if not machine.manifest(number).exists():
+            yield Problem(where, "has no manifest")
