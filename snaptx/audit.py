@@ -67,16 +67,18 @@ class Audit:
             return
         with stream:
             for number, line in enumerate(stream, 1):
-                yield self._parse(number, line)
+                yield self._parse(f"line {number}", line)
 
-    def _parse(self, number: int, line: bytes) -> dict[str, Any]:
+    def _parse(self, where: str, line: bytes) -> dict[str, Any]:
         try:
             record = json.loads(line)
-            if not line.endswith(b"\n") or not isinstance(record, dict):
+            if not line.endswith(b"\n"):
                 raise ValueError("cut off")
+            if not (isinstance(record, dict) and {"format", "seq", "hash"} <= record.keys()):
+                raise ValueError("not a record")
         except ValueError as error:
-            raise VerifyError(f"audit log, line {number}: {error}", hint=REPAIR_HINT) from error
-        if record.get("format", FORMAT) > FORMAT:
+            raise VerifyError(f"audit log, {where}: {error}", hint=REPAIR_HINT) from error
+        if record["format"] > FORMAT:
             raise FormatError("the audit log was written by a newer snaptx", hint="use that version or newer")
         return record
 
@@ -134,22 +136,25 @@ class Audit:
     def last(self) -> dict[str, Any] | None:
         """Return the newest record, reading only the end of the log."""
         tail = self._tail()
-        return self._parse(-1, tail) if tail else None
+        return self._parse("the last line", tail) if tail else None
 
     def head(self) -> Head:
         """Return where the chain ends."""
         record = self.last()
         return Head(record["seq"], record["hash"]) if record else Head(0, START)
 
-    def _tail(self, block: int = 1 << 20) -> bytes:
+    def _tail(self, block: int = 1 << 16) -> bytes:
+        """Return the last line, read in pieces of ``block`` bytes from the end; no line is too long."""
         try:
             with self.log.open("rb") as stream:
-                stream.seek(0, 2)
-                stream.seek(max(0, stream.tell() - block))
-                lines = stream.read().splitlines(keepends=True)
+                start, tail = stream.seek(0, 2), b""
+                while start and b"\n" not in tail[:-1]:
+                    size = min(block, start)
+                    start = stream.seek(start - size)
+                    tail = stream.read(size) + tail
         except FileNotFoundError:
             return b""
-        return lines[-1] if lines else b""
+        return tail.splitlines(keepends=True)[-1] if tail else b""
 
     def mend(self) -> str:
         """Keep the sound beginning of the trail, set the rest aside; return what was wrong, or "".
@@ -174,9 +179,9 @@ class Audit:
         if not self.log.exists():
             return 0
         with self.log.open("rb") as stream:
-            for number, line in enumerate(stream, 1):
+            for line in stream:
                 try:
-                    last = self._follow(last, self._parse(number, line))
+                    last = self._follow(last, self._parse("", line))
                 except VerifyError:
                     break
                 size += len(line)

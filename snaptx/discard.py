@@ -36,6 +36,7 @@ def abort(machine: Machine, request: Request, wanted: int | None) -> int:
         BusyError: something still uses it.
     """
     number = choose(machine, wanted)
+    recover.guard(machine, number)
     with transaction.begin(machine, Act.REMOVE, request, generation=number, targets=(number,)) as txn:
         txn.step("delete")
         recover.remove(machine, (number,))

@@ -134,6 +134,16 @@ def remove(machine: Machine, numbers: tuple[int, ...]) -> None:
             log.warning("could not be removed", generation=number, reason=error.message)
 
 
+def guard(machine: Machine, number: int) -> None:
+    """Refuse to let a generation go that something uses.
+
+    Raises:
+        BusyError: a part of it is mounted, the default, or has subvolumes inside.
+    """
+    for part in Part:
+        machine.storage.guard(Tree(number, part))
+
+
 def discard(machine: Machine, number: int) -> None:
     """Delete whatever exists of one generation; its record goes first, so that half of it is none.
 
@@ -143,8 +153,7 @@ def discard(machine: Machine, number: int) -> None:
     if number == 1:
         _discard_adoption(machine)
         return
-    for part in Part:
-        machine.storage.guard(Tree(number, part))
+    guard(machine, number)
     machine.boot.forget(number)
     (machine.generations.directory(number) / RECORD).unlink(missing_ok=True)
     for part in reversed(Part):

@@ -69,9 +69,9 @@ class Workspace:
             return Staged(0, committed, counts, payload)
         self.txn.step("record")
         self.machine.storage.barrier()
-        replaced = self.txn.intent.targets
         self.machine.generations.write(self._record(counts, payload, committed))
-        remove(self.machine, replaced)
+        remove(self.machine, self.txn.intent.targets)
+        replaced = tuple(n for n in self.txn.intent.targets if not self.machine.generations.has(n))
         self.txn.succeed(counts=counts, payload=payload, replaced=replaced)
         return Staged(self.number, committed, counts, payload, replaced)
 

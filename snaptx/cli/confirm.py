@@ -44,5 +44,7 @@ def run(args: Namespace) -> int:
         done = confirm.confirm(machine, common.request(args), number, bad=args.bad)
     common.emit(args, done, _lines(done))
     if args.bad is None and done.verdict is Verdict.BAD:
-        raise HealthError(f"generation {number} failed its health checks", hint="'snaptx log' has the reason")
+        raise HealthError(
+            f"generation {number} failed its health checks", hint="'snaptx log --json' keeps the reasons"
+        )
     return 0

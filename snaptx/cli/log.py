@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="check that no record was altered, removed or moved"
     )
-    parser.add_argument("--last", type=int, metavar="COUNT", help="only the newest records")
+    parser.add_argument("--last", type=int, metavar="COUNT", help="only the newest COUNT records")
     parser.add_argument(
         "--generation", "-g", type=int, metavar="N", help="only what concerns this generation"
     )

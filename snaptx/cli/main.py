@@ -72,8 +72,8 @@ def _add_globals(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None
     add("--sysroot", type=Path, metavar="DIR", help="where the system root is mounted (default: /)", **root)
     add("--config", type=Path, metavar="FILE", help="read this configuration file and no other", **given)
     add("--json", action="store_true", help="print the result as JSON", **given)
-    add("--quiet", "-q", action="store_true", help="no progress, only errors", **given)
-    add("--verbose", "-v", action="store_true", help="tell every step", **given)
+    add("--quiet", "-q", action="store_true", help="show no progress and log only errors", **given)
+    add("--verbose", "-v", action="store_true", help="log every step and every command that is run", **given)
     add("--dry-run", action="store_true", help="say what would be done and change nothing", **given)
     add("--version", action="version", version=f"snaptx {__version__}")
 

@@ -13,7 +13,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "numbers", nargs="*", type=int, metavar="N", help="these generations (default: by the rules)"
     )
-    parser.add_argument("--keep", type=int, metavar="COUNT", help="how many of the newest stay")
+    parser.add_argument(
+        "--keep", type=int, metavar="COUNT", help="how many of the newest stay (default: as configured)"
+    )
     common.add_unchanged(parser)
 
 

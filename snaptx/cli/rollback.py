@@ -16,7 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         nargs="?",
         type=int,
         metavar="N",
-        help="the generation (default: the running one, else the last good)",
+        help="the generation (default: the running one if another boots next, else the last good)",
     )
     add("--as-used", action="store_true", help="take its root as it was last used, not as it was committed")
     add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import REMAINDER, ArgumentParser, Namespace
 from collections.abc import Sequence
 
@@ -9,13 +10,16 @@ from snaptx import enter, transaction
 from snaptx.cli import apply as apply_verb
 from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
-from snaptx.errors import UsageError
+from snaptx.errors import CommandError, UsageError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "--base", type=int, metavar="N", help="start from generation N (default: what is staged)"
+        "--base",
+        type=int,
+        metavar="N",
+        help="start from generation N (default: what is staged, else the default)",
     )
     parser.add_argument("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
     parser.add_argument("--keep", action="store_true", help="keep the generation even if the command fails")
@@ -40,11 +44,16 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
         from snaptx import stage
 
         base = stage.choose_base(machine, args.base).number
-        common.emit(
-            args, {"base": base, "command": command}, f"would run in a copy of generation {base}: {command}"
-        )
+        text = f"would run in a copy of generation {base}: {shlex.join(command) or 'a shell'}"
+        common.emit(args, {"base": base, "command": command}, text)
         return 0
     request = common.request(args)
     with transaction.exclusive(machine, args.verb):
         ran = enter.run(machine, request, command, base=args.base, keep=keep, interactive=interactive)
-        return apply_verb.finish(args, machine, ran.staged)
+        failed = ran.status and not interactive
+        args.commit = args.commit and not failed
+        code = apply_verb.finish(args, machine, ran.staged)
+    if failed:
+        hint = "what it left is kept and not committed: 'snaptx abort' discards it"
+        raise CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)
+    return code

@@ -16,13 +16,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create = actions.add_parser("create", help="make a Btrfs image and mount its root as if it had booted")
     create.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
     create.add_argument("--size", default="4G", help="size of the image, sparse (default: %(default)s)")
-    create.add_argument("--from", dest="tree", metavar="TREE|TAR", type=Path, help="what the root copies")
+    create.add_argument(
+        "--from",
+        dest="tree",
+        metavar="TREE|TAR",
+        type=Path,
+        help="fill the root with this (default: a skeleton)",
+    )
     names = [layout.value for layout in Layout]
-    create.add_argument("--layout", choices=names, default=names[0], help="subvolumes as this has them")
+    create.add_argument(
+        "--layout", choices=names, default=names[0], help="whose subvolumes to imitate (default: %(default)s)"
+    )
     destroy = actions.add_parser("destroy", help="unmount and remove a sandbox")
-    destroy.add_argument("directory", metavar="DIR", type=Path)
+    destroy.add_argument("directory", metavar="DIR", type=Path, help="the sandbox")
     reboot = actions.add_parser("reboot", help="mount as root what the entry file names, as a restart does")
-    reboot.add_argument("directory", metavar="DIR", type=Path)
+    reboot.add_argument("directory", metavar="DIR", type=Path, help="the sandbox")
     reboot.add_argument("--target", metavar="SUBVOLUME", help="boot this subvolume, as from GRUB's menu")
 
 

@@ -12,7 +12,10 @@ from snaptx.cli import run as run_verb
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "--base", type=int, metavar="N", help="start from generation N (default: what is staged)"
+        "--base",
+        type=int,
+        metavar="N",
+        help="start from generation N (default: what is staged, else the default)",
     )
     parser.add_argument("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
     parser.add_argument("--commit", action="store_true", help="commit when the shell ends")

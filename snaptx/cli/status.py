@@ -54,7 +54,7 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"pending:  reboot into generation {status.default}; 'snaptx rollback' takes it back"
     if status.interrupted:
         yield f"found:    'snaptx {status.interrupted}' was interrupted; 'snaptx repair' settles it"
-    yield f"kept:     {status.generations} generations, {status.free_percent} % of the filesystem free"
+    yield f"kept:     {status.generations} generation(s), {status.free_percent} % of the filesystem free"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

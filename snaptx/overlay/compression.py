@@ -76,7 +76,6 @@ class _Gzip:
         import zlib
 
         self._inner: Any = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
-        self._full = False
 
     @property
     def eof(self) -> bool:
@@ -84,7 +83,7 @@ class _Gzip:
 
     @property
     def needs_input(self) -> bool:
-        return not self._full and not self._inner.unconsumed_tail
+        return not self._inner.unconsumed_tail
 
     @property
     def unused_data(self) -> bytes:
@@ -92,10 +91,7 @@ class _Gzip:
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
         inner = self._inner
-        part: bytes = inner.decompress(data or inner.unconsumed_tail, max_length)
-        # A full answer may leave more in zlib's window, with all input consumed.
-        self._full = len(part) == max_length
-        return part
+        return bytes(inner.decompress(data or inner.unconsumed_tail, max_length))
 
 
 def _xz() -> _Decompressor:

@@ -78,14 +78,14 @@ class Stream:
         return data
 
     def _once(self, size: int) -> bytes:
-        reader, name = self._member.data, shown(self._member.path)
+        reader = self._member.data
         try:
             data = reader.read(size) if reader else b""
         except OSError as err:
-            message = f"{name}: the payload can't be read: {os.strerror(err.errno or 0)}"
+            message = f"{shown(self._member.path)}: the payload can't be read: {os.strerror(err.errno or 0)}"
             raise SourceError(message, hint="fetch the payload again") from err
         if not data or len(data) > size:
-            message = f"{name}: the payload does not hold the size it announced"
+            message = f"{shown(self._member.path)}: the payload does not hold the size it announced"
             raise SourceError(message, hint="fetch the payload again")
         return data
 

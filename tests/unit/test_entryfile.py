@@ -17,7 +17,13 @@ from snaptx.model import BootEntry, BootState
 def state(*numbers: int, title: str = "title") -> BootState:
     """Make a state with an entry for each number, the first being the default."""
     entries = tuple(
-        BootEntry(number, f"{number}: {title}", f"/@/{number}/vmlinuz", f"/@/{number}/initrd", f"root=UUID=1 n={number}")
+        BootEntry(
+            number,
+            f"{number}: {title}",
+            f"/@/{number}/vmlinuz",
+            f"/@/{number}/initrd",
+            f"root=UUID=1 n={number}",
+        )
         for number in numbers
     )
     return BootState(numbers[0], numbers[-1], "0123abcd", 2, False, entries)
@@ -41,7 +47,7 @@ def test_any_title_is_one_word_for_grub(title: str) -> None:
 
 def test_grub_takes_it(tmp_path: Path) -> None:
     path = tmp_path / "snaptx.cfg"
-    path.write_text(entryfile.render(state(*range(9, 0, -1), title="it's $HOME; \"x\" `ls` {}"), "uuid"))
+    path.write_text(entryfile.render(state(*range(9, 0, -1), title='it\'s $HOME; "x" `ls` {}'), "uuid"))
 
     subprocess.run(["grub-script-check", path], check=True)
 
@@ -62,7 +68,9 @@ def test_a_file_cut_anywhere_is_refused() -> None:
             entryfile.parse(text[:length])
 
 
-@pytest.mark.parametrize(("old", "new"), [("snaptx-2", "snaptx-1"), ('"default": 2', '"default": 1'), ("/@/2/", "/@/1/")])
+@pytest.mark.parametrize(
+    ("old", "new"), [("snaptx-2", "snaptx-1"), ('"default": 2', '"default": 1'), ("/@/2/", "/@/1/")]
+)
 def test_an_altered_file_is_refused(old: str, new: str) -> None:
     text = entryfile.render(state(2, 1), "uuid")
 

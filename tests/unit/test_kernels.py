@@ -24,14 +24,18 @@ def test_the_newest_is_found_as_people_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "initrd", ["initrd.img-6.1-x", "initramfs-6.1-x.img", "initrd-6.1-x"], ids=["debian", "fedora", "opensuse"]
+    "initrd",
+    ["initrd.img-6.1-x", "initramfs-6.1-x.img", "initrd-6.1-x"],
+    ids=["debian", "fedora", "opensuse"],
 )
 def test_its_initrd_is_found_under_the_distributions_name(tmp_path: Path, initrd: str) -> None:
     assert kernels.newest(boot(tmp_path, "vmlinuz-6.1-x", initrd, "initrd.img-6.0-x")).initrd == initrd
 
 
 def test_arch_names_kernels_without_a_version(tmp_path: Path) -> None:
-    found = kernels.newest(boot(tmp_path, "vmlinuz-linux", "initramfs-linux.img", "initramfs-linux-fallback.img"))
+    found = kernels.newest(
+        boot(tmp_path, "vmlinuz-linux", "initramfs-linux.img", "initramfs-linux-fallback.img")
+    )
 
     assert (found.image, found.initrd) == ("vmlinuz-linux", "initramfs-linux.img")
 
@@ -49,7 +53,9 @@ def test_no_kernel_is_an_error_with_a_hint(tmp_path: Path) -> None:
 def test_the_command_line_comes_from_default_grub(tmp_path: Path) -> None:
     place = tmp_path / "etc/default/grub"
     place.parent.mkdir(parents=True)
-    place.write_text('GRUB_CMDLINE_LINUX="console=ttyS0 root=/dev/sda1"\nGRUB_CMDLINE_LINUX_DEFAULT=\'quiet  splash\'\n')
+    place.write_text(
+        "GRUB_CMDLINE_LINUX=\"console=ttyS0 root=/dev/sda1\"\nGRUB_CMDLINE_LINUX_DEFAULT='quiet  splash'\n"
+    )
 
     assert kernels.command_line(tmp_path) == ["console=ttyS0", "quiet", "splash"]
 
