@@ -16,15 +16,18 @@ from tests import house
 
 ROOT = Path(__file__).parents[2]
 
-# Where the files of a top-level directory arrive below the prefix.
+# Where the files beside the package arrive below the prefix.
 PLACES = {
-    "hooks": "share/snaptx/hooks",
-    "grub": "share/snaptx/grub",
-    "man": "share/man",
-    "completions/bash": "share/bash-completion/completions",
-    "completions/zsh": "share/zsh/site-functions",
-    "completions/fish": "share/fish/vendor_completions.d",
+    "hooks/*": "share/snaptx/hooks",
+    "grub/*": "share/snaptx/grub",
+    "snaptx/manual/*.5": "share/man/man5",
+    "snaptx/manual/*.8": "share/man/man8",
+    "snaptx/manual/*.example": "share/doc/snaptx",
+    "snaptx/manual/completions/snaptx": "share/bash-completion/completions",
+    "snaptx/manual/completions/_*": "share/zsh/site-functions",
+    "snaptx/manual/completions/*.fish": "share/fish/vendor_completions.d",
 }
+BESIDE = ("hooks", "grub", "snaptx/manual")
 
 
 def _pip(*arguments: str | Path) -> None:
@@ -66,9 +69,10 @@ def _site(prefix: Path) -> Path:
 
 def test_whole_package_arrives(prefix: Path) -> None:
     sources = {path.relative_to(ROOT) for path in house.project_files(ROOT / "snaptx")}
+    package = {path for path in sources if not path.is_relative_to("snaptx/manual")}
     arrived = {path.relative_to(_site(prefix)) for path in (_site(prefix) / "snaptx").rglob("*")}
 
-    assert sources - arrived == set()
+    assert package - arrived == set()
 
 
 def test_tests_do_not_arrive(prefix: Path) -> None:
@@ -79,12 +83,12 @@ def test_tests_do_not_arrive(prefix: Path) -> None:
 
 def test_files_beside_the_package_arrive(prefix: Path) -> None:
     missing = []
-    for directory, place in PLACES.items():
-        for path in house.project_files(ROOT / directory) if (ROOT / directory).is_dir() else ():
-            name = path.relative_to(ROOT / directory)
-            arrives = prefix / place / (f"man{path.suffix[1:]}/{name}" if directory == "man" else name)
-            if not arrives.is_file() or arrives.read_bytes() != path.read_bytes():
-                missing.append(f"{path.relative_to(ROOT)} -> {place}")
+    for path in (path for directory in BESIDE for path in house.project_files(ROOT / directory)):
+        name = path.relative_to(ROOT)
+        places = [place for pattern, place in PLACES.items() if name.match(pattern)]
+        arrived = [prefix / place / name.name for place in places]
+        if not arrived or not arrived[0].is_file() or arrived[0].read_bytes() != path.read_bytes():
+            missing.append(f"{name} -> {places}")
 
     assert missing == []
 

@@ -1,0 +1,164 @@
+# Completion of snaptx for fish.
+
+# Prints the command the cursor is in: a verb, "sandbox" and an action, or nothing before the verb.
+function __snaptx_path
+    set -l path
+    set -l skip 0
+    for word in (commandline -opc)[2..-1]
+        if test $skip = 1
+            set skip 0
+        else if contains -- $word $__snaptx_common_valued; or contains -- "$path $word" $__snaptx_valued
+            set skip 1
+        else if string match -q -- '-*' $word
+            continue
+        else if test -z "$path"; or test "$path" = sandbox
+            set -a path $word
+        end
+    end
+    echo -- "$path"
+end
+
+# Succeeds in the command named by the arguments, without any where the verb has yet to come.
+function __snaptx_at
+    test (__snaptx_path) = "$argv"
+end
+
+# Succeeds where the options are taken that every verb takes.
+function __snaptx_takes_common
+    not contains -- (__snaptx_path) $__snaptx_bare
+end
+
+# Prints the generations with what they are for, or nothing: listing them needs root.
+function __snaptx_generations
+    set -l words (commandline -opc)
+    set -l sysroot /
+    type -q $words[1]; or return
+    for index in (seq (count $words))
+        switch $words[$index]
+            case --sysroot
+                set sysroot $words[(math $index + 1)]
+            case '--sysroot=*'
+                set sysroot (string replace -- --sysroot= '' $words[$index])
+        end
+    end
+    $words[1] --sysroot $sysroot list --json 2>/dev/null |
+        sed -n -e '/^    "message": /{s/^    "message": "\(.*\)",$/\1/;h;}' \
+            -e '/^    "number": /{s/[^0-9]//g;G;s/\n/\t/;p;}'
+end
+
+complete -c snaptx -f
+
+# made by tests/completions.py: begin
+set -g __snaptx_common_valued --sysroot --config
+set -g __snaptx_bare 
+set -g __snaptx_valued \
+    'apply --sha256' \
+    'apply --message' \
+    'apply -m' \
+    'apply --base' \
+    'apply --conflicts' \
+    'run --base' \
+    'run --message' \
+    'run -m' \
+    'run --conflicts' \
+    'shell --base' \
+    'shell --message' \
+    'shell -m' \
+    'shell --conflicts' \
+    'commit --message' \
+    'commit -m' \
+    'commit --conflicts' \
+    'rollback --message' \
+    'rollback -m' \
+    'log --last' \
+    'log --generation' \
+    'log -g' \
+    'prune --keep' \
+    'sandbox create --size' \
+    'sandbox create --from' \
+    'sandbox create --layout' \
+    'sandbox reboot --target' \
+    ''
+complete -c snaptx -n '__snaptx_takes_common' -s h -l help -d 'show this help message and exit'
+complete -c snaptx -n '__snaptx_takes_common' -l sysroot -x -a '(__fish_complete_directories)' -d 'where the system root is mounted (default: /)'
+complete -c snaptx -n '__snaptx_takes_common' -l config -r -F -d 'read this configuration file and no other'
+complete -c snaptx -n '__snaptx_takes_common' -l json -d 'print the result as JSON'
+complete -c snaptx -n '__snaptx_takes_common' -l quiet -s q -d 'show no progress and log only errors'
+complete -c snaptx -n '__snaptx_takes_common' -l verbose -s v -d 'log every step and every command that is run'
+complete -c snaptx -n '__snaptx_takes_common' -l dry-run -d 'say what would be done and change nothing'
+complete -c snaptx -n '__snaptx_takes_common' -l version -d 'show program\'s version number and exit'
+complete -c snaptx -n '__snaptx_at' -a init -d 'adopt the root of this system as generation 1'
+complete -c snaptx -n '__snaptx_at init' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a status -d 'what runs, what boots next, what is pending'
+complete -c snaptx -n '__snaptx_at' -a list -d 'the generations and their marks'
+complete -c snaptx -n '__snaptx_at' -a apply -d 'lay an update over a fresh generation'
+complete -c snaptx -n '__snaptx_at apply' -l sha256 -x -d 'refuse any other payload'
+complete -c snaptx -n '__snaptx_at apply' -l message -s m -x -d 'why; shown in list, log and the boot menu'
+complete -c snaptx -n '__snaptx_at apply' -l base -x -a '(__snaptx_generations)' -d 'build on generation N (default: what is staged, else the default)'
+complete -c snaptx -n '__snaptx_at apply' -l allow-devices -d 'let the payload make device nodes'
+complete -c snaptx -n '__snaptx_at apply' -l commit -d 'commit at once'
+complete -c snaptx -n '__snaptx_at apply' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at apply' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at apply' -F
+complete -c snaptx -n '__snaptx_at' -a run -d 'run a command in a fresh generation'
+complete -c snaptx -n '__snaptx_at run' -l base -x -a '(__snaptx_generations)' -d 'start from generation N (default: what is staged, else the default)'
+complete -c snaptx -n '__snaptx_at run' -l message -s m -x -d 'why; shown in list, log and the boot menu'
+complete -c snaptx -n '__snaptx_at run' -l keep -d 'keep the generation even if the command fails'
+complete -c snaptx -n '__snaptx_at run' -l commit -d 'commit at once'
+complete -c snaptx -n '__snaptx_at run' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at run' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at run' -a '(__fish_complete_command)'
+complete -c snaptx -n '__snaptx_at' -a shell -d 'open a shell in a fresh generation'
+complete -c snaptx -n '__snaptx_at shell' -l base -x -a '(__snaptx_generations)' -d 'start from generation N (default: what is staged, else the default)'
+complete -c snaptx -n '__snaptx_at shell' -l message -s m -x -d 'why; shown in list, log and the boot menu'
+complete -c snaptx -n '__snaptx_at shell' -l commit -d 'commit when the shell ends'
+complete -c snaptx -n '__snaptx_at shell' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at shell' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a commit -d 'make a staged generation the one that boots next'
+complete -c snaptx -n '__snaptx_at commit' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at commit' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at commit' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a abort -d 'throw a staged generation away'
+complete -c snaptx -n '__snaptx_at abort' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a rollback -d 'go back to an earlier generation'
+complete -c snaptx -n '__snaptx_at rollback' -l as-used -d 'take its root as it was last used, not as it was committed'
+complete -c snaptx -n '__snaptx_at rollback' -l message -s m -x -d 'why; shown in list, log and the boot menu'
+complete -c snaptx -n '__snaptx_at rollback' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a confirm -d 'judge a generation good or bad'
+complete -c snaptx -n '__snaptx_at confirm' -l bad -d 'judge it bad, without checks'
+complete -c snaptx -n '__snaptx_at confirm' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at confirm' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a diff -d 'what differs between two generations'
+complete -c snaptx -n '__snaptx_at diff' -l stat -d 'only how much differs'
+complete -c snaptx -n '__snaptx_at diff' -l name-only -d 'only the paths'
+complete -c snaptx -n '__snaptx_at diff' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a log -d 'the audit trail'
+complete -c snaptx -n '__snaptx_at log' -l verify -d 'check that no record was altered, removed or moved'
+complete -c snaptx -n '__snaptx_at log' -l last -x -d 'only the newest COUNT records'
+complete -c snaptx -n '__snaptx_at log' -l generation -s g -x -a '(__snaptx_generations)' -d 'only what concerns this generation'
+complete -c snaptx -n '__snaptx_at' -a verify -d 'check a generation against its manifest, and snaptx\'s own state'
+complete -c snaptx -n '__snaptx_at verify' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a repair -d 'complete or discard what an interruption left, mend what is damaged'
+complete -c snaptx -n '__snaptx_at repair' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a prune -d 'remove generations nobody needs'
+complete -c snaptx -n '__snaptx_at prune' -l keep -x -d 'how many of the newest stay (default: as configured)'
+complete -c snaptx -n '__snaptx_at prune' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at prune' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a pin -d 'protect a generation from prune'
+complete -c snaptx -n '__snaptx_at pin' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at pin' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a unpin -d 'let prune take a generation again'
+complete -c snaptx -n '__snaptx_at unpin' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at unpin' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a sandbox -d 'a Btrfs image to try snaptx on'
+complete -c snaptx -n '__snaptx_at sandbox' -a create -d 'make a Btrfs image and mount its root as if it had booted'
+complete -c snaptx -n '__snaptx_at sandbox create' -l size -x -d 'size of the image, sparse (default: 4G)'
+complete -c snaptx -n '__snaptx_at sandbox create' -l from -r -F -d 'fill the root with this (default: a skeleton)'
+complete -c snaptx -n '__snaptx_at sandbox create' -l layout -x -a 'debian ubuntu fedora opensuse flat' -d 'whose subvolumes to imitate (default: debian)'
+complete -c snaptx -n '__snaptx_at sandbox create' -a '(__fish_complete_directories)'
+complete -c snaptx -n '__snaptx_at sandbox' -a destroy -d 'unmount and remove a sandbox'
+complete -c snaptx -n '__snaptx_at sandbox destroy' -a '(__fish_complete_directories)'
+complete -c snaptx -n '__snaptx_at sandbox' -a reboot -d 'mount as root what the entry file names, as a restart does'
+complete -c snaptx -n '__snaptx_at sandbox reboot' -l target -x -d 'boot this subvolume, as from GRUB\'s menu'
+complete -c snaptx -n '__snaptx_at sandbox reboot' -a '(__fish_complete_directories)'
+# made by tests/completions.py: end
