@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,14 @@ from snaptx.machine import Machine
 
 DIRECTORIES = ("usr/lib/snaptx/hooks.d", "etc/snaptx/hooks.d")
 REQUIRED, WANTED = "check", "check-wanted"
-TIMED_OUT = 124
-"""timeout(1)'s status for a command that took too long."""
+TIMED_OUT = (124, 137, -9)
+"""timeout(1)'s status for a command that took too long: it ended, it was killed, both were killed."""
+
+KILL_AFTER = 5
+"""Seconds from there to SIGKILL."""
+
+ANY_STATUS = range(-64, 256)
+"""A signal's number is negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +67,12 @@ def health(machine: Machine, number: int) -> Iterator[Failure]:
 
 def _run(machine: Machine, hook: str, number: int) -> str:
     limit = machine.config.health.timeout
-    words = ["timeout", "--kill-after=5", str(limit)]
+    words = ["timeout", f"--kill-after={KILL_AFTER}", str(limit)]
     if machine.sysroot.resolve() != Path("/"):
         words += ["chroot", str(machine.sysroot)]
-    done = run.run([*words, hook], env={"SNAPTX_GENERATION": str(number)}, ok=range(256))
-    if done.status == TIMED_OUT:
+    begun = time.monotonic()
+    done = run.run([*words, hook], env={"SNAPTX_GENERATION": str(number)}, ok=ANY_STATUS)
+    if done.status in TIMED_OUT and time.monotonic() - begun >= limit:
         return f"took longer than {limit} seconds"
     said = (done.stderr or done.stdout).strip().splitlines()
     return f"status {done.status}: {said[-1] if said else 'it said nothing'}" if done.status else ""

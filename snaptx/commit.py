@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import carry, switch, transaction
+from snaptx import carry, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
@@ -57,8 +57,7 @@ def commit(
     previous = machine.boot_state().default
     with transaction.begin(machine, Act.COMMIT, request, generation=number, base=previous) as txn:
         brought = _seal(machine, txn, number, policy or machine.config.staging.conflicts)
-        txn.step("switch")
-        pause = switch.perform(machine, switch.plan(machine, number))
+        pause = txn.switch(number)
         txn.succeed(previous=previous, carried=brought.carried, conflicts=brought.conflicts)
     return Committed(number, previous, brought.carried, brought.conflicts, pause)
 

@@ -121,7 +121,9 @@ def _parse(path: Path) -> Mapping[str, Any]:
 
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", hint="name a file that can be read") from error
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}", hint="snaptx.conf(5) describes the file") from error
 
 

@@ -43,11 +43,17 @@ def choose(machine: Machine, wanted: int | None) -> int:
 
 
 def confirm(machine: Machine, request: Request, number: int, *, bad: str | None = None) -> Confirmed:
-    """Judge a generation: bad for the reason ``bad``, else by the checks if it runs, else good."""
+    """Judge a generation: bad for the reason ``bad``, else by the checks if it runs, else good.
+
+    Raises:
+        BootError: it would be good, but the default has no kernel; nothing was recorded.
+    """
     failures = () if bad is not None or number != machine.booted else tuple(checks.health(machine, number))
     broken = [failure for failure in failures if failure.required]
     reason = bad if bad is not None else "; ".join(f"{item.name}: {item.reason}" for item in broken)
     verdict = Verdict.BAD if bad is not None or broken else Verdict.GOOD
+    if verdict is Verdict.GOOD:
+        switch.plan(machine, machine.boot_state().default)  # what can't boot is not confirmed
     with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
         txn.step("record")
         record = machine.generations.read(number)
@@ -61,7 +67,7 @@ def confirm(machine: Machine, request: Request, number: int, *, bad: str | None 
 def _entries(machine: Machine, number: int, verdict: Verdict) -> int:
     state = machine.boot_state()
     if verdict is Verdict.BAD and state.default == number:
-        good = switch.plan(machine, number).fallback
+        good = switch.fallback(machine.views(), number)
         switch.perform(machine, switch.plan(machine, good))
         return good
     switch.refresh(machine)

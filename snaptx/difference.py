@@ -58,6 +58,17 @@ def _follow(manifest: Manifest, root_fd: int, changes: Iterable[Change]) -> Iter
         yield change
 
 
+def index(machine: Machine, tree: Tree) -> None:
+    """Make the manifest of a generation that has none, from one of its trees, every byte read."""
+    from snaptx.overlay.manifest import Manifest
+
+    with (
+        system.descriptor(machine.storage.path(tree), DIRECTORY) as fd,
+        Manifest.create(machine.manifest(tree.number)) as manifest,
+    ):
+        manifest.put(scan.scan_tree(fd))
+
+
 def row_of(root_fd: int, path: bytes) -> Row:
     """Describe one path of a tree."""
     directory, name = os.path.split(path)

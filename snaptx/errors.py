@@ -71,12 +71,6 @@ class DigestError(SourceError):
     code = 23
 
 
-class HookError(SnaptxError):
-    """A hook failed or took too long."""
-
-    code = 30
-
-
 class CommandError(SnaptxError):
     """A command run inside a generation ended with a non-zero status."""
 

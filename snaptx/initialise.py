@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from snaptx import lock, nested, recover, switch, system, transaction
+from snaptx import lock, nested, recover, system, transaction
 from snaptx.errors import JournalError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Row, Tree, Verdict
@@ -85,8 +85,7 @@ def initialise(
             )
             machine.generations.write(record)
             machine.boot.install()
-            txn.step("switch")
-            switch.perform(machine, switch.plan(machine, 1))
+            txn.switch(1)
             txn.succeed(adopted=info.name, nested=info.nested, cmdline=info.cmdline)
     return record
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ class Journal:
         durable.replace(self.path, json.dumps(asdict(intent)).encode() + b"\n")
 
     def step(self, name: str) -> None:
-        """Note that a step begins."""
-        with descriptor(self.path, os.O_WRONLY | os.O_APPEND) as fd:
+        """Note that a step begins; a full disk is no reason not to begin it."""
+        with suppress(OSError), descriptor(self.path, os.O_WRONLY | os.O_APPEND) as fd:
             os.write(fd, json.dumps({"step": name}).encode() + b"\n")
 
     def end(self) -> None:

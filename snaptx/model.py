@@ -69,6 +69,10 @@ class Counts:
     unchanged: int = 0
     bytes_written: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        """Return the sum, field by field."""
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
     @property
     def touched(self) -> int:
         """Return the number of paths that differ from the base."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snaptx import log, switch, system
-from snaptx.errors import BusyError, SnaptxError, VerifyError
+from snaptx import difference, log, switch, system
+from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
 from snaptx.machine import Machine
-from snaptx.model import Part, Tree
+from snaptx.model import Part, Tree, Verdict
 
 
 class Act(StrEnum):
@@ -38,6 +38,8 @@ class Remedy(StrEnum):
     COMPLETE = "completed"
     DISCARD = "discarded"
     UNSEAL = "undone"
+    LEAVE = "not made"
+    SETTLE = "settled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,14 @@ def decide(act: Act, facts: Facts) -> Remedy:
             return Remedy.COMPLETE if facts.default or facts.running else Remedy.DISCARD
         case Act.COMMIT:
             return Remedy.COMPLETE if facts.default or facts.running else Remedy.UNSEAL
-        case Act.ACTIVATE | Act.REMOVE | Act.RECORD:
-            # An activation is nothing but the switch: either it is there or it is not.
+        case Act.ACTIVATE:
+            # It is nothing but the switch: either that is there or it is not.
+            return Remedy.COMPLETE if facts.default or facts.running else Remedy.LEAVE
+        case Act.REMOVE:
             return Remedy.COMPLETE
+        case Act.RECORD:
+            # Whether the record was written can't be told; what it says is put into effect.
+            return Remedy.SETTLE
 
 
 def look(machine: Machine, intent: Intent) -> Facts:
@@ -87,14 +94,18 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     """
     remedy = decide(Act(intent.act), look(machine, intent))
     match remedy:
-        case Remedy.COMPLETE:
+        case Remedy.COMPLETE | Remedy.SETTLE:
             _choose_running(machine, intent)
             complete(machine, intent)
+        case Remedy.LEAVE:
+            machine.boot.discard()
         case Remedy.DISCARD:
             machine.boot.discard()
             discard(machine, intent.generation)
         case Remedy.UNSEAL:
             unseal(machine, intent.generation)
+            if not isinstance(failure, (BootError, ConflictError)):  # they come before or after the carrying
+                _index_staged(machine, intent.generation)
     _record(machine, intent, remedy, failure)
     machine.journal.end()
     return remedy
@@ -113,8 +124,29 @@ def complete(machine: Machine, intent: Intent) -> None:
         remove(machine, intent.targets)
     elif machine.boot.read() is not None:
         machine.storage.delete(Tree(intent.generation, Part.LATEST))
+        if _refreshed(machine, intent):
+            remove(machine, intent.targets)
+
+
+def _refreshed(machine: Machine, intent: Intent) -> bool:
+    """Put right what is derived; a default that can't boot must not keep anybody from leaving it."""
+    try:
+        _leave_bad(machine, intent)
         switch.refresh(machine, without=intent.targets)
-        remove(machine, intent.targets)
+    except BootError as error:
+        log.warning("the boot entries could not be put right", reason=error.message)
+        return False
+    return True
+
+
+def _leave_bad(machine: Machine, intent: Intent) -> None:
+    """Go on to a good generation where an interrupted ``confirm`` had found the default bad."""
+    number = machine.boot_state().default
+    if intent.actor.get("verb") != "confirm" or intent.generation != number:
+        return
+    good = switch.fallback(machine.views(), number)
+    if machine.generations.read(number).verdict is Verdict.BAD and good != number:
+        switch.perform(machine, switch.plan(machine, good))
 
 
 def unseal(machine: Machine, number: int) -> None:
@@ -123,6 +155,12 @@ def unseal(machine: Machine, number: int) -> None:
     machine.boot.forget(number)
     machine.storage.delete(Tree(number, Part.LATEST))
     machine.storage.delete(Tree(number, Part.SEALED))
+
+
+def _index_staged(machine: Machine, number: int) -> None:
+    """Index a staged root anew: it may hold carried files that its manifest does not know, or half knows."""
+    _drop_manifest(machine, number)
+    difference.index(machine, Tree(number, Part.ROOT))
 
 
 def remove(machine: Machine, numbers: tuple[int, ...]) -> None:

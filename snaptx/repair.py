@@ -8,14 +8,14 @@ away.  A newer snaptx's files are not touched.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
-from snaptx import lock, recover, switch, system, transaction, verify
-from snaptx.errors import BootError, FormatError, JournalError, NotFoundError, VerifyError
+from snaptx import difference, lock, recover, switch, system, transaction, verify
+from snaptx.errors import BootError, FormatError, JournalError, NotFoundError, SnaptxError, VerifyError
+from snaptx.generations import RECORD
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict
-from snaptx.overlay import scan
-from snaptx.overlay.manifest import Manifest
 from snaptx.recover import Act
 from snaptx.transaction import Request
 
@@ -29,6 +29,7 @@ def repair(machine: Machine, request: Request) -> list[str]:
     """
     machine.require_writable()
     with lock.exclusive(machine.lock, request.verb):
+        _refuse_newer(machine)
         done = list(_foundations(machine))
         if not done and not any(verify.state(machine)):
             return []
@@ -39,14 +40,27 @@ def repair(machine: Machine, request: Request) -> list[str]:
     return done
 
 
+def _refuse_newer(machine: Machine) -> None:
+    """Raise FormatError before anything is touched."""
+    reads: list[Callable[[], object]] = [machine.journal.open, machine.boot.read, machine.audit.verify]
+    for number in machine.generations.numbers():
+        reads.append(partial(machine.generations.read, number))
+        reads.append(partial(verify.manifest, machine, number))
+    for read in reads:
+        try:
+            read()
+        except FormatError:
+            raise
+        except SnaptxError:
+            continue  # that is what a repair is for
+
+
 def _foundations(machine: Machine) -> Iterator[str]:
     """Mend what recovery itself relies on, then recover."""
     if problem := machine.audit.mend():
         yield f"audit log: {problem}; the sound part was kept, the rest set aside"
     try:
         machine.journal.open()
-    except FormatError:
-        raise
     except JournalError as error:
         yield f"{error.message}; set aside"
         os.replace(machine.journal.path, machine.journal.path.with_name(f"damaged-{int(system.now())}"))
@@ -60,15 +74,28 @@ def _foundations(machine: Machine) -> Iterator[str]:
 def _records(machine: Machine) -> Iterator[str]:
     for number in machine.generations.numbers():
         try:
-            if machine.generations.has(number):
-                machine.generations.read(number)
-        except FormatError:
-            raise
+            machine.generations.read(number)
+            continue
+        except NotFoundError:
+            if not _is_needed(machine, number):
+                continue
+            problem = f"the record of generation {number} is missing"
         except VerifyError as error:
-            path = machine.generations.directory(number) / "generation.json"
+            problem = error.message
+            path = machine.generations.directory(number) / RECORD
             os.replace(path, machine.storage.state / "journal" / f"damaged-record-{number}")
-            machine.generations.write(_guess(machine, number))
-            yield f"{error.message}; replaced by what can be told from the disk"
+        machine.generations.write(_guess(machine, number))
+        yield f"{problem}; replaced by what can be told from the disk"
+
+
+def _is_needed(machine: Machine, number: int) -> bool:
+    """Return whether a generation without a record is more than a leftover: it boots, runs or was adopted."""
+    try:
+        state = machine.boot.read()
+    except BootError:
+        state = None
+    adopted = (machine.generations.directory(number) / Part.ROOT).is_symlink()
+    return adopted or number == machine.booted or (state is not None and number == state.default)
 
 
 def _guess(machine: Machine, number: int) -> Generation:
@@ -100,8 +127,8 @@ def _choose_default(machine: Machine) -> int:
     whole = [
         generation
         for generation in machine.generations.recorded()
-        if machine.phase(generation.number) is Phase.COMMITTED
-        and machine.storage.describe(Tree(generation.number, Part.ROOT))
+        if generation.number == machine.booted or machine.phase(generation.number) is Phase.COMMITTED
+        if machine.storage.describe(Tree(generation.number, Part.ROOT))
     ]
     numbers = [generation.number for generation in whole]
     good = [generation.number for generation in whole if generation.verdict is Verdict.GOOD]
@@ -115,7 +142,7 @@ def _choose_default(machine: Machine) -> int:
 
 
 def _derived(machine: Machine) -> list[str]:
-    done = [*_leftovers(machine), *_roots(machine), *_manifests(machine)]
+    done = [*_leftovers(machine), *_roots(machine), *_seal(machine), *_manifests(machine)]
     if switch.refresh(machine):
         done.append("the boot entries and the default subvolume were put right")
     return done
@@ -142,15 +169,22 @@ def _roots(machine: Machine) -> Iterator[str]:
             yield f"generation {generation.number} had no root; its record was removed"
 
 
+def _seal(machine: Machine) -> Iterator[str]:
+    """What boots is committed, whatever became of the tree that says so."""
+    number = machine.boot_state().default
+    if machine.phase(number) is Phase.STAGED:
+        machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.SEALED), writable=False)
+        machine.manifest(number).unlink(missing_ok=True)
+        yield f"generation {number} boots and was not sealed; sealed anew as it is"
+
+
 def _manifests(machine: Machine) -> Iterator[str]:
     for generation in machine.generations.recorded():
         number = generation.number
-        if not machine.manifest(number).exists():
+        try:
+            verify.manifest(machine, number)
+        except SnaptxError as error:
+            machine.manifest(number).unlink(missing_ok=True)
             part = Part.SEALED if machine.phase(number) is Phase.COMMITTED else Part.ROOT
-            path = machine.storage.path(Tree(number, part))
-            with (
-                system.descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as fd,
-                Manifest.create(machine.manifest(number)) as manifest,
-            ):
-                manifest.put(scan.scan_tree(fd))
-            yield f"generation {number} had no manifest; its files were indexed anew"
+            difference.index(machine, Tree(number, part))
+            yield f"generation {number}: {error.message}; its files were indexed anew"

@@ -43,7 +43,6 @@ def _reason(view: View, last_good: int) -> str:
         (view.generation.pinned, "pinned"),
         (view.phase is Phase.STAGED, "staged"),
         (view.number == last_good, "last good"),
-        (_is(view, Verdict.TRIAL), "on trial"),
         (bool(view.generation.subvolume), "adopted: the boot loader may start from it"),
     )
     return next((reason for holds, reason in checks if holds), "")

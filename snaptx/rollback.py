@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import switch, system, transaction
+from snaptx import system, transaction
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict, View
@@ -42,10 +42,14 @@ def previous_good(views: list[View]) -> int | None:
     return max(good, default=None)
 
 
+def _is_sound(view: View) -> bool:
+    return view.phase is Phase.COMMITTED and view.generation.verdict is not Verdict.BAD
+
+
 def choose(machine: Machine, wanted: int | None) -> int:
     """Return the generation to go to.
 
-    ``wanted``, else the running one if another is default, else the last good.
+    ``wanted``, else the running one if another is default and it is not bad, else the last good.
 
     Raises:
         NotFoundError: there is none.
@@ -59,8 +63,8 @@ def choose(machine: Machine, wanted: int | None) -> int:
             )
         return wanted
     views = machine.views()
-    running = next((view for view in views if view.booted and not view.default), None)
-    target = running.number if running and running.phase is Phase.COMMITTED else previous_good(views)
+    running = [view.number for view in views if view.booted and not view.default and _is_sound(view)]
+    target = running[0] if running else previous_good(views)
     if target is None:
         raise NotFoundError("there is no earlier good generation", hint="name one: snaptx rollback N")
     return target
@@ -87,8 +91,7 @@ def _activate(machine: Machine, request: Request, target: int, previous: int) ->
             f"generation {target} is the default already", hint="name another one: snaptx rollback N"
         )
     with transaction.begin(machine, Act.ACTIVATE, request, generation=target, base=previous) as txn:
-        txn.step("switch")
-        pause = switch.perform(machine, switch.plan(machine, target))
+        pause = txn.switch(target)
         txn.succeed(previous=previous, content=target)
     return RolledBack(target, target, previous, pause)
 
@@ -100,8 +103,7 @@ def _restore(machine: Machine, request: Request, target: int, previous: int) -> 
         _copy(machine, target, number)
         txn.step("record")
         machine.generations.write(_record(machine, request, number, target))
-        txn.step("switch")
-        pause = switch.perform(machine, switch.plan(machine, number))
+        pause = txn.switch(number)
         txn.succeed(previous=previous, content=target)
     return RolledBack(number, target, previous, pause)
 

@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Container, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,6 +22,7 @@ SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PACKAGES = {
     "mkfs.btrfs": "btrfs-progs",
+    "btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "losetup": "mount (util-linux)",
     "grub-script-check": "grub-common",
@@ -31,6 +33,7 @@ PACKAGES = {
 
 
 _OPTIONS = {
+    "_bg": True,
     "_tty_out": False,
     "_bg_exc": False,
     "_return_cmd": True,
@@ -93,15 +96,28 @@ def run(
     log.debug("run", command=shlex.join(words))
     options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_in": stdin, "_out": output}
     options["_cwd"] = str(cwd) if cwd else None
+    done: Any = sh.Command(words[0])(*words[1:], **options)
     try:
-        done: Any = sh.Command(words[0])(*words[1:], **options)
+        done.wait()
     except sh.ErrorReturnCode as error:  # killed by a signal
         done = error
+    except BaseException:
+        _end(done)
+        raise
     stdout = "" if output else done.stdout.decode("utf-8", "surrogateescape")
     result = Result(int(done.exit_code), stdout, done.stderr.decode("utf-8", "surrogateescape"))
     if result.status not in ok:
         raise _failure(words, result)
     return result
+
+
+def _end(command: Any) -> None:
+    """Take a program along when its caller is interrupted: nothing goes on writing behind its back."""
+    import sh
+
+    with suppress(ProcessLookupError, sh.ErrorReturnCode):
+        command.kill()
+        command.wait()
 
 
 def _failure(words: Sequence[str], result: Result) -> CommandError:

@@ -89,7 +89,7 @@ class Workspace:
             verb=request["verb"],
             message="; ".join(filter(None, messages)),
             payload=payload,
-            counts=counts,
+            counts=before.counts + counts if before else counts,
             includes=(*before.includes, before.number) if before else (),
             nested=self.nested,
         )

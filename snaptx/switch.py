@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from snaptx import log
-from snaptx.errors import BootError, OutcomeUnknownError, SnaptxError
+from snaptx.errors import BootError, NotFoundError, OutcomeUnknownError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import BootEntry, BootState, Generation, Part, Phase, Tree, Verdict, View
 
@@ -50,10 +50,13 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
 
     Raises:
         BootError: the default has no kernel.
+        NotFoundError: it has no record.
     """
     gone = set(without)
     views = [view for view in _views(machine, default) if view.number not in gone]
     verdicts = {view.number: view.generation.verdict for view in views}
+    if default not in verdicts:
+        raise NotFoundError(f"generation {default} has no record", hint="run: snaptx repair")
     current = _current(machine)
     same = current is not None and current.default == default
     return BootState(

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from snaptx import lock, log, recover, system
+from snaptx import lock, log, recover, switch, system
 from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.journal import Intent
 from snaptx.machine import Machine
@@ -46,10 +46,12 @@ def exclusive(machine: Machine, verb: str) -> Iterator[None]:
     Raises:
         LockError: another one is at work.
         JournalError: what an earlier one left can't be understood.
+        VerifyError: the audit trail can't be continued.
     """
     machine.require_writable()
     with lock.exclusive(machine.lock, verb):
         recover.leftovers(machine)
+        machine.audit.head()
         yield
 
 
@@ -61,6 +63,7 @@ class Transaction:
     intent: Intent
     begun: float = field(default_factory=time.monotonic)
     ended: bool = False
+    switched: bool = False
     _steps: dict[str, float] = field(default_factory=dict)
 
     def step(self, name: str) -> None:
@@ -68,6 +71,18 @@ class Transaction:
         self.machine.journal.step(name)
         self._steps[name] = round(time.monotonic() - self.begun, 6)
         log.debug(name)
+
+    def switch(self, number: int) -> float:
+        """Make generation ``number`` what boots; return the seconds the rename took.
+
+        Raises:
+            SnaptxError: nothing that boots has changed.
+            OutcomeUnknownError: the rename was made, but may not survive a power cut.
+        """
+        self.step("switch")
+        pause = switch.perform(self.machine, switch.plan(self.machine, number))
+        self.switched = True
+        return pause
 
     def succeed(self, **details: Any) -> None:
         """Record success: durable before anybody is told."""
@@ -88,7 +103,13 @@ class Transaction:
             "steps": self._steps,
             **{key: jsonable(value) for key, value in details.items()},
         }
-        self.machine.audit.append(record)
+        try:
+            self.machine.audit.append(record)
+        except SnaptxError as error:
+            if not self.switched:
+                raise
+            message = f"generation {self.intent.generation} boots next, but that could not be recorded: "
+            raise OutcomeUnknownError(message + error.message, hint="run: snaptx repair") from error
         self.ended = True
         self.machine.journal.end()
 
@@ -119,7 +140,9 @@ def begin(
         raise  # stays open: the next boot decides, the next snaptx settles it
     except BaseException as error:
         if not txn.ended:
-            recover.settle(machine, txn.intent, _failure(error))
+            remedy = recover.settle(machine, txn.intent, _failure(error))
+            if txn.switched:
+                log.warning(f"generation {generation} boots next all the same: {remedy.value}")
         raise
     finally:
         log.bind(transaction="")

@@ -34,11 +34,12 @@ def generation(
     """
     machine.generations.read(number)
     part = Part.SEALED if machine.phase(number) is Phase.COMMITTED else Part.ROOT
-    manifest = machine.manifest(number)
-    if not manifest.exists():
-        raise NotFoundError(f"generation {number} has no manifest", hint="'snaptx repair' makes a new one")
+    manifest(machine, number)
     path = machine.storage.path(Tree(number, part))
-    with system.descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as fd, Manifest.open(manifest) as index:
+    with (
+        system.descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as fd,
+        Manifest.open(machine.manifest(number)) as index,
+    ):
         yield from _compare(scan.scan_tree(fd), index, progress)
 
 
@@ -96,6 +97,8 @@ def _boot(machine: Machine) -> Iterator[Problem]:
     info = machine.storage.describe(Tree(entry.default, Part.ROOT))
     if info is None or not machine.generations.has(entry.default):
         yield Problem("boot entry", f"its default, generation {entry.default}, does not exist")
+    elif machine.phase(entry.default) is Phase.STAGED:
+        yield Problem("boot entry", f"its default, generation {entry.default}, is not sealed")
     elif machine.storage.default_name() != info.name:
         yield Problem(
             "default subvolume", f"is {machine.storage.default_name() or 'the top level'}, not {info.name}"
@@ -114,5 +117,19 @@ def _generations(machine: Machine) -> Iterator[Problem]:
         yield from _told(where, lambda number=number: machine.generations.read(number))  # type: ignore[misc]
         if machine.storage.describe(Tree(number, Part.ROOT)) is None:
             yield Problem(where, "has no root")
-        if not machine.manifest(number).exists():
-            yield Problem(where, "has no manifest")
+        yield from _told(where, lambda number=number: manifest(machine, number))  # type: ignore[misc]
+
+
+def manifest(machine: Machine, number: int) -> None:
+    """Look whether a generation's manifest can be read to its end.
+
+    Raises:
+        NotFoundError: there is none.
+        VerifyError: it is damaged.
+        FormatError: a newer snaptx wrote it.
+    """
+    path = machine.manifest(number)
+    if not path.exists():
+        raise NotFoundError(f"generation {number} has no manifest", hint="'snaptx repair' makes a new one")
+    with Manifest.open(path) as index:
+        index.count()

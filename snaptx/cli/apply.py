@@ -14,7 +14,11 @@ from snaptx.stage import Staged
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("payload", metavar="PAYLOAD", help="a directory, a tar (plain, gz, bz2, xz, zst), or - for standard input")
+    add(
+        "payload",
+        metavar="PAYLOAD",
+        help="a directory, a tar (plain, gz, bz2, xz, zst), or - for standard input",
+    )
     add("--sha256", metavar="HEX", help="refuse any other payload")
     add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
     add(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,7 +44,17 @@ def emit(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
         print(json.dumps(jsonable(result), indent=2, sort_keys=True))
         return
     for line in [text] if isinstance(text, str) else text:
-        print(line)
+        print(printable(line))
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as one line that does nothing to a terminal: names and messages are other people's."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    byte = ord(char) - 0xDC00  # of a name that is not UTF-8 (PEP 383)
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -73,6 +83,17 @@ def pause(seconds: float) -> str:
 def date(seconds: float) -> str:
     """Return a time in seconds since the epoch as the local clock shows it."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def count(text: str) -> int:
+    """Return a number of things, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is no whole number, or below 0.
+    """
+    if not (text.isascii() and text.isdigit()):
+        raise ArgumentTypeError(f"{text!r} is no whole number, 0 or more")
+    return int(text)
 
 
 def add_unchanged(parser: ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from snaptx import confirm, transaction
 from snaptx.cli import common
 from snaptx.confirm import Confirmed
-from snaptx.errors import HealthError
+from snaptx.errors import HealthError, UsageError
 from snaptx.model import Verdict
 
 
@@ -27,10 +27,16 @@ def _lines(done: Confirmed) -> Iterator[str]:
     for failure in done.failures:
         yield f"{'failed' if failure.required else 'warning'}: {failure.name}: {failure.reason}"
     yield f"generation {done.number} is {done.verdict}; generation {done.default} boots next"
+    if done.verdict is Verdict.BAD and done.default == done.number:
+        yield "there is no other good generation to go to: 'snaptx rollback N' takes one all the same"
 
 
 def run(args: Namespace) -> int:
     """Run the health checks, or take the administrator's word."""
+    if args.number is None and args.bad and args.bad.isdigit():
+        raise UsageError(
+            f"{args.bad} is no reason", hint=f"as in: snaptx confirm {args.bad} --bad 'it is slow'"
+        )
     machine = common.machine(args)
     number = confirm.choose(machine, args.number)
     verdict = machine.generations.read(number).verdict

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
 from snaptx.cli import common
+
+SHOWN = 5
+"""How many of a list a person gets to see; --json has them all."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -14,7 +18,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="check that no record was altered, removed or moved"
     )
-    parser.add_argument("--last", type=int, metavar="COUNT", help="only the newest COUNT records")
+    parser.add_argument("--last", type=common.count, metavar="COUNT", help="only the newest COUNT records")
     parser.add_argument(
         "--generation", "-g", type=int, metavar="N", help="only what concerns this generation"
     )
@@ -30,7 +34,7 @@ def run(args: Namespace) -> int:
     records = [
         record for record in machine.audit.records() if args.generation in (None, record.get("generation"))
     ]
-    chosen = records[-args.last :] if args.last else records
+    chosen = records if args.last is None else records[max(0, len(records) - args.last) :]
     common.emit(args, chosen, (line for record in chosen for line in _lines(record)))
     return 0
 
@@ -44,8 +48,19 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
     yield f"{record['seq']:4d}  {common.date(record['time'])}  {did}  by {name}"
     if record.get("message"):
         yield f"      why: {record['message']}"
-    yield f"      {' '.join(record.get('argv', []))}"
+    yield f"      {shlex.join(record.get('argv', []))}"
     if counts := record.get("counts"):
         yield f"      {counts['added']} added, {counts['changed']} changed, {counts['removed']} removed"
+    yield from (f"      {line}" for line in _details(record))
     if error := record.get("error"):
         yield f"      {error['type']}: {error['message']} ({record.get('remedy')})"
+
+
+def _details(record: dict[str, Any]) -> Iterator[str]:
+    if payload := record.get("payload"):
+        yield f"payload: {payload['source']}, sha256 {payload['sha256']}"
+    if verdict := record.get("verdict"):
+        yield f"verdict: {verdict}" + (f", {record['reason']}" if record.get("reason") else "")
+    for name in ("carried", "conflicts", "done", "removed"):
+        if found := record.get(name):
+            yield f"{name}: {', '.join(map(str, found[:SHOWN]))}" + (" …" if len(found) > SHOWN else "")

@@ -8,12 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from snaptx import __version__, log
-from snaptx.errors import SnaptxError, UsageError
+from snaptx import log
+from snaptx.cli import options
+from snaptx.errors import SnaptxError, UsageError, storage_error
 
 VERBS = {
     "init": "adopt the root of this system as generation 1",
@@ -54,28 +54,15 @@ def module_of(verb: str) -> Any:
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """Return the parser, with the arguments of one verb (all others by name only), or of all for None."""
     parser = _Parser(prog="snaptx", description="Update a Linux system the way a database commits.")
-    _add_globals(parser, {})
+    options.add_globals(parser)
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
     for name, summary in VERBS.items():
         child = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if verb in (None, name):
-            _add_globals(child, {"default": argparse.SUPPRESS})
+            options.add_globals(child, inherited=True)
             module_of(name).add_arguments(child)
             child.set_defaults(handler=name)
     return parser
-
-
-def _add_globals(parser: argparse.ArgumentParser, given: dict[str, Any]) -> None:
-    """Add the options that every verb takes; after the verb they have no default of their own."""
-    root = given or {"default": Path("/")}
-    add = parser.add_argument
-    add("--sysroot", type=Path, metavar="DIR", help="where the system root is mounted (default: /)", **root)
-    add("--config", type=Path, metavar="FILE", help="read this configuration file and no other", **given)
-    add("--json", action="store_true", help="print the result as JSON", **given)
-    add("--quiet", "-q", action="store_true", help="show no progress and log only errors", **given)
-    add("--verbose", "-v", action="store_true", help="log every step and every command that is run", **given)
-    add("--dry-run", action="store_true", help="say what would be done and change nothing", **given)
-    add("--version", action="version", version=f"snaptx {__version__}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,15 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED + signal.SIGPIPE
+    except OSError as error:
+        failure = storage_error(error, f"snaptx could not go on ({error.filename or 'no file named'})")
+        _tell(failure, as_json="--json" in words)
+        return failure.code
 
 
 def _run(words: list[str]) -> int:
     verb = next((word for word in words if word in VERBS), None)
-    args = build_parser(verb or "").parse_args(words)
+    args, unknown = build_parser(verb or "").parse_known_args(words)
     if args.verb is None:
         raise UsageError("no verb given", hint="see: snaptx --help")
     if not hasattr(args, "handler"):  # an option's value looked like a verb
-        args = build_parser(None).parse_args(words)
+        args, unknown = build_parser(None).parse_known_args(words)
+    if unknown:
+        raise UsageError(f"unknown: {' '.join(unknown)}", hint=f"see: snaptx {args.verb} --help")
     args.argv = tuple(words)
     level = log.Level.DEBUG if args.verbose else log.Level.ERROR if args.quiet else log.Level.INFO
     log.set_threshold(level)

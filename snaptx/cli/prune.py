@@ -14,7 +14,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "numbers", nargs="*", type=int, metavar="N", help="these generations (default: by the rules)"
     )
     parser.add_argument(
-        "--keep", type=int, metavar="COUNT", help="how many of the newest stay (default: as configured)"
+        "--keep",
+        type=common.count,
+        metavar="COUNT",
+        help="how many of the newest stay (default: as configured)",
     )
     common.add_unchanged(parser)
 

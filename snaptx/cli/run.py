@@ -26,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--commit", action="store_true", help="commit at once")
     commit_verb.add_policy(parser)
     common.add_unchanged(parser)
+    parser.usage = "snaptx run [options] -- CMD ..."
     parser.add_argument("command", nargs=REMAINDER, metavar="-- CMD …", help="what to run")
 
 

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from snaptx.cli import options
 from snaptx.sandbox_layout import Layout, Sandbox, parse_size
 
 
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a Btrfs image and mount its root as if it had booted")
+    options.add_globals(create, inherited=True)
     create.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
     create.add_argument("--size", default="4G", help="size of the image, sparse (default: %(default)s)")
     create.add_argument(
@@ -28,8 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--layout", choices=names, default=names[0], help="whose subvolumes to imitate (default: %(default)s)"
     )
     destroy = actions.add_parser("destroy", help="unmount and remove a sandbox")
+    options.add_globals(destroy, inherited=True)
     destroy.add_argument("directory", metavar="DIR", type=Path, help="the sandbox")
     reboot = actions.add_parser("reboot", help="mount as root what the entry file names, as a restart does")
+    options.add_globals(reboot, inherited=True)
     reboot.add_argument("directory", metavar="DIR", type=Path, help="the sandbox")
     reboot.add_argument("--target", metavar="SUBVOLUME", help="boot this subvolume, as from GRUB's menu")
 

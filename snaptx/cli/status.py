@@ -48,7 +48,8 @@ def gather(machine: Machine) -> Status:
 
 def _lines(status: Status) -> Iterator[str]:
     yield f"booted:   {f'generation {status.booted}' if status.booted else 'a root that is no generation'}"
-    yield f"default:  generation {status.default} ({status.verdict}), fallback {status.fallback}"
+    fallback = f"fallback {status.fallback}" if status.fallback != status.default else "no fallback"
+    yield f"default:  generation {status.default} ({status.verdict}), {fallback}"
     yield f"staged:   {', '.join(map(str, status.staged)) or 'nothing'}"
     if status.reboot_needed:
         yield f"pending:  reboot into generation {status.default}; 'snaptx rollback' takes it back"

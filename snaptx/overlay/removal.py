@@ -42,7 +42,7 @@ class Remover:
         canonical = parent.join(name)
         written = self._record.action(canonical) is not None
         if stat.S_ISDIR(st.st_mode):
-            self._clear(canonical, st, keep=written)
+            self._clear(canonical, keep=written)
         elif not written:
             self._unlink(parent, name)
             if stat.S_ISLNK(st.st_mode):
@@ -54,7 +54,7 @@ class Remover:
             directory = self._beneath.directory(path)
         except FileNotFoundError:
             return
-        self._clear(directory.path, os.fstat(directory.fd), keep=True)
+        self._clear(directory.path, keep=True)
 
     def _unlink(self, parent: Directory, name: bytes) -> None:
         path = parent.join(name)
@@ -65,10 +65,8 @@ class Remover:
         os.unlink(name, dir_fd=parent.fd)
         self._record.remove(path)
 
-    def _clear(self, top: bytes, st: os.stat_result, *, keep: bool) -> None:
+    def _clear(self, top: bytes, *, keep: bool) -> None:
         """Empty a tree from the leaves up; one directory is read at a time, whatever the depth."""
-        if top and self._beneath.is_foreign(st):
-            self._refuse(top)
         written = self._record.any_below(top)
         todo = [(top, False)]
         while todo:

@@ -107,3 +107,20 @@ def test_a_newer_format_is_refused(audit: Audit) -> None:
 
     with pytest.raises(FormatError):
         audit.verify()
+
+
+@pytest.mark.parametrize("size", [100, 65_000, 66_000, 3_000_000])
+def test_a_record_may_be_long(audit: Audit, size: int) -> None:
+    audit.append({"verb": "commit", "carried": "x" * size})
+
+    assert audit.append({"verb": "after"})["seq"] == 7
+    assert audit.verify() == 7
+
+
+@pytest.mark.parametrize("line", [b"{}\n", b"[]\n", b"7\n", b"\n", b"\x00\xff\n", b'{"seq": 9}'])
+def test_what_is_no_record_is_said_to_be_none(audit: Audit, line: bytes) -> None:
+    audit.log.write_bytes(audit.log.read_bytes() + line)
+
+    for read in (audit.verify, audit.head):
+        with pytest.raises(VerifyError, match="audit log"):
+            read()

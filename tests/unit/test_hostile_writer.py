@@ -117,6 +117,12 @@ def test_absolute_symlink_is_read_inside_the_root(ground: Ground, name: str) -> 
         ground.lay(hardlink("new", f"{name}/secret"))
 
 
+@pytest.mark.parametrize("target", [UP, "d", "real", "/real"])
+def test_symlink_that_was_in_use_and_is_replaced(ground: Ground, target: str) -> None:
+    with pytest.raises(HostileError, match="symlink of its own"):
+        ground.lay(file("alias/before"), symlink("alias", target), file("alias/after"))
+
+
 ATTACKS = {
     "symlink and file": [symlink("x", UP), file("x/secret", b"evil")],
     "symlink over a directory": [whiteout("d"), symlink("d", UP), file("d/secret", b"evil")],

@@ -47,8 +47,10 @@ def test_the_last_good_one_stays_behind_newer_bad_ones() -> None:
     assert taken(views, RetentionConfig(keep=1)) == (1, 3)
 
 
-def test_a_generation_on_trial_stays() -> None:
-    assert taken([view(1, Verdict.TRIAL), view(2), view(3)], RetentionConfig(keep=1)) == (2,)
+def test_a_generation_on_trial_stays_but_not_one_that_was_never_judged() -> None:
+    views = [view(1, Verdict.TRIAL), view(2, Verdict.TRIAL, default=True), view(3), view(4)]
+
+    assert taken(views, RetentionConfig(keep=1)) == (1, 3)
 
 
 def test_the_young_stay_as_long_as_configured() -> None:

@@ -1,0 +1,135 @@
+"""``snaptx init`` on every layout: the root is adopted where it is, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.boxes import Box, changes, inspect, made
+from tests.fs.conftest import command
+
+SUBVOLUMES = {"debian": "@rootfs", "ubuntu": "@", "fedora": "root", "opensuse": "@/.snapshots/1/snapshot"}
+
+
+@pytest.mark.parametrize("layout", sorted(SUBVOLUMES))
+def test_root_is_adopted_where_it_is(tmp_path: Path, layout: str) -> None:
+    with made(layout=layout, init=False) as box:
+        before = inspect(box.root, times=True)
+        box.ok("init")
+        state = box.boot()
+
+        assert changes(before, inspect(box.root, times=True)) == {}
+        assert box.marks() == {1: "NRG"}
+        assert (state.default, state.fallback, state.confirmed) == (1, 1, True)
+        assert f"rootflags=subvol={SUBVOLUMES[layout]}" in state.entries[0].cmdline.split()
+        assert box.default_subvolume() == SUBVOLUMES[layout]
+        assert box.state.stat().st_mode & 0o777 == 0o700
+        assert [record["result"] for record in box.audit()] == ["done"]
+        assert box.json("verify")["problems"] == []
+
+
+@pytest.mark.parametrize("layout", sorted(SUBVOLUMES))
+def test_entry_names_files_that_grub_can_read(tmp_path: Path, layout: str) -> None:
+    with made(layout=layout) as box:
+        entry = box.boot().entries[0]
+        image = box.sandbox.boot_image if box.sandbox.plan.boot else box.sandbox.disk
+        path = "/snaptx/snaptx.cfg" if box.sandbox.plan.boot else "/@snaptx/grub/snaptx.cfg"
+
+        assert command("grub-fstest", image, "cat", f"(loop0){path}") == box.entry.read_text()
+        for name in (entry.kernel, entry.initrd):
+            assert "stands in" in command("grub-fstest", image, "cat", f"(loop0){name}")
+        command("grub-script-check", box.entry)
+        command("grub-script-check", box.entry.with_name("grub.cfg"))
+
+
+def test_flat_layout_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with made(layout="flat", init=False) as box:
+        said = box.refuses(55, "init")
+
+        assert "is the top level of its filesystem" in said
+        assert "rootflags=subvol=@" in said
+        assert not box.state.exists()
+
+
+def test_twice_is_once(shared: Box) -> None:
+    before, records = shared.facts(), len(shared.audit())
+
+    assert "already" in shared.ok("init")
+    assert shared.run("init", "--unchanged-exit-77").code == 77
+    assert changes(before, shared.facts()) == {}
+    assert len(shared.audit()) == records
+
+
+def test_dry_run_shows_the_plan_and_changes_nothing(tmp_path: Path) -> None:
+    with made(init=False) as box:
+        before = box.facts()
+        plan = json.loads(box.ok("--json", "--dry-run", "init"))
+
+        assert plan["root"] == "@rootfs"
+        assert plan["uuid"] == box.sandbox.disk_uuid
+        assert "adopt the subvolume @rootfs as generation 1, where it is" in plan["steps"]
+        assert changes(before, box.facts()) == {}
+        assert not box.state.exists()
+
+
+def test_without_kernel_it_fails_and_can_be_tried_again(tmp_path: Path) -> None:
+    with made(init=False) as box:
+        kernel = box.root / "boot/vmlinuz-0.0.0-sandbox"
+        kernel.rename(box.root / "kept")
+        root = inspect(box.root, times=True)
+        said = box.run("init")
+
+        assert said.code == 60
+        assert "no kernel in /boot" in said.complaint[0]
+        assert changes(root, inspect(box.root, times=True)) == {}
+        assert not box.entry.exists()
+        assert box.run("list").code == 51
+        assert [record["result"] for record in box.audit()] == ["failed"]
+
+        (box.root / "kept").rename(kernel)
+        box.ok("init")
+        assert box.marks() == {1: "NRG"}
+        assert box.json("verify")["problems"] == []
+
+
+def test_subvolumes_inside_are_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with made(init=False) as box:
+        command("btrfs", "subvolume", "create", box.root / "srv")
+        (box.root / "srv/data").write_text("would be missing\n")
+
+        for words in (("init",), ("init", "--dry-run")):
+            said = box.refuses(55, *words)
+            assert "/srv" in said
+            assert "nested" in said
+        assert not box.state.exists()
+
+
+def test_a_lost_entry_file_is_for_repair_and_not_adopted_again(box: Box) -> None:
+    box.entry.unlink()
+    before = box.facts()
+    box.run("init")
+
+    assert changes(before, box.facts()) == {}
+    box.ok("repair")
+    assert box.marks() == {1: "NRG"}
+
+
+def test_progress_is_for_terminals_only(tmp_path: Path) -> None:
+    with made(init=False) as box:
+        said = box.run("init")
+
+        assert (said.code, said.err) == (0, "")
+        assert said.out == "generation 1 is @rootfs, as it is\n"
+
+
+def test_real_command_does_the_same(tmp_path: Path) -> None:
+    with made(init=False) as box:
+        words = [sys.executable, "-m", "snaptx", "--sysroot", str(box.root), "init"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert box.marks() == {1: "NRG"}

@@ -1,0 +1,75 @@
+"""Programs are run to their end, and no longer than whoever asked for it lives."""
+
+from __future__ import annotations
+
+import os
+import signal
+from io import BytesIO
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from snaptx.errors import CommandError, SnaptxError
+from snaptx.run import run
+
+
+def test_output_and_status_come_back() -> None:
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 3"], ok=(0, 3))
+
+    assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+def test_input_environment_and_directory_are_the_callers(tmp_path: Path) -> None:
+    done = run(
+        ["sh", "-c", "cat; pwd; echo $EXTRA $LC_ALL"], stdin=b"in\n", cwd=tmp_path, env={"EXTRA": "more"}
+    )
+
+    assert done.stdout == f"in\n{tmp_path}\nmore C.UTF-8\n"
+
+
+def test_large_output_goes_to_a_file() -> None:
+    sink = BytesIO()
+    done = run(["sh", "-c", "head -c 1000000 /dev/zero"], output=sink)
+
+    assert (done.stdout, len(sink.getvalue())) == ("", 1_000_000)
+
+
+def test_failure_says_what_and_how_to_see_it_again() -> None:
+    with pytest.raises(CommandError, match="sh ended with status 4: it broke") as caught:
+        run(["sh", "-c", "echo first; echo it broke >&2; exit 4"])
+
+    assert "sh -c 'echo first" in caught.value.hint
+
+
+def test_death_by_signal_is_a_failure() -> None:
+    with pytest.raises(CommandError, match="-9"):
+        run(["sh", "-c", "kill -9 $$"])
+
+
+def test_missing_program_is_named() -> None:
+    with pytest.raises(SnaptxError, match="no-such-program is not installed"):
+        run(["no-such-program"])
+
+
+def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"a\xff")).touch()
+
+    assert os.fsencode(run(["ls", tmp_path]).stdout) == b"a\xff\n"
+
+
+def test_interrupted_caller_takes_the_program_along(tmp_path: Path) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 60"])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

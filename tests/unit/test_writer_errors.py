@@ -1,0 +1,168 @@
+"""The writer when something goes wrong, and when there is much of everything."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_mock import MockerFixture
+
+from snaptx.errors import (
+    HostileError,
+    NoSpaceError,
+    ReadOnlyError,
+    SnaptxError,
+    SourceError,
+    StorageError,
+    VerifyError,
+)
+from snaptx.model import Kind, Member
+from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.settle import verify_written
+from snaptx.overlay.writer import Writer
+from snaptx.system import descriptor
+from tests.payloads import (
+    LARGE,
+    Ground,
+    file,
+    member,
+    small_base,
+)
+from tests.payloads import (
+    lay_checked as lay,
+)
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    return small_base(tmp_path)
+
+
+def test_short_reads_are_put_together(ground: Ground) -> None:
+    class Dripping(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 0, 1000))
+
+    asked = member("etc/new", Kind.FILE, size=len(LARGE), data=Dripping(LARGE))
+    lay(ground, asked)
+
+    assert ground.read("etc/new") == LARGE
+
+
+@pytest.mark.parametrize("size", [5, (1 << 20) + 5, len(LARGE) + 1])
+def test_data_shorter_than_announced_is_refused(ground: Ground, size: int) -> None:
+    with pytest.raises(SourceError, match="size it announced"):
+        ground.lay(member("usr/bin/large", Kind.FILE, size=size, data=io.BytesIO(LARGE[: size - 1])))
+
+
+def test_payload_that_vanishes_is_its_own_fault(ground: Ground) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "gone")
+
+    with pytest.raises(SourceError, match="can't be read"):
+        ground.lay(member("etc/new", Kind.FILE, size=5, data=Broken()))
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ENOSPC, NoSpaceError),
+        (errno.EDQUOT, NoSpaceError),
+        (errno.EROFS, ReadOnlyError),
+        (errno.EIO, StorageError),
+    ],
+)
+def test_errors_of_the_filesystem_name_the_path(
+    ground: Ground, mocker: MockerFixture, number: int, error: type[SnaptxError]
+) -> None:
+    ground.start()
+    mocker.patch("os.pwrite", side_effect=OSError(number, os.strerror(number)))
+    with pytest.raises(error, match=r"etc/n\\xff") as caught:
+        ground.lay(file(b"etc/n\xff", b"data"))
+
+    assert type(caught.value) is error
+    assert caught.value.hint
+
+
+def test_progress_is_told_now_and_then(ground: Ground) -> None:
+    told: list[tuple[int, int]] = []
+    ground.lay(*(file(f"n/{i}", b"12345") for i in range(1200)), progress=lambda *now: told.append(now))
+
+    assert told[-1] == (1200, 6000)
+    assert told == sorted(told)
+    assert len(told) < 300
+
+
+def test_many_members_across_batches(ground: Ground) -> None:
+    names = [f"many/{i % 40}/{i}" for i in range(2100)]
+    counts = lay(ground, *(file(name, name.encode()) for name in names))
+
+    assert counts.added == 2141
+    assert all(ground.read(name) == name.encode() for name in names)
+
+
+def test_duplicate_is_noticed_across_batches(ground: Ground) -> None:
+    members = [file("first"), *(file(f"many/{i}") for i in range(1200)), file("first")]
+    with pytest.raises(HostileError, match="twice"):
+        ground.lay(*members)
+
+
+def test_no_descriptor_is_left(ground: Ground) -> None:
+    ground.start()
+    before = len(os.listdir("/proc/self/fd"))
+    ground.lay(*(file(f"many/{i}/f") for i in range(300)), file("usr/bin/large", LARGE[:-1] + b"!"))
+    with pytest.raises(HostileError):
+        ground.lay(file("etc"))
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def _into_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+TAMPERED: dict[str, Callable[[Path], object]] = {
+    "content": lambda path: path.write_bytes(b"evil"),
+    "mode": lambda path: path.chmod(0o666),
+    "mtime": lambda path: os.utime(path, ns=(1, 1)),
+    "not there": lambda path: path.unlink(),
+    "kind": _into_directory,
+}
+
+
+@pytest.mark.parametrize("how", TAMPERED)
+@pytest.mark.parametrize("name", ["etc/new", "etc/one"])
+def test_reading_back_notices(ground: Ground, how: str, name: str) -> None:
+    members = [file("etc/new", b"good"), file("etc/one", b"good")]
+    with pytest.raises(VerifyError, match=f"{name}.*{how}"):
+        _lay_and_tamper(ground, members, lambda: TAMPERED[how](ground.root / name))
+
+
+def test_reading_back_drops_the_record(ground: Ground) -> None:
+    lay(ground, file("etc/new"))
+    with Manifest.open(ground.root.parent / "root.manifest") as manifest:
+        tables = {name for (name,) in manifest.db.execute("SELECT name FROM sqlite_master")}
+
+    assert tables == {"meta", "rows"}
+
+
+def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], object]) -> None:
+    ground.start()
+    place = ground.root.parent
+    with (
+        descriptor(ground.root, os.O_RDONLY) as root,
+        descriptor(ground.base, os.O_RDONLY) as base,
+        Manifest.fork(place / "base.manifest", place / "new") as manifest,
+    ):
+        with Writer(root, base, manifest, base_manifest_valid=True) as writer:
+            for asked in members:
+                writer.apply(asked)
+            writer.finish()
+        tamper()
+        verify_written(root, manifest)
