@@ -21,7 +21,7 @@ import os
 import signal
 import struct
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 from snaptx.errors import StorageError, storage_error
@@ -36,12 +36,13 @@ _SEND_ARGS = struct.Struct("=qQQQQI28x")
 # fs/btrfs/send.h
 MAGIC = b"btrfs-stream\0"
 VERSION = 1
-SUBVOL, SNAPSHOT, MKFILE, SYMLINK, RENAME, LINK, UNLINK, RMDIR, END = 1, 2, 3, 8, 9, 10, 11, 12, 21
-ATTRIBUTE_PATH, ATTRIBUTE_PATH_TO = 15, 16
+SUBVOL, SNAPSHOT, MKFILE, SYMLINK, RENAME, LINK, UNLINK, RMDIR, UTIMES, END = 1, 2, 3, 8, 9, 10, 11, 12, 20, 21
+ATTRIBUTE_CTIME, ATTRIBUTE_MTIME, ATTRIBUTE_PATH, ATTRIBUTE_PATH_TO = 9, 10, 15, 16
 COMMAND_LIMIT = 64 * 1024
 
 _HEADER = struct.Struct("<IHI")
 _ATTRIBUTE = struct.Struct("<HH")
+_TIME = struct.Struct("<qI")
 _PIPE_SIZE = 1024 * 1024
 
 
@@ -100,8 +101,11 @@ def _step(trie: Trie, number: int, path: bytes, body: bytes) -> None:
         trie.modify(path)
 
 
-def parse(chunks: Iterable[bytes]) -> Trie:
+def parse(chunks: Iterable[bytes], only_read: Callable[[bytes, bytes], bool] = lambda *_: False) -> Trie:
     """Return the paths a stream mentions.
+
+    ``only_read`` is asked about each command that sets times, with its path and
+    attributes, and says whether that stands for nothing but a read.
 
     Raises:
         StorageError: the stream is not one, or is cut off.
@@ -113,7 +117,7 @@ def parse(chunks: Iterable[bytes]) -> Trie:
             continue
         path = _attribute(body, ATTRIBUTE_PATH)
         again = (number > RMDIR, path)
-        if again == last and number > RMDIR:
+        if (again == last and number > RMDIR) or (number == UTIMES and only_read(path, body)):
             continue
         try:
             _step(trie, number, path, body)
@@ -172,6 +176,30 @@ def stream(new_fd: int, parent_id: int) -> Iterator[Iterator[bytes]]:
         sender.join()
 
 
+def _reads_of(old_fd: int) -> Callable[[bytes, bytes], bool]:
+    """Return what tells a read from a change: a read moves the time of access and neither ctime nor mtime.
+
+    A system that is in use has read most of its files since the last snapshot.
+    """
+
+    def only_read(path: bytes, body: bytes) -> bool:
+        try:
+            st = os.stat(path or b".", dir_fd=old_fd, follow_symlinks=False)
+        except OSError:
+            return False
+        times = (_nanoseconds(_attribute(body, kind)) for kind in (ATTRIBUTE_CTIME, ATTRIBUTE_MTIME))
+        return tuple(times) == (st.st_ctime_ns, st.st_mtime_ns)
+
+    return only_read
+
+
+def _nanoseconds(time: bytes) -> int:
+    if len(time) != _TIME.size:
+        raise _broken("a time has an unknown form")
+    seconds, nanoseconds = _TIME.unpack(time)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
 def _other_names(fd: int, path: bytes, other_fd: int) -> Iterator[bytes]:
     """Yield all names of the inode at ``path`` in both trees if it has more than one."""
     try:
@@ -195,7 +223,7 @@ def touched(old_fd: int, new_fd: int, parent_id: int) -> set[bytes]:
             reason); ``compare.walk_touched`` can.
     """
     with stream(new_fd, parent_id) as chunks:
-        trie = parse(chunks)
+        trie = parse(chunks, _reads_of(old_fd))
         for _ in chunks:
             pass
     found = set(trie.paths())
