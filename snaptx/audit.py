@@ -8,22 +8,29 @@ witness.  A crash between the two leaves the witness one record behind, never
 ahead.
 
 A record is written when its act is over, and durable before success is
-reported: the trail never claims what did not happen.
+reported: the trail never claims what did not happen.  ``audit/reserve`` holds
+space for that on a disk that an act has filled, and so lets ``prune`` begin.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from snaptx import durable
-from snaptx.errors import FormatError, VerifyError
+from snaptx.errors import FormatError, NoSpaceError, VerifyError
+from snaptx.system import descriptor, syncfs
 
 FORMAT = 1
+RESERVE = 256 << 10
+"""Bytes kept back for records."""
+
 START = "0" * 64
 """The ``prev`` of the first record."""
 
@@ -54,6 +61,7 @@ class Audit:
     def __init__(self, directory: Path) -> None:
         self.log = directory / "log"
         self._witness = directory / "head"
+        self._reserve = directory / "reserve"
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records, oldest first, as they stand.
@@ -116,15 +124,41 @@ class Audit:
         head = self.head()
         full = {"format": FORMAT, "seq": head.seq + 1, "prev": head.hash, **record}
         full["hash"] = _digest(full)
-        durable.append(self.log, _line(full))
+        try:
+            durable.append(self.log, _line(full))
+        except NoSpaceError:
+            if not self.release():
+                raise
+            durable.append(self.log, _line(full))
         self._witness_to(Head(head.seq + 1, full["hash"]))
+        self._keep_reserve()
         return full
 
+    def release(self) -> bool:
+        """Give the reserved space to the filesystem, until the next record; return whether there was any."""
+        try:
+            self._reserve.unlink()
+        except FileNotFoundError:
+            return False
+        with descriptor(self.log.parent, os.O_RDONLY | os.O_DIRECTORY) as fd:
+            syncfs(fd)  # until then it is not free
+        return True
+
+    def _keep_reserve(self) -> None:
+        try:
+            with descriptor(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW) as fd:
+                os.posix_fallocate(fd, 0, RESERVE)
+        except FileExistsError:
+            return
+        except OSError:
+            self._reserve.unlink(missing_ok=True)
+
     def _witness_to(self, head: Head) -> None:
-        # Not flushed: after a crash an old witness is still a true one.
+        # Not flushed, and no reason to fail: an old witness is still a true one.
         fresh = self._witness.with_suffix(".tmp")
-        fresh.write_text(f"{head.seq} {head.hash}\n")
-        fresh.replace(self._witness)
+        with suppress(OSError):
+            fresh.write_text(f"{head.seq} {head.hash}\n")
+            fresh.replace(self._witness)
 
     def _read_witness(self) -> Head | None:
         try:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from snaptx import difference, system
+from snaptx import difference, log, system
 from snaptx.config import Conflicts
 from snaptx.difference import DIRECTORY
 from snaptx.errors import ConflictError, storage_error
@@ -44,6 +44,7 @@ def reference(machine: Machine, number: int) -> Tree | None:
         if record.base == machine.booted:
             return Tree(record.number, Part.ORIGIN)
         if not machine.generations.has(record.base):
+            log.warning("later changes of the running root are not carried over", missing=record.base)
             return None
         record = machine.generations.read(record.base)
     return None

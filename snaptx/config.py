@@ -17,6 +17,8 @@ from typing import Any
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
+AT_LEAST_ONE = {"timeout", "tries", "menu"}
+"""Without an end no check fails; without a try or an entry nothing boots."""
 
 
 class Nested(StrEnum):
@@ -144,6 +146,8 @@ def _merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
         if key not in known:
             raise _unknown(where, key, known)
         changes[key] = _convert(value, getattr(section, key), f"{where} {key}")
+        if key in AT_LEAST_ONE and changes[key] == 0:
+            raise ConfigError(f"{where} {key}: 0 is too few", hint="1 or more")
     return replace(section, **changes)
 
 

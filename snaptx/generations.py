@@ -7,6 +7,7 @@ given out, so that a number never comes back.
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import fields
 from pathlib import Path
@@ -67,12 +68,15 @@ class Generations:
         durable.replace(self.directory(generation.number) / RECORD, text.encode())
 
     def forget(self, number: int) -> None:
-        """Remove the record and the then empty directory."""
+        """Remove the record and the directory, unless it holds what is not snaptx's."""
         directory = self.directory(number)
         for name in (RECORD, RECORD + ".tmp"):
             (directory / name).unlink(missing_ok=True)
-        if directory.exists():
+        try:
             directory.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+                raise
 
     def reserve(self) -> int:
         """Return a number that was never used before and make that durable."""

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from snaptx import system
@@ -37,8 +37,9 @@ def exclusive(path: Path, verb: str) -> Iterator[None]:
 
 def _sign(fd: int, verb: str) -> None:
     text = json.dumps({"pid": os.getpid(), "verb": verb, "since": int(system.now())})
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode(), 0)
+    with suppress(OSError):  # a full disk does not keep anybody from working on it
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, text.encode(), 0)
 
 
 def _holder(fd: int) -> str:

@@ -131,6 +131,8 @@ def begin(
     """
     txn = Transaction(machine, _intent(act, request, generation, base, targets))
     log.bind(transaction=txn.intent.transaction)
+    if act is Act.REMOVE:
+        machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
     machine.journal.begin(txn.intent)
     try:
         yield txn

@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except SnaptxError as error:
-        _tell(error, as_json="--json" in words)
+        _tell(error, as_json=_wants_json(words))
         return error.code
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED + signal.SIGPIPE
     except OSError as error:
         failure = storage_error(error, f"snaptx could not go on ({error.filename or 'no file named'})")
-        _tell(failure, as_json="--json" in words)
+        _tell(failure, as_json=_wants_json(words))
         return failure.code
 
 
@@ -101,6 +101,11 @@ def _run(words: list[str]) -> int:
     level = log.Level.DEBUG if args.verbose else log.Level.ERROR if args.quiet else log.Level.INFO
     log.set_threshold(level)
     return int(module_of(args.handler).run(args))
+
+
+def _wants_json(words: Sequence[str]) -> bool:
+    """Return whether the result is wanted as JSON; what follows ``--`` is another command's."""
+    return "--json" in (words[: words.index("--")] if "--" in words else words)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:

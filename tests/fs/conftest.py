@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -71,14 +72,14 @@ def btrfs(make_btrfs: MakeBtrfs) -> Path:
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[Box]:
     """Give a sandbox of the layout ``debian`` that snaptx manages, for this test alone."""
-    with made(tmp_path / "box") as one:
+    with made() as one:
         yield one
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """Give such a sandbox to all tests of a module: for verbs that change nothing."""
-    with made(tmp_path_factory.mktemp("shared") / "box") as one:
+    with made() as one:
         yield one
 
 
@@ -96,3 +97,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tree / "etc").mkdir()
     (tree / "etc/hostname").write_text("one\n")
     return tree
+
+
+@pytest.fixture(scope="module")
+def payload(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give an update of a few megabytes in some files."""
+    tree = tmp_path_factory.mktemp("payload")
+    (tree / "opt").mkdir()
+    for number in range(200):
+        (tree / f"opt/{number}").write_bytes(os.urandom(100_000))
+    return str(tree)

@@ -18,12 +18,12 @@ import btrfsutil
 import pytest
 
 from snaptx import mounting
-from snaptx.trees.compare import compare, walk_touched
 from snaptx.errors import StorageError
 from snaptx.model import Aspect, Change, Kind, Op
 from snaptx.storage import sendstream
 from snaptx.storage.inodenames import names
 from snaptx.system import birth_ns, descriptor
+from snaptx.trees.compare import compare, walk_touched
 from tests.minimal_root import Disk, made_disk
 from tests.mutations import Mutator
 from tests.trees import Records, by_path, records, replay

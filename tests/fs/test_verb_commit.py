@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boxes import Box, changes, inspect
+from tests.boxes import Box, changes, inspect, made
 from tests.fs.conftest import command
 
 
@@ -74,6 +74,30 @@ def test_restart_lands_in_the_new_generation(staged: Box) -> None:
     assert staged.marks() == {1: "G", 2: "NRT"}
     assert not staged.json("status")["reboot_needed"]
     assert staged.json("verify")["problems"] == []
+
+
+@pytest.mark.parametrize("layout", ["ubuntu", "fedora", "opensuse"])
+def test_every_layout_goes_there_and_back(tmp_path: Path, layout: str) -> None:
+    with made(layout=layout) as box:
+        adopted = box.default_subvolume()
+        box.ok("apply", "--commit", payload(tmp_path / "payload", hostname="two\n"))
+        plan, entry = box.sandbox.plan, box.boot().entries[0]
+        image = box.sandbox.boot_image if plan.boot else box.sandbox.disk
+        place = "/snaptx/snaptx.cfg" if plan.boot else "/@snaptx/grub/snaptx.cfg"
+
+        assert command("grub-fstest", image, "cat", f"(loop0){place}") == box.entry.read_text()
+        assert "stands in" in command("grub-fstest", image, "cat", f"(loop0){entry.kernel}")
+        assert box.default_subvolume() == "@snaptx/generations/2/root"
+        box.reboot()
+        assert (box.root / "etc/hostname").read_text() == "two\n"
+        assert box.marks() == {1: "G", 2: "NRT"}
+        box.ok("confirm", "--bad")
+        assert box.default_subvolume() == adopted
+        box.reboot()
+        assert box.marks() == {1: "NRG", 2: "B"}
+        assert box.json("prune", "2")["removed"] == [2]
+        assert not (box.entry.parent / "2").exists()
+        assert box.json("verify")["problems"] == []
 
 
 def test_nothing_staged_and_twice(staged: Box) -> None:
@@ -195,7 +219,11 @@ def test_edits_after_the_first_of_two_payloads_are_carried(staged: Box, tmp_path
     done = staged.json("commit")
 
     assert (done["number"], done["carried"]) == (3, ["etc/kept"])
-    assert [text(staged, 3, f"etc/{n}") for n in ("hostname", "kept", "issue")] == ["two\n", "edited\n", "three\n"]
+    assert [text(staged, 3, f"etc/{n}") for n in ("hostname", "kept", "issue")] == [
+        "two\n",
+        "edited\n",
+        "three\n",
+    ]
 
 
 def test_edits_before_a_restart_are_carried_into_a_third(staged: Box, tmp_path: Path) -> None:

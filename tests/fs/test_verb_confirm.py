@@ -1,4 +1,4 @@
-"""``confirm``, ``pin``, ``unpin`` and ``prune``: what proves itself stays, what does not goes back, the rest goes."""
+"""``confirm``, ``pin``, ``unpin`` and ``prune``: what proves itself stays, what does not goes."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_pin_and_unpin(tried: Box) -> None:
 
 @pytest.fixture
 def several(box: Box, tmp_path: Path) -> Box:
-    """Give a sandbox that runs 1; 2 is bad, 3 and 4 are good, 5 is pinned and bad, 6 is staged, 4 is default."""
+    """Give a sandbox that runs 1: 2 is bad, 3 and 4 (default) good, 5 bad but pinned, 6 staged."""
     for name in ("two", "three", "four", "five"):
         update(box, tmp_path, name)
     for number in ("3", "4"):

@@ -41,7 +41,11 @@ def test_every_change_with_its_aspects_and_sizes(changed: Box) -> None:
     assert found["etc/hostname"]["op"] == "c"
     assert "content" in found["etc/hostname"]["aspects"]
     assert (found["etc/hostname"]["old_size"], found["etc/hostname"]["new_size"]) == (4, 19)
-    assert (found["etc/new"]["op"], found["etc/new"]["kind"], found["etc/new"]["new_size"]) == ("+", "file", 4)
+    assert (found["etc/new"]["op"], found["etc/new"]["kind"], found["etc/new"]["new_size"]) == (
+        "+",
+        "file",
+        4,
+    )
 
 
 def test_renames_links_modes_and_removals(changed: Box) -> None:

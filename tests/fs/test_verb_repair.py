@@ -139,7 +139,9 @@ def test_entry_file(machine: Box, text: bytes | str | None) -> None:
     assert (machine.boot().fallback, machine.boot().confirmed) == (1, True)
 
 
-@pytest.mark.parametrize("text", [b"", b"garbage", b'{"format": 1}\n', b"[]\n", b'{"format": 1, "act": "comm'])
+@pytest.mark.parametrize(
+    "text", [b"", b"garbage", b'{"format": 1}\n', b"[]\n", b'{"format": 1, "act": "comm']
+)
 def test_journal(machine: Box, text: bytes) -> None:
     (machine.state / "journal/open").write_bytes(text)
 
@@ -266,7 +268,13 @@ def test_default_without_its_seal(fresh: Box) -> None:
     assert fresh.marks() == MARKS
 
 
-NEWER = ("generations/2/generation.json", "journal/open", "audit/log", "grub/snaptx.cfg", "manifests/2.sqlite")
+NEWER = (
+    "generations/2/generation.json",
+    "journal/open",
+    "audit/log",
+    "grub/snaptx.cfg",
+    "manifests/2.sqlite",
+)
 
 
 @pytest.mark.parametrize("name", NEWER)
@@ -277,7 +285,8 @@ def test_a_newer_snaptx_is_left_alone(machine: Box, name: str) -> None:
     try:
         said = machine.refuses(71, "repair")
         assert "newer" in said
-        words = ("commit",) if name == "grub/snaptx.cfg" else ("apply", "--base", "2", str(machine.root / "etc"))
+        apply = ("apply", "--base", "2", str(machine.root / "etc"))
+        words = ("commit",) if name == "grub/snaptx.cfg" else apply
         assert "newer" in machine.refuses(71, *words)
     finally:
         path.write_bytes(kept) if kept is not None else path.unlink()

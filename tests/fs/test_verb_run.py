@@ -1,4 +1,4 @@
-"""``snaptx run`` and ``shell``: a command's work is a generation like any other, its failure leaves nothing."""
+"""``run`` and ``shell``: a command's work is a generation like any other, its failure leaves nothing."""
 
 from __future__ import annotations
 

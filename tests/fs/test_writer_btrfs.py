@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,16 @@ def test_change_of_owner_in_place_keeps_what_the_payload_asks(ground: Ground) ->
 
     assert (stat.S_IMODE(st.st_mode), st.st_uid) == (0o4755, 5)
     assert attributes(ground.root / "cap") == {b"security.capability": CAPABILITY}
+
+
+@pytest.mark.parametrize("mode", [0o4755, 0o2755, 0o6711, 0o2644, 0o755])
+def test_change_of_owner_alone_keeps_the_mode(ground: Ground, mode: int) -> None:
+    (ground.base / "suid").write_bytes(b"x")
+    (ground.base / "suid").chmod(mode)
+    lay(ground, file("suid", b"x", mode=mode, uid=5, gid=6))
+    st = (ground.root / "suid").stat()
+
+    assert (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (mode, 5, 6)
 
 
 def test_identical_with_attributes_is_skipped(ground: Ground) -> None:
@@ -370,7 +381,8 @@ def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:
 
 def test_fork_of_a_manifest_shares_its_blocks(btrfs: Path) -> None:
     with Manifest.create(btrfs / "many") as manifest:
-        manifest.put(Row(b"%d" % i, Kind.FIFO, *range(6), b"", b"") for i in range(9000))
+        row = Row(b"", Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", b"")
+        manifest.put(replace(row, path=b"%d" % number) for number in range(9000))
     Manifest.fork(btrfs / "many", btrfs / "fork").close()
 
     assert shared(btrfs / "fork") > 200_000

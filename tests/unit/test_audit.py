@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
-from snaptx.audit import Audit
-from snaptx.errors import FormatError, VerifyError
+from snaptx import durable
+from snaptx.audit import RESERVE, Audit
+from snaptx.errors import FormatError, NoSpaceError, VerifyError
 
 
 @pytest.fixture
@@ -124,3 +126,29 @@ def test_what_is_no_record_is_said_to_be_none(audit: Audit, line: bytes) -> None
     for read in (audit.verify, audit.head):
         with pytest.raises(VerifyError, match="audit log"):
             read()
+
+
+def test_a_reserve_lets_an_act_on_a_full_disk_be_recorded(audit: Audit, mocker: MockerFixture) -> None:
+    reserve = audit.log.with_name("reserve")
+    assert reserve.stat().st_size == RESERVE
+    append = durable.append
+
+    def full(path: Path, data: bytes) -> None:
+        if reserve.exists():
+            raise NoSpaceError("full")
+        append(path, data)
+
+    mocker.patch("snaptx.durable.append", full)
+    audit.append({"verb": "prune"})
+
+    assert audit.verify() == 6
+    assert reserve.exists(), "it is for the next one as well"
+
+
+def test_without_reserve_a_full_disk_is_an_error(audit: Audit, mocker: MockerFixture) -> None:
+    audit.log.with_name("reserve").unlink()
+    mocker.patch("snaptx.durable.append", side_effect=NoSpaceError("full"))
+
+    with pytest.raises(NoSpaceError):
+        audit.append({"verb": "prune"})
+    assert audit.verify() == 5

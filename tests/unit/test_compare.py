@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from snaptx.trees import treeview
-from snaptx.trees.compare import Summary, below, compare, sameness, summary, walk_touched
 from snaptx.errors import StorageError
 from snaptx.model import Aspect, Change, Kind, Op
 from snaptx.system import descriptor
+from snaptx.trees import treeview
+from snaptx.trees.compare import Summary, below, compare, sameness, summary, walk_touched
 from tests.trees import by_path, records, replay
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY

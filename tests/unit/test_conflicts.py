@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snaptx.trees.conflicts import conflicts
 from snaptx.model import Aspect, Change, Kind, Op
+from snaptx.trees.conflicts import conflicts
 
 
 def added(path: bytes, kind: Kind = Kind.FILE) -> Change:

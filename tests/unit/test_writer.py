@@ -210,6 +210,15 @@ def test_merged_usr(ground: Ground) -> None:
     assert counts.added == 4
 
 
+def test_absolute_symlink_below_a_directory_starts_at_the_root(ground: Ground) -> None:
+    (ground.base / "etc/lib").symlink_to("/usr/lib")
+    (ground.base / "etc/up").symlink_to("../usr/./lib/../bin")
+    lay(ground, file("etc/lib/new", b"1"), file("etc/up/new", b"2"))
+
+    assert ground.read("usr/lib/new") == b"1"
+    assert ground.read("usr/bin/new") == b"2"
+
+
 def test_identical_file_is_skipped_through_a_symlink_too(ground: Ground) -> None:
     asked = existing(ground.base, "lib/deep/x")
 

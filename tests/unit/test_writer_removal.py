@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx.model import Counts
+from snaptx.model import Counts, Member
 from snaptx.system import descriptor
 from tests.payloads import (
     THEN,

@@ -1,0 +1,211 @@
+"""The command line: what is understood, what is said, and with which status it ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from pytest_mock import MockerFixture
+
+from snaptx import errors
+from snaptx.cli import common, main
+from snaptx.errors import NOTHING_TO_DO, SnaptxError, every_error
+
+ROOT = Path(__file__).parents[2]
+CODES = {
+    "SnaptxError": 1, "UsageError": 2, "ConfigError": 3, "LockError": 4, "PrivilegeError": 5,
+    "SourceError": 20, "HostileError": 21, "LimitError": 22, "DigestError": 23,
+    "CommandError": 31, "HealthError": 32,
+    "VerifyError": 40, "ConflictError": 41,
+    "StorageError": 50, "NotFoundError": 51, "BusyError": 52, "NoSpaceError": 53, "ReadOnlyError": 54,
+    "LayoutError": 55, "OutcomeUnknownError": 59,
+    "BootError": 60, "JournalError": 70, "FormatError": 71,
+}  # fmt: skip
+
+
+def test_every_error_keeps_its_code() -> None:
+    assert {cls.__name__: cls.code for cls in every_error()} == CODES
+    assert len(set(CODES.values())) == len(CODES)
+    assert NOTHING_TO_DO not in CODES.values()
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([verb, "--help"])
+
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert f"snaptx {verb}" in out
+    assert main.VERBS[verb][1:] in " ".join(out.split())
+
+
+def test_no_verb_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main([]) == 2
+    assert capsys.readouterr().err == "snaptx: no verb given\n  hint: see: snaptx --help\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["fly"], ["list", "--fly"], ["pin", "one"], ["commit", "--conflicts=mine"]]
+)
+def test_misunderstandings_have_a_hint(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    message, hint = said.err.splitlines()
+    assert message.startswith("snaptx: ")
+    assert "--help" in hint
+
+
+def test_globals_go_before_and_after_the_verb() -> None:
+    for words in (["--json", "--sysroot", "/x", "list"], ["list", "--sysroot", "/x", "--json"]):
+        args = main.build_parser("list").parse_args(words)
+        assert (args.json, args.sysroot, args.quiet) == (True, Path("/x"), False)
+
+
+def test_a_directory_may_be_called_like_a_verb(mocker: MockerFixture) -> None:
+    seen = mocker.patch("snaptx.cli.list.run", return_value=0)
+
+    assert main.main(["--sysroot", "apply", "list"]) == 0
+    assert seen.call_args.args[0].sysroot == Path("apply")
+
+
+def test_a_command_keeps_its_own_options(mocker: MockerFixture) -> None:
+    perform = mocker.patch("snaptx.cli.run.perform", return_value=0)
+    for words in (["run", "--", "ls", "--json", "-l"], ["run", "ls", "--json", "-l"]):
+        assert main.main(words) == 0
+        assert list(perform.call_args.args[1]) == ["ls", "--json", "-l"]
+        assert not perform.call_args.args[0].json
+
+
+def _ending(mocker: MockerFixture, error: BaseException) -> None:
+    mocker.patch("snaptx.cli.list.run", side_effect=error)
+
+
+@pytest.mark.parametrize("cls", list(every_error()))
+def test_errors_become_words_and_codes(
+    cls: type[SnaptxError], mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ending(mocker, cls("it broke", hint="mend it"))
+
+    assert main.main(["list"]) == cls.code
+    assert capsys.readouterr().err == "snaptx: it broke\n  hint: mend it\n"
+    assert main.main(["list", "--json"]) == cls.code
+    said = capsys.readouterr()
+    body = {"type": cls.__name__, "message": "it broke", "hint": "mend it", "code": cls.code}
+    assert json.loads(said.out) == {"error": body}
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, 53), (errno.EDQUOT, 53), (errno.EROFS, 54), (errno.EBUSY, 52), (errno.EIO, 50)],
+)
+def test_what_nobody_translated_still_has_a_code(
+    number: int, code: int, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ending(mocker, OSError(number, os.strerror(number), "/some/file"))
+
+    assert main.main(["list"]) == code
+    assert "/some/file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "name"),
+    [(KeyboardInterrupt(), 130, "SIGINT"), (KeyboardInterrupt(signal.SIGTERM), 143, "SIGTERM")],
+)
+def test_signals(
+    error: KeyboardInterrupt, code: int, name: str, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _ending(mocker, error)
+
+    assert main.main(["list"]) == code
+    assert name in capsys.readouterr().err
+
+
+def test_mistakes_of_a_programmer_keep_their_traceback(mocker: MockerFixture) -> None:
+    _ending(mocker, RuntimeError("a bug"))
+
+    with pytest.raises(RuntimeError):
+        main.main(["list"])
+
+
+def test_json_of_a_command_inside_is_not_asked_of_snaptx(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mocker.patch("snaptx.cli.run.run", side_effect=errors.CommandError("it broke", hint="mend it"))
+    main.main(["run", "--", "tool", "--json"])
+
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é …", "plain é …"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("\udcff", "\\xff"),
+        ("\u202e", "\\u202e"),
+        ("\ud800", "\\ud800"),
+    ],
+)
+def test_other_peoples_text_does_nothing_to_a_terminal(text: str, shown: str) -> None:
+    assert common.printable(text) == shown
+
+
+def test_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    common.emit(Namespace(json=False), {"a": 1}, ["one", "two"])
+    common.emit(Namespace(json=True), {"path": b"a\xff"}, "not this")
+    out = capsys.readouterr().out
+
+    assert out.startswith("one\ntwo\n{")
+    assert json.loads(out.removeprefix("one\ntwo\n")) == {"path": "a\udcff"}
+
+
+def test_tables_sizes_and_counts() -> None:
+    assert common.table([("NR", "X", "LAST"), ("1", "long", "a"), ("22", "", "b c")]) == [
+        "NR  X     LAST",
+        "1   long  a",
+        "22        b c",
+    ]
+    sizes = {
+        0: "0 B",
+        1023: "1023 B",
+        1024: "1.0 KiB",
+        1536: "1.5 KiB",
+        3 << 30: "3.0 GiB",
+        1 << 60: "1048576.0 TiB",
+    }
+    assert {number: common.size(number) for number in sizes} == sizes
+    assert common.count("007") == 7
+
+
+def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
+        progress(10, 1000, 2000)
+
+    assert capsys.readouterr().err == ""
+
+
+def test_help_starts_fast_and_loads_little() -> None:
+    script = "import sys; from snaptx.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: pass\n"
+    heavy = "{'sh', 'structlog', 'btrfsutil', 'sqlite3', 'zstandard', 'tomllib'}"
+    script += f"print(sorted({heavy} & set(sys.modules)), file=sys.stderr)"
+    times = []
+    for _ in range(3):
+        begun = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        times.append(time.monotonic() - begun)
+
+    assert done.stderr == "[]\n"
+    assert min(times) < 1.0, "0.2 s on a quiet machine"
