@@ -9,7 +9,8 @@ conflict and the administrator's word decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from snaptx import difference, log, system
@@ -56,35 +57,57 @@ def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
     """
-    ancestor = reference(machine, number)
-    if ancestor is None:
-        return Carried()
-    latest = Tree(number, Part.LATEST)
-    machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
+    with _running_root(machine, number, Part.LATEST) as (ancestor, latest):
+        if ancestor is None:
+            return Carried()
+        chosen, clashes = _choose(machine, number, ancestor, latest, policy)
+        _bring(machine, number, latest, chosen)
+        return Carried(tuple(change.path for change in chosen), clashes)
+
+
+def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
+    """Return what ``carry_over`` would do, from a passing snapshot, and do nothing.
+
+    Raises:
+        ConflictError: ``carry_over`` would raise it.
+    """
+    with _running_root(machine, number, Part.VIEWED) as (ancestor, latest):
+        if ancestor is None:
+            return Carried()
+        chosen, clashes = _choose(machine, number, ancestor, latest, policy)
+        return Carried(tuple(change.path for change in chosen), clashes)
+
+
+@contextmanager
+def _running_root(machine: Machine, number: int, part: Part) -> Iterator[tuple[Tree | None, Tree]]:
+    """Give the common ancestor, None if there is none, and a read-only view of the running root."""
+    ancestor, latest = reference(machine, number), Tree(number, part)
     try:
-        return _carry(machine, number, ancestor, latest, policy)
+        if ancestor is not None:
+            machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
+        yield ancestor, latest
     finally:
         machine.storage.delete(latest)
 
 
-def _carry(machine: Machine, number: int, ancestor: Tree, latest: Tree, policy: Conflicts) -> Carried:
+def _choose(
+    machine: Machine, number: int, ancestor: Tree, latest: Tree, policy: Conflicts
+) -> tuple[list[Change], tuple[bytes, ...]]:
+    """Return the changes to bring over, and the paths on which both sides disagree."""
     ours = [
         change
         for change in difference.between(machine, ancestor, latest, renames=False)
         if not _ignored(machine, change)
     ]
     if not ours:
-        return Carried()
+        return [], ()
     theirs = _changes_of_update(machine, number, ancestor, ours)
     outcome = _judge(machine, number, latest, ours, theirs)
     clashes = tuple(conflict.ours.path for conflict in outcome.conflicts)
     if clashes and policy is Conflicts.FAIL:
         raise _conflict(clashes)
-    chosen = list(outcome.carried)
-    if policy is Conflicts.OLD:
-        chosen += [conflict.ours for conflict in outcome.conflicts]
-    _bring(machine, number, latest, chosen)
-    return Carried(tuple(change.path for change in chosen), clashes)
+    forced = [conflict.ours for conflict in outcome.conflicts] if policy is Conflicts.OLD else []
+    return [*outcome.carried, *forced], clashes
 
 
 def _ignored(machine: Machine, change: Change) -> bool:

@@ -241,5 +241,8 @@ def leftovers(machine: Machine) -> Remedy | None:
         return None
     step = machine.journal.last_step() or "the first step"
     remedy = settle(machine, intent)
+    # A power cut can leave GRUB a newer superblock than the kernel: a commit writes both.
+    machine.storage.barrier()
+    machine.boot.barrier()
     log.warning(f"'snaptx {intent.actor.get('verb')}' was interrupted at {step}: {remedy.value}")
     return remedy

@@ -23,12 +23,13 @@ from typing import Any, NoReturn
 
 import btrfsutil
 
-from snaptx import mounting, sandbox, system
+from snaptx import mounting, system
 from snaptx.bootloader import entryfile
 from snaptx.cli import main
 from snaptx.errors import SnaptxError
 from snaptx.model import BootState
-from snaptx.sandbox_layout import Layout, Sandbox
+from snaptx.sandbox import box as sandbox
+from snaptx.sandbox.layout import Layout, Sandbox
 
 SIZE = 512 << 20
 ROOM = 2 << 30

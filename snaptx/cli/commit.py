@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from snaptx import commit, transaction
+from snaptx import carry, commit, transaction
 from snaptx.cli import common
 from snaptx.commit import Committed
 from snaptx.config import Conflicts
@@ -33,8 +33,11 @@ def add_policy(parser: ArgumentParser) -> None:
 
 def perform(args: Namespace, machine: Machine, number: int | None) -> Committed:
     """Commit; the caller holds the lock."""
-    policy = Conflicts(args.conflicts) if args.conflicts else None
-    return commit.commit(machine, common.request(args), number, policy)
+    return commit.commit(machine, common.request(args), number, _policy(args))
+
+
+def _policy(args: Namespace) -> Conflicts | None:
+    return Conflicts(args.conflicts) if args.conflicts else None
 
 
 def describe(done: Committed) -> Iterator[str]:
@@ -53,7 +56,9 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     if args.dry_run:
         number = commit.choose(machine, args.number)
-        common.emit(args, {"number": number}, f"would commit generation {number}")
+        found = carry.foresee(machine, number, _policy(args) or machine.config.staging.conflicts)
+        text = f"would commit generation {number}, carrying {len(found.carried)} path(s) over"
+        common.emit(args, {"number": number, "carried": found.carried, "conflicts": found.conflicts}, text)
         return 0
     with transaction.exclusive(machine, args.verb):
         done = perform(args, machine, args.number)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from snaptx.cli import options
-from snaptx.sandbox_layout import Layout, Sandbox, parse_size
+from snaptx.sandbox.layout import Layout, Sandbox, parse_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do the action and return the exit status."""
-    from snaptx import sandbox
+    from snaptx.sandbox import box
 
     if args.dry_run:
         print(f"would {args.action} the sandbox {args.directory}")
@@ -48,14 +48,14 @@ def run(args: argparse.Namespace) -> int:
     match args.action:
         case "create":
             size, layout = parse_size(args.size), Layout(args.layout)
-            box = sandbox.create(args.directory, size=size, source=args.tree, layout=layout)
-            _show_created(box, args)
+            made = box.create(args.directory, size=size, source=args.tree, layout=layout)
+            _show_created(made, args)
         case "destroy":
-            left = sandbox.destroy(args.directory)
+            left = box.destroy(args.directory)
             if left:
                 print(f"left in {args.directory}, not the sandbox's: {', '.join(left)}", file=sys.stderr)
         case _:
-            print(sandbox.reboot(args.directory, target=args.target) or "the top level")
+            print(box.reboot(args.directory, target=args.target) or "the top level")
     return 0
 
 

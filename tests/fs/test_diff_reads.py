@@ -16,7 +16,7 @@ PAST = 1_000_000_000 * 10**9
 
 @pytest.fixture
 def root(btrfs: Path) -> Path:
-    """Give a subvolume with files that a relatime mount will stamp at the next read, and its snapshot ``old``."""
+    """Give a subvolume whose files a relatime mount stamps at the next read, and its snapshot ``old``."""
     place = btrfs / "root"
     subprocess.run(["btrfs", "-q", "subvolume", "create", place], check=True)
     (place / "d").mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from snaptx import mounting, sandbox, sandbox_tree, system
+from snaptx import mounting, system
 from snaptx.bootloader import entryfile
 from snaptx.errors import (
     BootError,
@@ -30,7 +30,9 @@ from snaptx.errors import (
     UsageError,
 )
 from snaptx.model import BootEntry, BootState
-from snaptx.sandbox_layout import Layout, Sandbox
+from snaptx.sandbox import box as sandbox
+from snaptx.sandbox import tree as sandbox_tree
+from snaptx.sandbox.layout import Layout, Sandbox
 
 pytestmark = pytest.mark.root
 

@@ -111,7 +111,7 @@ def test_nothing_staged_and_twice(staged: Box) -> None:
 def test_dry_run_changes_nothing(staged: Box) -> None:
     before = staged.facts()
 
-    assert staged.json("--dry-run", "commit") == {"number": 2}
+    assert staged.json("--dry-run", "commit") == {"number": 2, "carried": [], "conflicts": []}
     assert changes(before, staged.facts()) == {}
 
 
@@ -245,3 +245,34 @@ def test_a_record_of_a_million_bytes_hinders_nobody(staged: Box) -> None:
 
     assert (staged.state / "audit/log").stat().st_size > 1 << 20
     assert staged.json("log", "--verify")["records"] == 4
+
+
+def test_a_dry_run_tells_what_would_be_carried_and_changes_nothing(staged: Box) -> None:
+    (staged.root / "etc/kept").write_text("edited\n")
+    before = staged.facts()
+    told = staged.json("commit", "--dry-run")
+
+    assert (told["number"], told["carried"]) == (2, ["etc/kept"])
+    assert changes(before, staged.facts()) == {}
+    assert staged.json("commit")["carried"] == told["carried"]
+
+
+def test_a_dry_run_foresees_a_conflict(staged: Box) -> None:
+    (staged.root / "etc/hostname").write_text("edited\n")
+
+    assert "/etc/hostname" in staged.refuses(41, "commit", "--dry-run")
+
+
+def test_a_removed_directory_does_not_take_the_updates_files_along(box: Box, tmp_path: Path) -> None:
+    (box.root / "etc/sub").mkdir()
+    (box.root / "etc/sub/file").write_text("file\n")
+    update = Path(payload(tmp_path / "payload"))
+    (update / "etc/sub").mkdir()
+    (update / "etc/sub/brought").write_text("by the update\n")
+    box.ok("apply", str(update))
+    (box.root / "etc/sub/file").unlink()
+    (box.root / "etc/sub").rmdir()
+
+    assert "/etc/sub" in box.refuses(41, "commit")
+    box.ok("commit", "--conflicts=new")
+    assert text(box, 2, "etc/sub/brought") == "by the update\n"

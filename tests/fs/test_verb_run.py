@@ -137,12 +137,8 @@ def test_works_on_what_is_staged_and_on_another_base(ground: Box) -> None:
 
 
 def test_shell_takes_the_generation_as_it_is_left(ground: Box) -> None:
-    with Path(ground.sandbox.directory.parent, "script").open("w+b") as script:
-        script.write(b"echo shell > /etc/shell\nexit 3\n")
-        script.seek(0)
-        said = ground.start("shell", stdin=script.fileno()).wait()
+    ground.ok("shell", stdin=b"echo shell > /etc/shell\nexit 3\n")
 
-    assert said.code == 0, said.err
     assert (ground.tree(max(ground.marks())) / "etc/shell").read_text() == "shell\n"
     assert ground.audit()[-1]["verb"] == "shell"
 

@@ -14,7 +14,7 @@ import pytest
 from snaptx.cli import common
 from snaptx.cli.main import VERBS
 from snaptx.model import Generation, jsonable
-from snaptx.sandbox_layout import Layout
+from snaptx.sandbox.layout import Layout
 from tests import completions
 
 COMMANDS = {command.name: command for command in completions.commands()}

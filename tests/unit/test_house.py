@@ -22,8 +22,6 @@ LAYERS = (
     "__main__",
     "cli",
     "sandbox",
-    "sandbox_mounts sandbox_tree",
-    "sandbox_layout",
     "enter",
     "repair",
     "stage verify commit confirm rollback prune discard initialise",

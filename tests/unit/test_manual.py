@@ -22,7 +22,7 @@ import pytest
 from snaptx import config, errors
 from snaptx.cli.main import VERBS, build_parser
 from snaptx.model import jsonable
-from snaptx.sandbox_layout import Layout
+from snaptx.sandbox.layout import Layout
 from tests import completions
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.errors import UsageError
-from snaptx.sandbox_layout import PLANS, Layout, Sandbox, fstab, parse_size
+from snaptx.sandbox.layout import PLANS, Layout, Sandbox, fstab, parse_size
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pathlib import Path
 from snaptx import mounting, system
 from snaptx.errors import CommandError, LayoutError, StorageError, storage_error
 from snaptx.run import run
-from snaptx.sandbox_layout import TOP_LEVEL, Sandbox
+from snaptx.sandbox.layout import TOP_LEVEL, Sandbox
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from snaptx import __version__, mounting, sandbox_tree, system
+from snaptx import __version__, mounting, system
 from snaptx.bootloader import entryfile
 from snaptx.errors import (
     BootError,
@@ -27,8 +27,9 @@ from snaptx.errors import (
     UsageError,
 )
 from snaptx.run import find_program, run
-from snaptx.sandbox_layout import TOP_LEVEL, Layout, Plan, Sandbox, fstab
-from snaptx.sandbox_mounts import attached, loops, mount, mount_all, unmount_below
+from snaptx.sandbox import tree as sandbox_tree
+from snaptx.sandbox.layout import TOP_LEVEL, Layout, Plan, Sandbox, fstab
+from snaptx.sandbox.mounts import attached, loops, mount, mount_all, unmount_below
 
 FORMAT = 1
 RECORD = "sandbox.json"
