@@ -317,8 +317,9 @@ class _Writer:
     def _date(self, directory: bytes) -> None:
         """Give what is new in a directory and below it a time with nanoseconds."""
         for place, below, names in os.walk(directory):
-            below[:] = [name for name in below if name.startswith((b"new-", b"level-"))]
-            for name in names:
+            links = [name for name in below if os.path.islink(os.path.join(place, name))]  # to a directory
+            below[:] = sorted(name for name in below if name.startswith((b"new-", b"level-")))
+            for name in sorted([*names, *links]):
                 if b"new-" in name:
                     mtime = LONG_AGO + self.rng.randrange(10**12)
                     os.utime(os.path.join(place, name), ns=(mtime, mtime), follow_symlinks=False)

@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
     try:
-        return _run(words)
+        code = _run(words)
+        sys.stdout.flush()  # or nobody learns here that the reader has gone
+        return code
     except SnaptxError as error:
         _tell(error, as_json=_wants_json(words))
         return error.code
