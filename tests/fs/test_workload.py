@@ -99,8 +99,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "owner": lambda tree: os.chown(first(tree, "new-*"), 77, 77),
     "time": lambda tree: os.utime(first(tree, "new-*"), ns=(1, 1)),
     "attributes": lambda tree: os.setxattr(first(tree, "new-*"), "user.more", b"1"),
-    "missing": lambda tree: (tree / "usr/bin/cat").unlink(),
-    "should not be": lambda tree: (tree / "usr/bin/.wh.x").touch(),
+    "missing": lambda tree: first(tree, "new-*").unlink(),
+    "should not be": lambda tree: (tree / "usr/.wh.x").touch(),
     "hard link": lambda tree: os.replace(shutil.copy2(p := first(tree, "*-also"), f"{p}.x"), p),
 }
 
