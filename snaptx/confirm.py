@@ -14,7 +14,7 @@ from snaptx.errors import BusyError
 from snaptx.machine import Machine
 from snaptx.model import Phase, Verdict
 from snaptx.recover import Act
-from snaptx.transaction import Request
+from snaptx.transaction import Request, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +59,17 @@ def confirm(machine: Machine, request: Request, number: int, *, bad: str | None 
         record = machine.generations.read(number)
         machine.generations.write(replace(record, verdict=verdict, reason=reason))
         txn.step("menu")
-        default = _entries(machine, number, verdict)
+        default = _entries(txn, number, verdict)
         txn.succeed(verdict=verdict, reason=reason, default=default, failures=failures)
     return Confirmed(number, verdict, failures, default)
 
 
-def _entries(machine: Machine, number: int, verdict: Verdict) -> int:
+def _entries(txn: Transaction, number: int, verdict: Verdict) -> int:
+    machine = txn.machine
     state = machine.boot_state()
     if verdict is Verdict.BAD and state.default == number:
         good = switch.fallback(machine.views(), number)
-        switch.perform(machine, switch.plan(machine, good))
+        txn.switch(good)
         return good
     switch.refresh(machine)
     return state.default

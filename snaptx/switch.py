@@ -127,7 +127,6 @@ def perform(machine: Machine, state: BootState) -> float:
         machine.boot.switch()
         pause = time.perf_counter() - begun
         _settle(machine, tree)
-    machine.boot.discard()
     return pause
 
 
@@ -136,10 +135,9 @@ def _settle(machine: Machine, tree: Tree) -> None:
         machine.boot.barrier()
         machine.storage.make_default(tree)
         machine.storage.barrier()
-    except SnaptxError as error:
-        message = (
-            f"the switch to generation {tree.number} was made, but not confirmed by the disk: {error.message}"
-        )
+        machine.boot.discard()
+    except (SnaptxError, OSError) as error:
+        message = f"the switch to generation {tree.number} was made, but not confirmed by the disk: {error}"
         hint = "the next boot decides; then 'snaptx status' tells and 'snaptx repair' puts the rest right"
         raise OutcomeUnknownError(message, hint=hint) from error
 

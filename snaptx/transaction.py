@@ -57,10 +57,11 @@ def exclusive(machine: Machine, verb: str) -> Iterator[None]:
 
 @dataclass
 class Transaction:
-    """An open transaction."""
+    """An open transaction; ``before`` is the default when it was begun."""
 
     machine: Machine
     intent: Intent
+    before: int
     begun: float = field(default_factory=time.monotonic)
     ended: bool = False
     switched: bool = False
@@ -103,13 +104,7 @@ class Transaction:
             "steps": self._steps,
             **{key: jsonable(value) for key, value in details.items()},
         }
-        try:
-            self.machine.audit.append(record)
-        except SnaptxError as error:
-            if not self.switched:
-                raise
-            message = f"generation {self.intent.generation} boots next, but that could not be recorded: "
-            raise OutcomeUnknownError(message + error.message, hint="run: snaptx repair") from error
+        self.machine.audit.append(record)
         self.ended = True
         self.machine.journal.end()
 
@@ -129,7 +124,7 @@ def begin(
     Raises:
         SnaptxError: whatever the block raised, after what it did was settled.
     """
-    txn = Transaction(machine, _intent(act, request, generation, base, targets))
+    txn = Transaction(machine, _intent(act, request, generation, base, targets), _default(machine))
     log.bind(transaction=txn.intent.transaction)
     if act is Act.REMOVE:
         machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
@@ -142,12 +137,38 @@ def begin(
         raise  # stays open: the next boot decides, the next snaptx settles it
     except BaseException as error:
         if not txn.ended:
-            remedy = recover.settle(machine, txn.intent, _failure(error))
-            if txn.switched:
-                log.warning(f"generation {generation} boots next all the same: {remedy.value}")
+            _give_up(txn, error)
         raise
     finally:
         log.bind(transaction="")
+
+
+def _give_up(txn: Transaction, error: BaseException) -> None:
+    """Settle what ``error`` ended; once the switch was made, nothing may be reported as if it were not.
+
+    Raises:
+        OutcomeUnknownError: the switch was made, here or by the settling.
+    """
+    failure = _failure(error)
+    try:
+        recover.settle(txn.machine, txn.intent, failure)
+    except (SnaptxError, OSError) as another:
+        if not txn.switched:
+            raise
+        log.warning("what was interrupted stays open for the next snaptx", reason=_failure(another).message)
+    default = _default(txn.machine)
+    if (txn.switched or default not in (0, txn.before)) and isinstance(error, SnaptxError | OSError):
+        message = f"generation {default or txn.intent.generation} boots next, but something failed: "
+        raise OutcomeUnknownError(message + failure.message, hint="run: snaptx repair") from error
+
+
+def _default(machine: Machine) -> int:
+    """Return what boots next, 0 if nothing of snaptx's or if that can't be told."""
+    try:
+        state = machine.boot.read()
+    except SnaptxError:
+        return 0
+    return state.default if state else 0
 
 
 def _failure(error: BaseException) -> SnaptxError:
