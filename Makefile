@@ -3,7 +3,7 @@
 PYTEST = .venv/bin/python -m pytest -n 2
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-unit demo bench fix lint clean
+.PHONY: help venv test test-crash test-unit demo bench fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +14,10 @@ venv: ## install what is missing; leaves the command at .venv/bin/snaptx
 test: ## run all tests (as root: they mount loop-backed Btrfs file systems)
 	@.ci/setup root
 	$(PYTEST)
+
+test-crash: ## cut the power at 20,000 points of every verb (as root; takes about an hour)
+	@.ci/setup root
+	.venv/bin/python -m tests.crash
 
 test-unit: venv ## run the tests that need no root
 	$(PYTEST) -m "not root"

@@ -1,0 +1,72 @@
+"""Does the rig notice?  Every barrier and fsync is taken away, one at a time.
+
+What nobody misses is named in SPARE, with the reason: something else makes the
+same thing durable before it matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.crash import flow
+from tests.crash.replay import Log
+from tests.crash.rig import Failure, Task, points, run
+
+SPARE = {
+    "fsync @snaptx/journal": "what follows commits: a snapshot, a barrier, the fsync of a name",
+    "fsync @snaptx/generations": "a number is only promised once its snapshot is there, and that commits",
+    "fsync generations/N": "a barrier or a snapshot follows before anything relies on the names",
+    "fsync generations/last.tmp": "the directories themselves tell the highest number",
+    "fsync grub/snaptx.cfg.next": "the barrier after it writes the data as well",
+    "fsync grub/grub.cfg.tmp": "the barrier after it writes the data as well",
+    "fsync @snaptx/grub": "the barrier after it commits the name",
+}
+"""By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """One barrier or fsync that was taken away, and what noticed: a point and its first problem, or ""."""
+
+    label: str
+    noticed: str
+
+
+def reason(flow_name: str, label: str) -> str:
+    """Return why nobody misses a barrier or fsync, "" if there is no reason."""
+    return SPARE.get(label.rpartition(" ")[0]) or SPARE.get(f"{flow_name}: {label}", "")
+
+
+def without(name: str, number: int, place: Path, *, hasty: bool = False, count: int = 0) -> Failure | None:
+    """Record a flow without its ``number``-th barrier or fsync; return the first point that notices."""
+    directory = place / f"{name}-without-{number}"
+    facts = flow.record(name, directory, without=number, hasty=hasty)
+    log = Log(directory / "log")
+    chosen = points(log, log.span("begin 1", f"end {len(facts.steps)}"), count, seed=1)
+    # What is missed is missed at the end more often than in the beginning.
+    report = run(Task(directory), chosen[::-1], stop_after=1)
+    return report.failures[0] if report.failures else None
+
+
+def number_of(name: str, wanted: str, place: Path, which: int = -1) -> int:
+    """Return the place of a barrier or fsync among those of a flow, the ``which``-th of its name."""
+    syncs = flow.record(name, place / f"{name}-whole").syncs
+    return [number for number, sync in enumerate(syncs) if sync == wanted][which]
+
+
+def all_of(name: str, place: Path) -> Iterator[Control]:
+    """Take every barrier and fsync of a flow away, one at a time, first as it is, then with hasty commits."""
+    syncs = flow.record(name, place / f"{name}-whole").syncs
+    for number, sync in enumerate(syncs):
+        label = f"{sync} {syncs[: number + 1].count(sync)}"
+        yield Control(label, _noticed(name, number, place))
+
+
+def _noticed(name: str, number: int, place: Path) -> str:
+    for hasty in (False, True):
+        failure = without(name, number, place, hasty=hasty)
+        if failure is not None:
+            return f"{'hasty ' * hasty}{failure.point}: {failure.problems[0]}"
+    return ""

@@ -1,0 +1,84 @@
+"""What is done to snaptx while it is recorded: it is not asked, and has no code for it.
+
+``lame`` takes one barrier or fsync away, to see whether anybody notices.
+``hasten`` commits the file system after every change snaptx makes to it, as the
+kernel's own timer may at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snaptx.storage.btrfs import BtrfsStorage
+
+START_SYNC = 0x80089418
+WAIT_SYNC = 0x40089416
+"""BTRFS_IOC_START_SYNC and _WAIT_SYNC, linux/btrfs.h: like the timer they write no file's data."""
+
+CHANGES = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
+"""The functions of ``os`` after which the file system is committed."""
+
+
+@dataclass
+class Syncs:
+    """The barriers and fsyncs of one verb in their order; the one numbered ``without`` does nothing."""
+
+    without: int = -1
+    names: list[str] = field(default_factory=list)
+
+    def _skips(self, name: str) -> bool:
+        self.names.append(name)
+        return len(self.names) - 1 == self.without
+
+    def install(self) -> None:
+        """Count from now on, in this process."""
+        barrier, fsync = BtrfsStorage.barrier, os.fsync
+
+        def counted_barrier(storage: BtrfsStorage) -> None:
+            if not self._skips("barrier"):
+                barrier(storage)
+
+        def counted_fsync(fd: int) -> None:
+            if not self._skips(f"fsync {_shown(fd)}"):
+                fsync(fd)
+
+        _put(BtrfsStorage, "barrier", counted_barrier)
+        _put(os, "fsync", counted_fsync)
+
+
+def _shown(fd: int) -> str:
+    """Return the last two parts of an open file's path, numbers left out."""
+    path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+    return "/".join("N" if part.isdigit() else part for part in path.parts[-2:])
+
+
+def hasten(top: Path) -> None:
+    """Commit the file system mounted at ``top`` after every change from now on, in this process."""
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def commit() -> None:
+        number = fcntl.ioctl(fd, START_SYNC, bytes(8))
+        fcntl.ioctl(fd, WAIT_SYNC, number)
+
+    for name in CHANGES:
+        _put(os, name, _followed(getattr(os, name), commit))
+    for name in ("snapshot", "delete", "make_default"):
+        _put(BtrfsStorage, name, _followed(getattr(BtrfsStorage, name), commit))
+
+
+def _followed(act: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+    def both(*args: Any, **kwargs: Any) -> Any:
+        result = act(*args, **kwargs)
+        then()
+        return result
+
+    return both
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)

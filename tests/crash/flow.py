@@ -1,0 +1,161 @@
+"""Records one flow: ``python -m tests.crash.flow NAME DIRECTORY [--without N] [--hasty]``.
+
+The directory then holds everything that judging it takes::
+
+    base.img    the disk before
+    log         what it was told (see logfile)
+    facts.json  the steps, their exit codes, and a census of the disk before the first and after each
+
+It runs in a process of its own, with mounts of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snaptx import system
+from snaptx.sandbox import box as sandbox
+from snaptx.sandbox.layout import Layout
+from snaptx.sandbox.mounts import unmount_below
+from tests.crash import census, world
+from tests.crash.census import Census
+from tests.crash.driver import Driver
+from tests.crash.loop import leave_for_private_mounts, loop_device
+from tests.crash.recorder import Disk, Recorder
+from tests.crash.scratch import scratch
+from tests.crash.world import FLOWS, Flow
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a recording is judged by; ``stages[k]`` is the disk after the k-th recorded step."""
+
+    flow: str
+    uuid: str
+    booted: str
+    steps: tuple[tuple[str, ...], ...]
+    codes: tuple[int, ...]
+    stages: tuple[Census, ...]
+    syncs: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what ``load`` reads."""
+        names = ("flow", "uuid", "booted", "steps", "codes", "syncs")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "stages": [stage.as_json() for stage in self.stages],
+        }
+
+
+def load(directory: Path) -> Facts:
+    """Read the facts of a recording."""
+    data = json.loads((directory / "facts.json").read_text())
+    data["stages"] = tuple(map(census.from_json, data["stages"]))
+    for name in ("steps", "codes", "syncs"):
+        data[name] = tuple(map(tuple, data[name])) if name == "steps" else tuple(data[name])
+    return Facts(**data)
+
+
+def record(name: str, directory: Path, *, without: int = -1, hasty: bool = False) -> Facts:
+    """Record a flow into ``directory``, in a process of its own.
+
+    Raises:
+        RuntimeError: a step before the recording failed.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "tests.crash.flow", name, str(directory), "--without", str(without)]
+    result = subprocess.run(
+        [*command, *(["--hasty"] if hasty else [])],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        raise RuntimeError(f"{name} could not be recorded:\n{result.stdout}{result.stderr}")
+    return load(directory)
+
+
+@contextmanager
+def _disk(place: Path, flow: Flow) -> Iterator[Path]:
+    """Give the image of a fresh machine."""
+    system_root = place / "system"
+    world.write_root(system_root, shell=any(step[0] == "run" for step in flow.record))
+    box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=Layout.DEBIAN)
+    unmount_below(box.directory)
+    yield box.disk
+
+
+def _record_here(flow: Flow, directory: Path, without: int, hasty: bool) -> None:
+    leave_for_private_mounts()
+    with scratch() as place, _disk(place, flow) as image:
+        for name, version in world.UPDATES.items():
+            world.write_update(place / name, version)
+        with loop_device(image) as device, Driver(device, place, place) as driver:
+            for step in flow.prepare:
+                _require(driver, step)
+        booted = driver.booted
+        subprocess.run(["cp", "--sparse=always", image, directory / "base.img"], check=True)
+        disk = Disk("disk", image, directory / "log")
+        with (
+            Recorder(place / "recorder", (disk,)) as recorder,
+            loop_device(recorder.file("disk")) as device,
+            Driver(device, place, place, booted, without, hasty) as driver,
+        ):
+            facts = _steps(flow, recorder, driver)
+    (directory / "facts.json").write_text(json.dumps(facts.as_json()))
+
+
+def _require(driver: Driver, step: tuple[str, ...]) -> None:
+    code = driver.act(step)
+    if code and step[0] != "die":
+        raise RuntimeError(f"{step} gave {code}: {driver.said()}")
+
+
+def _steps(flow: Flow, recorder: Recorder, driver: Driver) -> Facts:
+    booted, uuid = driver.booted, _uuid(driver)
+    stages, codes, syncs = [driver.census()], [], []
+    for number, step in enumerate(flow.record, 1):
+        recorder.mark(f"begin {number}")
+        codes.append(driver.act(step))
+        recorder.mark(f"end {number}")
+        syncs += driver.syncs
+        stages.append(driver.census())
+    return Facts(flow.name, uuid, booted, flow.record, tuple(codes), tuple(stages), tuple(syncs))
+
+
+def _uuid(driver: Driver) -> str:
+    found = subprocess.run(
+        ["blkid", "-p", "-s", "UUID", "-o", "value", driver.device],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return found.stdout.strip()
+
+
+def main() -> int:
+    """Record what the command line says."""
+    parser = argparse.ArgumentParser(description="Record one flow.")
+    parser.add_argument("flow", choices=sorted(FLOWS))
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--without", type=int, default=-1, help="leave this barrier or fsync out")
+    parser.add_argument("--hasty", action="store_true", help="commit after every change")
+    args = parser.parse_args()
+    system.die_with_parent()
+    _record_here(FLOWS[args.flow], args.directory, args.without, args.hasty)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What must hold at every point, whatever the disk kept.
+
+1. Each view boots one complete generation, the old or the new, with its own
+   kernel; after success was reported, the new.
+2. What is good, pinned, booted or staged is whole.
+3. After the reconcile, whichever generation booted: entry file, default
+   subvolume and records agree, everything verifies, nothing is left over, the
+   audit trail says what happened and nothing else, and GRUB sees the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from snaptx.model import jsonable
+from tests.crash.census import Census, Tree
+from tests.crash.flow import Facts
+from tests.crash.logfile import Flag
+from tests.crash.replay import Log
+from tests.crash.views import Seen
+
+FINISHED = ("done", "unchanged")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the recording was at a point: ``before`` and ``after`` are the disk around the open step.
+
+    ``over`` tells that the step had ended, and with which code.
+    """
+
+    before: Census
+    after: Census
+    verb: str
+    code: int | None
+
+    @property
+    def succeeded(self) -> bool:
+        """Return whether success was reported."""
+        return self.code == 0
+
+    @property
+    def defaults(self) -> set[int]:
+        """Return the generations that may boot."""
+        return {self.after.default} if self.succeeded else {self.before.default, self.after.default}
+
+    def trees(self, number: int) -> list[Tree]:
+        """Return what a generation may look like."""
+        stages = (self.after,) if self.succeeded else (self.before, self.after)
+        return [stage.trees[number] for stage in stages if number in stage.trees]
+
+    def required(self) -> dict[int, Tree]:
+        """Return the generations that must be there: those that are before and after."""
+        if self.succeeded:
+            return self.after.trees
+        return {number: tree for number, tree in self.before.trees.items() if number in self.after.trees}
+
+
+def progress(facts: Facts, log: Log, cut: int) -> Progress:
+    """Return how far the recording was when ``cut`` entries were sent."""
+    marks = [entry.text for entry in log.entries[:cut] if entry.flags & Flag.MARK]
+    kind, number = marks[-1].split() if marks else ("begin", "1")
+    step = int(number)
+    code = facts.codes[step - 1] if kind == "end" else None
+    return Progress(facts.stages[step - 1], facts.stages[step], facts.steps[step - 1][0], code)
+
+
+def adopting(state: Progress) -> Progress:
+    """Return what to expect of the reconcile: where nothing was adopted yet, it is another ``init``."""
+    if state.verb != "init" or state.succeeded:
+        return state
+    return Progress(state.after, state.after, state.verb, None)
+
+
+def judge_view(seen: Seen, state: Progress) -> Iterator[str]:
+    """Yield what is wrong with what a view boots."""
+    for problem in _view_problems(seen, state):
+        yield f"{seen.name}: {problem}"
+
+
+def _view_problems(seen: Seen, state: Progress) -> Iterator[str]:
+    if seen.problem:
+        yield seen.problem
+    if seen.default not in state.defaults and not seen.problem:
+        yield f"boots {seen.default}, allowed: {sorted(state.defaults)}"
+    if state.succeeded and not seen.problem and jsonable(seen.state or {}) != state.after.entry:
+        yield "success was reported, but the entry file is not the new one"
+    entry = seen.entry
+    if seen.state is not None and entry is None:
+        yield f"generation {seen.default} has no entry"
+    if entry is not None:
+        yield from _own_kernel(entry.kernel, entry.initrd, entry.cmdline, state.trees(entry.number))
+    for path, digest in seen.files.items():
+        if not any(digest == wanted for wanted in _boot_files(path, state)):
+            yield f"{path} is not what was installed" if digest else f"{path} is missing"
+    if seen.census is not None:
+        yield from _whole(seen.census, state)
+
+
+def _own_kernel(kernel: str, initrd: str, cmdline: str, trees: list[Tree]) -> Iterator[str]:
+    places = {tree.subvolume for tree in trees}
+    for subvolume in places or {"?"}:
+        if not kernel.startswith(f"/{subvolume}/boot/") or not initrd.startswith(f"/{subvolume}/boot/"):
+            yield f"{kernel} and {initrd} are not of {subvolume}"
+        if f"rootflags=subvol={subvolume} " not in cmdline + " ":
+            yield f"{cmdline!r} does not name {subvolume}"
+
+
+def _boot_files(path: str, state: Progress) -> Iterator[str]:
+    for stage in (state.before, state.after):
+        for tree in stage.trees.values():
+            start = f"/{tree.subvolume}/boot/"
+            if path.startswith(start):
+                yield tree.boot.get(path.removeprefix(start), "?")
+
+
+def _whole(found: Census, state: Progress) -> Iterator[str]:
+    """Check the roots of all that must be there, and of what boots."""
+    required = state.required()
+    for number in sorted({*required, *filter(None, [found.default])}):
+        allowed = [tree.root for tree in state.trees(number)]
+        tree = found.trees.get(number)
+        if tree is None:
+            yield f"generation {number} is gone"
+        elif tree.root not in allowed:
+            yield f"the root of generation {number} is not whole"
+        elif number in required and required[number].kept and not tree.sealed:
+            yield f"generation {number} is not sealed"
+
+
+def judge_claims(seen: Seen, grub: Seen, state: Progress) -> Iterator[str]:
+    """Yield what the audit trail claims, or does not say, contrary to what is on the disk."""
+    if seen.census is None:
+        return
+    fresh = seen.census.audit[len(state.before.audit) :]
+    claimed = any(record.get("result") == "done" for record in fresh)
+    if claimed and grub.default != state.after.default:
+        yield f"the audit trail says done, GRUB boots {grub.default}, not {state.after.default}"
+    if state.succeeded and len(state.after.audit) > len(state.before.audit) and not _ended(fresh):
+        yield "success was reported, but the audit trail does not know of it"
+
+
+def _ended(records: tuple[dict[str, Any], ...]) -> bool:
+    return any(record.get("result") in FINISHED for record in records)
+
+
+def judge_settled(after: Census, grub: Seen, state: Progress, last: Census) -> Iterator[str]:
+    """Yield what is wrong after the reconcile; ``last`` is what was there before it."""
+    if after.default not in state.defaults:
+        yield f"boots {after.default}, allowed: {sorted(state.defaults)}"
+    if grub.default != after.default or grub.problem:
+        yield f"GRUB boots {grub.default}, the entry file says {after.default} {grub.problem}"
+    yield from _whole(after, state)
+    for number, tree in last.trees.items():
+        if tree.kept and number not in after.trees and number in state.required():
+            yield f"generation {number} was good and is gone"
+    yield from _trail(after, state)
+
+
+def _trail(after: Census, state: Progress) -> Iterator[str]:
+    """Check that what happened is recorded, and what did not is not."""
+    fresh = [record for record in after.audit[len(state.before.audit) :] if record.get("verb") == state.verb]
+    told = any(record["result"] == "done" or record.get("remedy") == "completed" for record in fresh)
+    known = told or any(record.get("remedy") == "settled" for record in fresh)
+    switched = state.before.default != state.after.default and after.default == state.after.default
+    if switched and not known:
+        yield f"{state.verb} happened, but is not in the audit trail"
+    if told and state.before.default != state.after.default and not switched:
+        yield f"the audit trail says that {state.verb} was done; {after.default} boots"

@@ -1,0 +1,109 @@
+"""The reconcile, as at a boot, on the disk that a power cut left; and what is wrong after it.
+
+Runs in a forked child: what snaptx opens and mounts ends with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+from snaptx import initialise, repair, switch, system, verify
+from snaptx.errors import SnaptxError
+from snaptx.log import Level, set_threshold
+from snaptx.machine import Machine, open_machine
+from snaptx.transaction import Request
+
+PARTS = {"origin", "root", "sealed", "generation.json", "generation.json.tmp"}
+KNOWN = {
+    "grub": {"grub.cfg", "grub.cfg.tmp", "snaptx.cfg"},
+    "journal": {"open.tmp"},
+    "audit": {"log", "head", "head.tmp", "reserve"},
+    "generations": {"last", "last.tmp"},
+}
+"""What may lie there. A file that was to replace another is no leftover: the next of its name replaces it."""
+
+
+def load() -> None:
+    """Import what snaptx imports late: once here, not in every child."""
+    for name in ("sqlite3", "concurrent.futures.thread", "snaptx.overlay.manifest", "snaptx.storage.btrfs"):
+        import_module(name)
+
+
+def in_child(work: Callable[[], list[str]]) -> list[str]:
+    """Return what ``work`` returns in a forked child; a child that fails is a problem too."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if not pid:
+        _child(work, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        text = stream.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    found: list[str] = json.loads(text) if text else [f"the reconcile ended with {status}"]
+    return found
+
+
+def _child(work: Callable[[], list[str]], writer: int) -> None:
+    try:
+        system.die_with_parent()
+        found = work()
+    except SnaptxError as error:
+        found = [f"{type(error).__name__}: {error.message}"]
+    except BaseException:  # noqa: BLE001 - a forked process must not return into its parent's code
+        found = [traceback.format_exc()]
+    with os.fdopen(writer, "wb") as stream:
+        stream.write(json.dumps(found).encode())
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def reconcile(root: Path) -> list[str]:
+    """Reconcile the machine whose root is mounted at ``root``; return what is wrong afterwards."""
+    set_threshold(Level.ERROR)
+    system.boot_id = lambda: "the boot after the power cut"
+    machine = open_machine(root)
+    if not (machine.storage.state.is_dir() and machine.initialised):
+        return _adopt(machine)
+    repair.repair(machine, Request("repair", ("snaptx", "repair")))
+    again = repair.repair(open_machine(root), Request("repair", ("snaptx", "repair")))
+    found = [f"a second repair found: {line}" for line in again]
+    return found + list(_problems(open_machine(root)))
+
+
+def _adopt(machine: Machine) -> list[str]:
+    """Nothing of snaptx's is here yet: ``init`` must start over without ado."""
+    initialise.initialise(machine, Request("init", ("snaptx", "init")))
+    return list(_problems(machine))
+
+
+def _problems(machine: Machine) -> Iterator[str]:
+    yield from (f"verify: {problem.where}: {problem.what}" for problem in verify.state(machine))
+    for generation in machine.generations.recorded():
+        problems = verify.generation(machine, generation.number)
+        yield from (f"verify {generation.number}: {problem.where}: {problem.what}" for problem in problems)
+    machine.audit.verify()
+    if machine.journal.open() is not None:
+        yield "a transaction is open"
+    state = machine.boot_state()
+    if switch.plan(machine, state.default) != state:
+        yield "the entry file is not what the records say"
+    yield from _leftovers(machine)
+
+
+def _leftovers(machine: Machine) -> Iterator[str]:
+    state = machine.storage.state
+    numbers = {str(generation.number) for generation in machine.generations.recorded()}
+    known = {**KNOWN, "generations": KNOWN["generations"] | numbers}
+    known["manifests"] = {f"{number}.sqlite" for number in numbers}
+    for directory, names in known.items():
+        left = {path.name for path in (state / directory).iterdir()} - names
+        yield from (f"left over: {directory}/{name}" for name in sorted(left))
+    for number in numbers:
+        left = {path.name for path in (state / "generations" / number).iterdir()} - PARTS
+        yield from (f"left over: generations/{number}/{name}" for name in sorted(left))

@@ -1,0 +1,76 @@
+"""The power fails while a generation is committed or rolled back: at every flush, and with any luck between.
+
+At least 1,000 points in all.  ``python -m tests.crash`` judges many more, of
+every verb.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.crash import controls, flow
+from tests.crash.replay import Log
+from tests.crash.rig import Report, Task, keep, lines, points, run
+from tests.crash.scratch import scratch
+
+pytestmark = pytest.mark.root
+SEED = 1
+COUNT = 260
+"""Points of each recording."""
+
+
+def _judge(name: str, count: int, *, hasty: bool = False) -> Report:
+    """Judge ``count`` points of a flow, or as many as there must be; fail with the first that are wrong."""
+    with scratch() as place:
+        directory = place / name
+        facts = flow.record(name, directory, hasty=hasty)
+        assert facts.codes == (0,)
+        assert facts.stages[0].default != facts.stages[1].default
+        log = Log(directory / "log")
+        chosen = points(log, log.span("begin 1", "end 1"), count, SEED)
+        report = run(Task(directory, check=100), chosen)
+        if report.failures:
+            kept = keep(directory, Path(tempfile.gettempdir()))
+            pytest.fail("\n".join(lines(report.failures, kept)), pytrace=False)
+        assert report.points == len(chosen)
+    return report
+
+
+@pytest.mark.parametrize("hasty", [False, True], ids=["", "hasty"])
+@pytest.mark.parametrize("name", ["commit", "rollback"])
+def test_old_or_new_never_between(name: str, hasty: bool) -> None:
+    assert _judge(name, COUNT, hasty=hasty).points >= COUNT
+
+
+def test_grub_and_kernel_agree_when_only_the_second_superblock_was_written() -> None:
+    """The reconcile commits: else GRUB keeps what it read from a superblock the kernel never saw."""
+    _judge("activate", 0)
+
+
+def test_what_was_carried_over_is_in_the_manifest_of_a_commit_that_was_cut() -> None:
+    _judge("commit-carry", 0)
+
+
+def test_a_default_found_bad_does_not_boot_again() -> None:
+    _judge("reject", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "sync", "complaint"),
+    [
+        ("commit", "fsync journal/open.tmp", "damaged"),
+        ("commit", "barrier", "GRUB boots 1, not 2"),
+        ("commit", "fsync audit/log", "the audit trail does not know of it"),
+        ("rollback", "barrier", "GRUB boots 2, not 3"),
+    ],
+)
+def test_a_missing_barrier_or_fsync_is_noticed(name: str, sync: str, complaint: str) -> None:
+    with scratch() as place:
+        number = controls.number_of(name, sync, place)
+        failure = controls.without(name, number, place)
+
+    assert failure is not None
+    assert complaint in "\n".join(failure.problems)

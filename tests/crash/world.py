@@ -1,0 +1,98 @@
+"""The systems that are recorded: a small root, updates for it, and what each flow does with them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+SIZE = 256 << 20
+"""Bytes of the disk; its second superblock, which GRUB reads too, needs 64 MiB."""
+
+KERNEL_BYTES = 90_000
+Step = tuple[str, ...]
+"""A verb with its arguments; or one of the words in ``driver.Driver.act``."""
+
+
+def _noise(seed: str, size: int) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def write_kernel(root: Path, version: int) -> None:
+    """Put kernel and initrd of a version into ``root/boot``."""
+    boot = root / "boot"
+    boot.mkdir(parents=True, exist_ok=True)
+    (boot / f"vmlinuz-{version}.0").write_bytes(_noise(f"kernel {version}", KERNEL_BYTES))
+    (boot / f"initrd.img-{version}.0").write_bytes(_noise(f"initrd {version}", KERNEL_BYTES // 2))
+
+
+def write_root(root: Path, *, shell: bool) -> None:
+    """Make the root as the distribution made it, with a shell if commands are to run in it."""
+    for name in ("etc", "usr/bin", "var", "proc", "sys", "dev", "run", "tmp"):
+        (root / name).mkdir(parents=True)
+    (root / "etc/release").write_text("1\n")
+    (root / "bin").symlink_to("usr/bin")
+    for number in range(12):
+        (root / f"usr/file-{number}").write_bytes(_noise(f"file {number}", 300 * number))
+    write_kernel(root, 1)
+    if not shell:
+        return
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        raise FileNotFoundError("busybox is missing: install the package busybox-static")
+    shutil.copy(busybox, root / "usr/bin/busybox")
+
+
+def write_update(tree: Path, version: int) -> None:
+    """Make an update: a kernel of its own, files changed, added and taken away."""
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/release").write_text(f"{version}\n")
+    usr = tree / "usr"
+    usr.mkdir()
+    for number in range(8):
+        (usr / f"file-{number}").write_bytes(_noise(f"{version} {number}", 700 * number))
+        (usr / f"new-{version}-{number}").write_bytes(_noise(f"new {version} {number}", 5000))
+    (usr / f".wh.file-{8 + version % 4}").touch()
+    write_kernel(tree, version)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What is done before the recording and during it."""
+
+    name: str
+    prepare: tuple[Step, ...]
+    record: tuple[Step, ...]
+
+
+def _update(version: int) -> Step:
+    return ("apply", f"update-{version}")
+
+
+_TWO: tuple[Step, ...] = (("init",), _update(2), ("commit",), ("boot",), ("confirm",))
+_THREE: tuple[Step, ...] = (*_TWO, _update(3), ("commit",), ("boot",), ("confirm",))
+_SHELL = ("run", "--", "/bin/busybox", "sh", "-c", "echo made > /etc/made; rm /usr/file-1")
+
+FLOWS = {
+    flow.name: flow
+    for flow in (
+        Flow("init", (), (("init",),)),
+        Flow("apply", (("init",),), (_update(2), _update(3))),
+        Flow("run", (("init",),), (_SHELL,)),
+        Flow("commit", (("init",), _update(2)), (("commit",),)),
+        Flow("commit-carry", (("init",), _update(2), ("edit",)), (("commit",),)),
+        Flow("rollback", _TWO, (("rollback", "1"),)),
+        Flow("activate", (("init",), _update(2), ("commit",)), (("rollback",),)),
+        Flow("confirm", _TWO[:-1], (("confirm",),)),
+        Flow("reject", (*_TWO, _update(3), ("commit",), ("boot",)), (("confirm", "--bad", "it smokes"),)),
+        Flow("prune", _THREE, (("prune", "2"),)),
+        Flow("abort", (("init",), _update(2)), (("abort",),)),
+        Flow("repair", (*_TWO, ("break",)), (("repair",),)),
+        Flow("reconcile", (("init",), _update(2), ("die", "switch", "commit")), (("repair",),)),
+    )
+}
+"""Every flow that is recorded, by its name."""
+
+
+UPDATES = {f"update-{version}": version for version in (2, 3)}
