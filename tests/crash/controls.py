@@ -22,6 +22,8 @@ SPARE = {
     "fsync grub/snaptx.cfg.next": "the barrier after it writes the data as well",
     "fsync grub/grub.cfg.tmp": "the barrier after it writes the data as well",
     "fsync @snaptx/grub": "the barrier after it commits the name",
+    "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
+    "commit: barrier 1": "the snapshot before it commits; with carried files it is missed (commit-carry)",
 }
 """By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
 
