@@ -32,23 +32,35 @@ class Bench:
         """Return what is wrong with the disk that ``make`` puts into the image.
 
         ``settled`` is what to expect after the reconcile, if that is something else.
+
+        A disk that can't be mounted is looked at twice: the kernel refuses one now and then while
+        others scan block devices, and what is really damaged is so again.
         """
-        problems: list[str] = []
         self._settled = settled or judge.adopting(state)
         try:
-            self._fill(make)
-            whole = state.verb in REMOVING or self._judged % 8 == 0
-            grub = views.grub(self._work, whole=whole)
-            bare = views.kernel(self._device, self._place / "bare")
-            problems += [*judge.judge_view(grub, state), *judge.judge_view(bare, state)]
-            replayed = self._replayed(grub, grub, state, problems)
-            for other in {bare.default: bare, replayed.default: replayed}.values():
-                if other.default != grub.default:
-                    self._fill(make)
-                    self._replayed(other, grub, state, problems)
-            problems += self._checked()
+            return self._looked_at(state, make)
+        except OSError:
+            return self._second_look(state, make)
+
+    def _second_look(self, state: Progress, make: Make) -> tuple[str, ...]:
+        try:
+            return self._looked_at(state, make)
         except OSError as error:
-            problems.append(f"{type(error).__name__}: {error}")
+            return (f"{type(error).__name__}: {error}",)
+
+    def _looked_at(self, state: Progress, make: Make) -> tuple[str, ...]:
+        problems: list[str] = []
+        self._fill(make)
+        whole = state.verb in REMOVING or self._judged % 8 == 0
+        grub = views.grub(self._work, whole=whole)
+        bare = views.kernel(self._device, self._place / "bare")
+        problems += [*judge.judge_view(grub, state), *judge.judge_view(bare, state)]
+        replayed = self._replayed(grub, grub, state, problems)
+        for other in {bare.default: bare, replayed.default: replayed}.values():
+            if other.default != grub.default:
+                self._fill(make)
+                self._replayed(other, grub, state, problems)
+        problems += self._checked()
         return tuple(dict.fromkeys(problems))
 
     def _fill(self, make: Make) -> None:

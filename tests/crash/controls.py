@@ -14,6 +14,8 @@ from tests.crash import flow
 from tests.crash.replay import Log
 from tests.crash.rig import Failure, Task, points, run
 
+_ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
+
 SPARE = {
     "fsync @snaptx/journal": "what follows commits: a snapshot, a barrier, the fsync of a name",
     "fsync @snaptx/generations": "a number is only promised once its snapshot is there, and that commits",
@@ -24,6 +26,10 @@ SPARE = {
     "fsync @snaptx/grub": "the barrier after it commits the name",
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
     "commit: barrier 1": "the snapshot before it commits; with carried files it is missed (commit-carry)",
+    "confirm: barrier 1": _ENTRY_ONLY,
+    "reject: barrier 1": _ENTRY_ONLY,
+    "activate: barrier 1": _ENTRY_ONLY,
+    "rollback: barrier 1": "the snapshots before it commit; record and entry file have fsyncs of their own",
 }
 """By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
 
