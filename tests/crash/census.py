@@ -19,6 +19,8 @@ from snaptx.errors import SnaptxError
 from snaptx.model import BootState, jsonable
 
 STATE = "@snaptx"
+BOOT_HOME = "snaptx"
+"""Where snaptx's files lie on a /boot of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +28,14 @@ class Tree:
     """One generation: where its root is, what is in it, and what is said of it.
 
     ``root`` is a digest of everything in it, "" if there is none; ``sealed``
-    tells that it was committed; ``boot`` are the digests of the files in /boot.
+    tells that it was committed; ``boot`` are the digests of its own files in
+    /boot, and GRUB finds the kernel among them below ``kernels``.
     """
 
     subvolume: str
     root: str
     sealed: bool
+    kernels: str
     boot: dict[str, str]
     verdict: str = ""
     pinned: bool = False
@@ -63,25 +67,26 @@ def from_json(data: dict[str, Any]) -> Census:
     return Census(data["default"], data["entry"], trees, tuple(data["audit"]))
 
 
-def take(top: Path) -> Census:
-    """Look at the disk whose top level is mounted at ``top``."""
-    state = entry_state(top)
+def take(top: Path, boot: Path | None = None) -> Census:
+    """Look at the disk whose top level is mounted at ``top``, and at a /boot of its own."""
+    state = entry_state(top, boot)
     directory = top / STATE / "generations"
     names = os.listdir(directory) if directory.is_dir() else []
     numbers = sorted(int(name) for name in names if name.isdigit())
-    trees = {number: _tree(top, directory / str(number)) for number in numbers}
+    trees = {number: _tree(top, boot, directory / str(number)) for number in numbers}
     entry = jsonable(state) if state else {}
     return Census(state.default if state else 0, entry, trees, tuple(audit(top)))
 
 
-def entry_state(top: Path) -> BootState | None:
+def entry_state(top: Path, boot: Path | None = None) -> BootState | None:
     """Return what the entry file says, None if there is none.
 
     Raises:
         SnaptxError: it is damaged.
     """
+    home = boot / BOOT_HOME if boot else top / STATE / "grub"
     try:
-        text = (top / STATE / "grub" / entryfile.NAME).read_text(errors="replace")
+        text = (home / entryfile.NAME).read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
     return entryfile.parse(text)
@@ -100,15 +105,18 @@ def audit(top: Path) -> Iterator[dict[str, Any]]:
             return
 
 
-def _tree(top: Path, directory: Path) -> Tree:
+def _tree(top: Path, boot: Path | None, directory: Path) -> Tree:
     root = directory / "root"
     place = Path(os.path.normpath(directory / os.readlink(root))) if root.is_symlink() else root
     record = _record(directory)
+    subvolume = str(place.relative_to(top))
+    own = _files(place / "boot")
     return Tree(
-        subvolume=str(place.relative_to(top)),
+        subvolume=subvolume,
         root=digest(place),
         sealed=(directory / "sealed").is_dir(),
-        boot={path.name: _sha(path) for path in sorted((place / "boot").glob("*")) if path.is_file()},
+        kernels=f"/{BOOT_HOME}/{directory.name}/" if boot else f"/{subvolume}/boot/",
+        boot=own or (_files(boot) if boot else {}),
         verdict=str(record.get("verdict", "")),
         pinned=bool(record.get("pinned")),
         recorded=bool(record),
@@ -120,6 +128,11 @@ def _record(directory: Path) -> dict[str, Any]:
         return dict(json.loads((directory / "generation.json").read_bytes()))
     except (OSError, ValueError):
         return {}
+
+
+def _files(directory: Path) -> dict[str, str]:
+    """Return the digests of the files in a directory by their names."""
+    return {path.name: _sha(path) for path in sorted(directory.glob("*")) if path.is_file()}
 
 
 def _sha(path: Path) -> str:

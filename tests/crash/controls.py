@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash import flow
-from tests.crash.replay import Log
-from tests.crash.rig import Failure, Task, points, run
+from tests.crash.points import chosen
+from tests.crash.replay import shown
+from tests.crash.rig import Failure, Task, logs, run
+from tests.crash.world import FLOWS
 
 _ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
 
@@ -44,17 +46,27 @@ class Control:
 
 def reason(flow_name: str, label: str) -> str:
     """Return why nobody misses a barrier or fsync, "" if there is no reason."""
-    return SPARE.get(label.rpartition(" ")[0]) or SPARE.get(f"{flow_name}: {label}", "")
+    verb = flow_name.removeprefix("boot-")
+    return SPARE.get(label.rpartition(" ")[0]) or SPARE.get(f"{verb}: {label}", "")
 
 
-def without(name: str, number: int, place: Path, *, hasty: bool = False, count: int = 0) -> Failure | None:
-    """Record a flow without its ``number``-th barrier or fsync; return the first point that notices."""
+def without(name: str, number: int, place: Path, *, hasty: str = "", count: int = 0) -> Failure | None:
+    """Record a flow without its ``number``-th barrier or fsync; return the first cut that notices."""
     directory = place / f"{name}-without-{number}"
-    facts = flow.record(name, directory, without=number, hasty=hasty)
-    log = Log(directory / "log")
-    chosen = points(log, log.span("begin 1", f"end {len(facts.steps)}"), count, seed=1)
+    flow.record(name, directory, without=number, hasty=hasty)
+    return _first_failure(directory, count)
+
+
+def wrong(name: str, fault: str, place: Path, *, hasty: str = "", count: int = 0) -> Failure | None:
+    """Record a flow with one of faults.FAULTS; return the first cut that notices."""
+    directory = place / f"{name}-wrong"
+    flow.record(name, directory, fault=fault, hasty=hasty)
+    return _first_failure(directory, count)
+
+
+def _first_failure(directory: Path, count: int) -> Failure | None:
     # What is missed is missed at the end more often than in the beginning.
-    report = run(Task(directory), chosen[::-1], stop_after=1)
+    report = run(Task(directory), chosen(logs(directory), count, seed=1)[::-1], stop_after=1)
     return report.failures[0] if report.failures else None
 
 
@@ -73,8 +85,8 @@ def all_of(name: str, place: Path) -> Iterator[Control]:
 
 
 def _noticed(name: str, number: int, place: Path) -> str:
-    for hasty in (False, True):
+    for hasty in ("", *FLOWS[name].disks):
         failure = without(name, number, place, hasty=hasty)
         if failure is not None:
-            return f"{'hasty ' * hasty}{failure.point}: {failure.problems[0]}"
+            return f"{f'hasty {hasty} ' * bool(hasty)}{shown(failure.cut)}: {failure.problems[0]}"
     return ""

@@ -20,24 +20,27 @@ from snaptx.cli import main as cli
 from snaptx.transaction import Transaction
 from tests.crash import census
 from tests.crash.census import Census
-from tests.crash.faults import Syncs, hasten
+from tests.crash.faults import FAULTS, Syncs, btrfs_timer, ext4_timer, hasten
 from tests.crash.loop import mounted
-from tests.crash.world import Step
-
-ADOPTED = "@rootfs"
-Cure = Callable[["Driver"], None]
+from tests.crash.world import BOOT, DISK, Step
 
 
 @dataclass
 class Driver:
-    """One disk with its root mounted; ``payloads`` is where the updates lie."""
+    """One disk with its root mounted; ``payloads`` is where the updates lie.
+
+    ``boot`` is the device of a /boot of its own, "" if there is none; ``fault`` one of faults.FAULTS;
+    ``hasty`` the disk that is committed after every change, "" for none.
+    """
 
     device: str
     place: Path
     payloads: Path
-    booted: str = ADOPTED
+    booted: str
     without: int = -1
-    hasty: bool = False
+    hasty: str = ""
+    boot: str = ""
+    fault: str = ""
     syncs: list[str] = field(default_factory=list)
     _root: ExitStack = field(default_factory=ExitStack)
 
@@ -48,6 +51,9 @@ class Driver:
 
     def __enter__(self) -> Driver:
         self._root.enter_context(mounted(self.device, self.root, f"subvol={self.booted}"))
+        if self.boot:
+            boot = mounted(self.boot, self.root / "boot", "noinit_itable", fstype="ext4")
+            self._root.enter_context(boot)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,15 +77,19 @@ class Driver:
         return 0
 
     def _prepare(self) -> None:
-        if self.hasty:
-            hasten(self.root)
+        if self.fault:
+            FAULTS[self.fault]()
+        if self.hasty == DISK:
+            hasten(btrfs_timer(self.root))
+        if self.hasty == BOOT:
+            hasten(ext4_timer(self.root / "boot", self.boot))
 
     def _boot(self) -> None:
-        state = self.top(census.entry_state)
+        state = self.top(lambda top: census.entry_state(top, self._boot_directory))
         chosen = [entry for entry in state.entries if entry.number == state.default] if state else []
         words = chosen[0].cmdline.split() if chosen else []
         flag = "rootflags=subvol="
-        self.booted = next((word.removeprefix(flag) for word in words if word.startswith(flag)), ADOPTED)
+        self.booted = next((word.removeprefix(flag) for word in words if word.startswith(flag)), self.booted)
         self._root.close()
         self.__enter__()
 
@@ -99,9 +109,13 @@ class Driver:
         with mounted(self.device, self.place / "top", "subvolid=5") as top:
             return look(top)
 
+    @property
+    def _boot_directory(self) -> Path | None:
+        return self.root / "boot" if self.boot else None
+
     def census(self) -> Census:
         """Look at the disk as it is."""
-        found: Census = self.top(census.take)
+        found: Census = self.top(lambda top: census.take(top, self._boot_directory))
         return found
 
     def _forked(self, words: list[str], before: Callable[[], None]) -> int:

@@ -1,8 +1,8 @@
 """What is done to snaptx while it is recorded: it is not asked, and has no code for it.
 
-``lame`` takes one barrier or fsync away, to see whether anybody notices.
-``hasten`` commits the file system after every change snaptx makes to it, as the
-kernel's own timer may at any time.
+``Syncs`` takes one barrier or fsync away, FAULTS what else must be there, to
+see whether anybody notices.  ``hasten`` commits a file system after every
+change snaptx makes, as the kernel's own timer may at any time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snaptx import system
+from snaptx.bootloader.grub import GrubOnBoot
 from snaptx.storage.btrfs import BtrfsStorage
 
 START_SYNC = 0x80089418
@@ -37,17 +39,22 @@ class Syncs:
 
     def install(self) -> None:
         """Count from now on, in this process."""
-        barrier, fsync = BtrfsStorage.barrier, os.fsync
+        barrier, boot_barrier, fsync = BtrfsStorage.barrier, GrubOnBoot.barrier, os.fsync
 
         def counted_barrier(storage: BtrfsStorage) -> None:
             if not self._skips("barrier"):
                 barrier(storage)
+
+        def counted_boot_barrier(boot: GrubOnBoot) -> None:
+            if not self._skips("/boot barrier"):
+                boot_barrier(boot)
 
         def counted_fsync(fd: int) -> None:
             if not self._skips(f"fsync {_shown(fd)}"):
                 fsync(fd)
 
         _put(BtrfsStorage, "barrier", counted_barrier)
+        _put(GrubOnBoot, "barrier", counted_boot_barrier)
         _put(os, "fsync", counted_fsync)
 
 
@@ -57,18 +64,52 @@ def _shown(fd: int) -> str:
     return "/".join("N" if part.isdigit() else part for part in path.parts[-2:])
 
 
-def hasten(top: Path) -> None:
-    """Commit the file system mounted at ``top`` after every change from now on, in this process."""
-    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _rename_over(dirfd: int, one: str, other: str) -> None:
+    os.rename(one, other, src_dir_fd=dirfd, dst_dir_fd=dirfd)
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "no freeze": lambda: _put(system, "freeze", lambda _fd: None),
+    "no /boot barrier": lambda: _put(GrubOnBoot, "barrier", lambda _boot: None),
+    "rename over": lambda: _put(system, "exchange", _rename_over),
+}
+"""What is left out or done wrong on a /boot of its own, by the name it has in ``flow.record``."""
+
+
+def hasten(commit: Callable[[], None]) -> None:
+    """Call ``commit``, one of the timers below, after every change from now on, in this process."""
+    for name in CHANGES:
+        _put(os, name, _followed(getattr(os, name), commit))
+    for name in ("snapshot", "delete", "make_default"):
+        _put(BtrfsStorage, name, _followed(getattr(BtrfsStorage, name), commit))
+
+
+def btrfs_timer(root: Path) -> Callable[[], None]:
+    """Return what commits the Btrfs mounted at ``root``."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def commit() -> None:
         number = fcntl.ioctl(fd, START_SYNC, bytes(8))
         fcntl.ioctl(fd, WAIT_SYNC, number)
 
-    for name in CHANGES:
-        _put(os, name, _followed(getattr(os, name), commit))
-    for name in ("snapshot", "delete", "make_default"):
-        _put(BtrfsStorage, name, _followed(getattr(BtrfsStorage, name), commit))
+    return commit
+
+
+def ext4_timer(boot: Path, device: str) -> Callable[[], None]:
+    """Return what commits the journal of the ext4 at ``boot`` and then writes the metadata to its place.
+
+    Like the timer it leaves alone the data of files that have no blocks yet.
+    """
+    fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    disk = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    fsync = os.fsync  # as it is before it is followed by this
+
+    def commit() -> None:
+        os.utime(fd)  # joins the open transaction, so that fsync commits that
+        fsync(fd)
+        fsync(disk)
+
+    return commit
 
 
 def _followed(act: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:

@@ -1,10 +1,12 @@
-"""Records one flow: ``python -m tests.crash.flow NAME DIRECTORY [--without N] [--hasty]``.
+"""Records one flow: ``python -m tests.crash.flow NAME DIRECTORY [--without N] [--fault F] [--hasty DISK]``.
 
 The directory then holds everything that judging it takes::
 
     base.img    the disk before
     log         what it was told (see logfile)
     facts.json  the steps, their exit codes, and a census of the disk before the first and after each
+
+A /boot of its own is a second disk: ``boot.img`` and ``boot.log``.
 
 It runs in a process of its own, with mounts of its own.
 """
@@ -15,23 +17,24 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from snaptx import system
 from snaptx.sandbox import box as sandbox
-from snaptx.sandbox.layout import Layout
+from snaptx.sandbox.layout import PLANS
 from snaptx.sandbox.mounts import unmount_below
 from tests.crash import census, world
 from tests.crash.census import Census
 from tests.crash.driver import Driver
+from tests.crash.faults import FAULTS
 from tests.crash.loop import leave_for_private_mounts, loop_device
 from tests.crash.recorder import Disk, Recorder
 from tests.crash.scratch import scratch
-from tests.crash.world import FLOWS, Flow
+from tests.crash.world import BOOT, DISK, FLOWS, Flow
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,10 +50,11 @@ class Facts:
     codes: tuple[int, ...]
     stages: tuple[Census, ...]
     syncs: tuple[str, ...] = ()
+    disks: tuple[str, ...] = (DISK,)
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``load`` reads."""
-        names = ("flow", "uuid", "booted", "steps", "codes", "syncs")
+        names = ("flow", "uuid", "booted", "steps", "codes", "syncs", "disks")
         return {
             **{name: getattr(self, name) for name in names},
             "stages": [stage.as_json() for stage in self.stages],
@@ -61,21 +65,31 @@ def load(directory: Path) -> Facts:
     """Read the facts of a recording."""
     data = json.loads((directory / "facts.json").read_text())
     data["stages"] = tuple(map(census.from_json, data["stages"]))
-    for name in ("steps", "codes", "syncs"):
+    for name in ("steps", "codes", "syncs", "disks"):
         data[name] = tuple(map(tuple, data[name])) if name == "steps" else tuple(data[name])
     return Facts(**data)
 
 
-def record(name: str, directory: Path, *, without: int = -1, hasty: bool = False) -> Facts:
+def base(directory: Path, disk: str) -> Path:
+    """Return where a recording keeps what a disk was before."""
+    return directory / ("base.img" if disk == DISK else f"{disk}.img")
+
+
+def log(directory: Path, disk: str) -> Path:
+    """Return where a recording keeps what a disk was told."""
+    return directory / ("log" if disk == DISK else f"{disk}.log")
+
+
+def record(name: str, directory: Path, *, without: int = -1, fault: str = "", hasty: str = "") -> Facts:
     """Record a flow into ``directory``, in a process of its own.
 
     Raises:
         RuntimeError: a step before the recording failed.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.crash.flow", name, str(directory), "--without", str(without)]
+    command = [sys.executable, "-m", "tests.crash.flow", name, str(directory)]
     result = subprocess.run(
-        [*command, *(["--hasty"] if hasty else [])],
+        [*command, f"--without={without}", f"--fault={fault}", f"--hasty={hasty}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -86,33 +100,40 @@ def record(name: str, directory: Path, *, without: int = -1, hasty: bool = False
     return load(directory)
 
 
-@contextmanager
-def _disk(place: Path, flow: Flow) -> Iterator[Path]:
-    """Give the image of a fresh machine."""
+def _images(place: Path, flow: Flow) -> dict[str, Path]:
+    """Return the images of a fresh machine by the names of its disks."""
     system_root = place / "system"
     world.write_root(system_root, shell=any(step[0] == "run" for step in flow.record))
-    box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=Layout.DEBIAN)
+    box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=flow.layout)
     unmount_below(box.directory)
-    yield box.disk
+    return {DISK: box.disk, **({BOOT: box.boot_image} if box.plan.boot else {})}
 
 
-def _record_here(flow: Flow, directory: Path, without: int, hasty: bool) -> None:
+@contextmanager
+def _driver(place: Path, images: Mapping[str, Path], booted: str, **faults: Any) -> Iterator[Driver]:
+    """Give a driver of the machine that is made of the images."""
+    with ExitStack() as stack:
+        devices = {name: stack.enter_context(loop_device(image)) for name, image in images.items()}
+        driver = Driver(devices[DISK], place, place, booted, boot=devices.get(BOOT, ""), **faults)
+        yield stack.enter_context(driver)
+
+
+def _record_here(flow: Flow, directory: Path, **faults: Any) -> None:
     leave_for_private_mounts()
-    with scratch() as place, _disk(place, flow) as image:
+    with scratch() as place:
+        images = _images(place, flow)
         for name, version in world.UPDATES.items():
             world.write_update(place / name, version)
-        with loop_device(image) as device, Driver(device, place, place) as driver:
+        with _driver(place, images, PLANS[flow.layout].root) as driver:
             for step in flow.prepare:
                 _require(driver, step)
-        booted = driver.booted
-        subprocess.run(["cp", "--sparse=always", image, directory / "base.img"], check=True)
-        disk = Disk("disk", image, directory / "log")
-        with (
-            Recorder(place / "recorder", (disk,)) as recorder,
-            loop_device(recorder.file("disk")) as device,
-            Driver(device, place, place, booted, without, hasty) as driver,
-        ):
-            facts = _steps(flow, recorder, driver)
+        for name, image in images.items():
+            subprocess.run(["cp", "--sparse=always", image, base(directory, name)], check=True)
+        disks = tuple(Disk(name, image, log(directory, name)) for name, image in images.items())
+        with Recorder(place / "recorder", disks) as recorder:
+            exported = {name: recorder.file(name) for name in images}
+            with _driver(place, exported, driver.booted, **faults) as driver:
+                facts = replace(_steps(flow, recorder, driver), disks=tuple(images))
     (directory / "facts.json").write_text(json.dumps(facts.as_json()))
 
 
@@ -150,10 +171,11 @@ def main() -> int:
     parser.add_argument("flow", choices=sorted(FLOWS))
     parser.add_argument("directory", type=Path)
     parser.add_argument("--without", type=int, default=-1, help="leave this barrier or fsync out")
-    parser.add_argument("--hasty", action="store_true", help="commit after every change")
+    parser.add_argument("--fault", choices=("", *FAULTS), default="", help="do this wrong")
+    parser.add_argument("--hasty", choices=("", DISK, BOOT), default="", help="commit it after every change")
     args = parser.parse_args()
     system.die_with_parent()
-    _record_here(FLOWS[args.flow], args.directory, args.without, args.hasty)
+    _record_here(FLOWS[args.flow], args.directory, without=args.without, fault=args.fault, hasty=args.hasty)
     return 0
 
 

@@ -74,13 +74,13 @@ def adopting(state: Progress) -> Progress:
     return Progress(state.after, state.after, state.verb, None)
 
 
-def judge_view(seen: Seen, state: Progress) -> Iterator[str]:
-    """Yield what is wrong with what a view boots."""
-    for problem in _view_problems(seen, state):
+def judge_view(seen: Seen, state: Progress, chosen: int = 0) -> Iterator[str]:
+    """Yield what is wrong with what a view boots; ``chosen`` is what GRUB would have it boot."""
+    for problem in _view_problems(seen, state, chosen):
         yield f"{seen.name}: {problem}"
 
 
-def _view_problems(seen: Seen, state: Progress) -> Iterator[str]:
+def _view_problems(seen: Seen, state: Progress, chosen: int) -> Iterator[str]:
     if seen.problem:
         yield seen.problem
     if seen.default not in state.defaults and not seen.problem:
@@ -96,13 +96,13 @@ def _view_problems(seen: Seen, state: Progress) -> Iterator[str]:
         if not any(digest == wanted for wanted in _boot_files(path, state)):
             yield f"{path} is not what was installed" if digest else f"{path} is missing"
     if seen.census is not None:
-        yield from _whole(seen.census, state)
+        yield from _whole(seen.census, state, chosen)
 
 
 def _own_kernel(kernel: str, initrd: str, cmdline: str, trees: list[Tree]) -> Iterator[str]:
-    places = {tree.subvolume for tree in trees}
-    for subvolume in places or {"?"}:
-        if not kernel.startswith(f"/{subvolume}/boot/") or not initrd.startswith(f"/{subvolume}/boot/"):
+    places = {(tree.subvolume, tree.kernels) for tree in trees}
+    for subvolume, kernels in places or {("?", "?")}:
+        if not kernel.startswith(kernels) or not initrd.startswith(kernels):
             yield f"{kernel} and {initrd} are not of {subvolume}"
         if f"rootflags=subvol={subvolume} " not in cmdline + " ":
             yield f"{cmdline!r} does not name {subvolume}"
@@ -111,15 +111,14 @@ def _own_kernel(kernel: str, initrd: str, cmdline: str, trees: list[Tree]) -> It
 def _boot_files(path: str, state: Progress) -> Iterator[str]:
     for stage in (state.before, state.after):
         for tree in stage.trees.values():
-            start = f"/{tree.subvolume}/boot/"
-            if path.startswith(start):
-                yield tree.boot.get(path.removeprefix(start), "?")
+            if path.startswith(tree.kernels):
+                yield tree.boot.get(path.removeprefix(tree.kernels), "?")
 
 
-def _whole(found: Census, state: Progress) -> Iterator[str]:
+def _whole(found: Census, state: Progress, chosen: int = 0) -> Iterator[str]:
     """Check the roots of all that must be there, and of what boots."""
     required = state.required()
-    for number in sorted({*required, *filter(None, [found.default])}):
+    for number in sorted({*required, *filter(None, [found.default, chosen])}):
         allowed = [tree.root for tree in state.trees(number)]
         tree = found.trees.get(number)
         if tree is None:

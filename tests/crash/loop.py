@@ -80,11 +80,13 @@ def leave_for_private_mounts() -> None:
 
 
 @contextmanager
-def mounted(device: str, target: Path, options: str = "", *, read_only: bool = False) -> Iterator[Path]:
-    """Mount Btrfs for the length of a with block."""
+def mounted(
+    device: str, target: Path, options: str = "", *, read_only: bool = False, fstype: str = "btrfs"
+) -> Iterator[Path]:
+    """Mount a file system for the length of a with block."""
     flags = mounting.MS_RDONLY if read_only else 0
     target.mkdir(exist_ok=True)
-    mounting.mount(device, str(target), "btrfs", flags | _NOATIME, options)
+    mounting.mount(device, str(target), fstype, flags | _NOATIME, options)
     try:
         yield target
     finally:

@@ -3,7 +3,7 @@
 A moment is a place in the log: everything up to the last flush before it is on
 the disk.  Of what was written since, a disk keeps what it likes: a point names
 the moment, and the seed that decides what is kept.  The same point of the same
-log is always the same disk.
+log is always the same disk.  Where two disks are cut at once, a cut has a point for each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import os
 import random
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +23,18 @@ from tests.crash.recorder import punch
 PART = 4096
 """Bytes a disk writes in one piece."""
 
+NOTHING = 0
+"""The seed that keeps nothing of what was not flushed."""
+
 CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Point:
-    """The first ``cut`` entries were sent; ``seed`` chooses what is kept of the unflushed, None for all."""
+    """The first ``cut`` entries were sent; ``seed`` chooses what is kept of the unflushed.
+
+    None keeps all of it, NOTHING none.
+    """
 
     cut: int
     seed: int | None = None
@@ -47,6 +53,24 @@ def parse_point(text: str) -> Point:
     if match is None:
         raise ValueError(f"{text!r} is not a point: CUT or CUT~SEED")
     return Point(int(match[1]), int(match[2]) if match[2] else None)
+
+
+Cut = tuple[Point, ...]
+"""One instant: a point of the log of each disk that was recorded."""
+
+
+def shown(cut: Cut) -> str:
+    """Return the name of a cut: its points, with a plus between them."""
+    return "+".join(map(str, cut))
+
+
+def parse_cut(text: str) -> Cut:
+    """Return the cut that ``shown`` named.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return tuple(map(parse_point, text.split("+")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +166,12 @@ class Log:
         self.path = path
         self.entries = read_entries(path)
         self._flushed: dict[int, _Blocks] = {}
+        self._serials = [entry.serial for entry in self.entries]
         self.flushes = [n for n, entry in enumerate(self.entries) if entry.flags & Flag.FLUSH]
+
+    def sent(self, serial: int) -> int:
+        """Return how many entries were sent when all disks together had been told ``serial`` things."""
+        return bisect_right(self._serials, serial)
 
     def durable(self, cut: int) -> int:
         """Return how many of the first entries are on the disk for certain: up to the last flush."""
@@ -158,6 +187,8 @@ class Log:
         pending = self.pending(point.cut)
         if point.seed is None or not pending:
             return tuple(map(_whole, pending))
+        if point.seed == NOTHING:
+            return ()
         rng = random.Random(f"{point.cut}~{point.seed}")
         return tuple(rng.choice(_LUCK)(pending, rng))
 
@@ -181,7 +212,7 @@ class Replayer:
     """Makes the image of one point after the other in one file; going forward in the log is cheap."""
 
     def __init__(self, base: Path, log: Log, trunk: Path, work: Path) -> None:
-        self._base, self._log, self.work = base, log, work
+        self._base, self.log, self.work = base, log, work
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._trunk_fd, self._work_fd = os.open(trunk, flags), os.open(work, flags)
         self._log_fd = os.open(log.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -189,9 +220,9 @@ class Replayer:
 
     def make(self, point: Point) -> Path:
         """Make the disk of ``point`` and return its image, which may be written to."""
-        self._advance(self._log.durable(point.cut))
+        self._advance(self.log.durable(point.cut))
         copy_sparse(self._trunk_fd, self._work_fd)
-        for piece in self._log.kept(point):
+        for piece in self.log.kept(point):
             self._apply(piece, self._work_fd)
         return self.work
 
@@ -201,7 +232,7 @@ class Replayer:
             copy_sparse(base, self._trunk_fd)
             os.close(base)
             self._done = 0
-        for entry in self._log.entries[self._done : upto]:
+        for entry in self.log.entries[self._done : upto]:
             if entry.is_change:
                 self._apply(_whole(entry), self._trunk_fd)
         self._done = upto

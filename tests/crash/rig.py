@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import random
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,17 +13,13 @@ from pathlib import Path
 
 from snaptx import system
 from tests.crash import flow, judge, settle
-from tests.crash.bench import Bench
+from tests.crash.bench import Bench, Part
 from tests.crash.loop import leave_for_private_mounts, loop_device
-from tests.crash.replay import Log, Point, Replayer
+from tests.crash.replay import Cut, Log, Point, Replayer, shown
 from tests.crash.scratch import scratch
 
 CHUNK = 12
-"""Points a worker takes at a time: neighbours, because going forward in the log is cheap."""
-
-
-SUPERBLOCKS = (64 << 10, 64 << 20)
-"""Where Btrfs keeps them on a disk of this size."""
+"""Cuts a worker takes at a time: neighbours, because going forward in the log is cheap."""
 
 WORKERS = 4
 """They wait for mounts more than they compute."""
@@ -32,9 +27,9 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What is wrong at one point."""
+    """What is wrong at one cut."""
 
-    point: Point
+    cut: Cut
     problems: tuple[str, ...]
 
 
@@ -57,55 +52,13 @@ class Task:
     place: Path | None = None
 
 
-def points(log: Log, span: tuple[int, int], count: int, seed: int) -> list[Point]:
-    """Return every flush boundary, every write in its order, every split of the superblocks, and more.
-
-    Seeded ones fill up to ``count``.  No two are the same disk at the same stage.
-    """
-    begin, end = span
-    found: dict[tuple[int, int], Point] = {}
-    boundaries = [n + 1 for n in log.flushes if begin <= n < end]
-    ordered = [n + 1 for n in range(begin, end) if log.entries[n].is_change]
-    for cut in [begin, *boundaries, *ordered, end]:
-        _add(found, log, Point(cut))
-    for cut in ordered:
-        _add(found, log, _split(log, cut) or Point(cut))
-    rng = random.Random(seed)
-    torn = [cut for cut in range(begin, end + 1) if len(log.pending(cut)) > 0]
-    misses = 0
-    while torn and len(found) < count and misses < 10 * count:
-        misses += not _add(found, log, Point(rng.choice(torn), rng.randrange(1 << 31)))
-    return sorted(found.values(), key=lambda point: (point.cut, point.seed or 0))
-
-
-def _split(log: Log, cut: int) -> Point | None:
-    """Return the point where only the second of two superblocks is written.
-
-    GRUB reads the newest of them, the kernel the first.
-    """
-    pending = log.pending(cut)
-    if tuple(entry.offset for entry in pending) != SUPERBLOCKS:
-        return None
-    seeded = (Point(cut, seed) for seed in range(1000))
-    return next(point for point in seeded if [piece.offset for piece in log.kept(point)] == [SUPERBLOCKS[1]])
-
-
-def _add(found: dict[tuple[int, int], Point], log: Log, point: Point) -> bool:
-    """Add a point unless one that leaves the same disk, at the same stage of the verb, is there."""
-    marks = sum(1 for entry in log.entries[: point.cut] if entry.text)
-    key = (marks, log.disk(point))
-    if key in found:
-        return False
-    found[key] = point
-    return True
-
-
-def run(task: Task, chosen: Sequence[Point], workers: int = WORKERS, stop_after: int = 20) -> Report:
+def run(task: Task, chosen: Sequence[Cut], workers: int = WORKERS, stop_after: int = 20) -> Report:
     """Judge points on ``workers`` processes; stop early after ``stop_after`` failures."""
     begun = time.monotonic()
     facts = flow.load(task.directory)
     report = Report(facts.flow)
-    chunks = [chosen[at : at + CHUNK] for at in range(0, len(chosen), CHUNK)]
+    size = CHUNK if stop_after > 1 else 2
+    chunks = [chosen[at : at + size] for at in range(0, len(chosen), size)]
     context = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
         place = stack.enter_context(scratch())
@@ -124,14 +77,27 @@ class Recording:
     """A recording on a bench."""
 
     facts: flow.Facts
-    log: Log
-    replayer: Replayer
+    logs: Sequence[Log]
+    replayers: Sequence[Replayer]
     bench: Bench
 
-    def judge(self, point: Point) -> tuple[str, ...]:
-        """Return what is wrong at a point."""
-        state = judge.progress(self.facts, self.log, point.cut)
-        return self.bench.judge(state, lambda: self.replayer.make(point))
+    def judge(self, cut: Cut) -> tuple[str, ...]:
+        """Return what is wrong at a cut."""
+        if len(cut) != len(self.logs):
+            return (f"{shown(cut)} is not a cut of {' and '.join(self.facts.disks)}",)
+        # Marks are in every log.
+        state = judge.progress(self.facts, self.logs[0], cut[0].cut)
+        return self.bench.judge(state, lambda: self.make(cut))
+
+    def make(self, cut: Cut) -> None:
+        """Make the disks of a cut."""
+        for replayer, point in zip(self.replayers, cut, strict=True):
+            replayer.make(point)
+
+
+def logs(directory: Path) -> list[Log]:
+    """Return the logs of a recording, one for each disk."""
+    return [Log(flow.log(directory, disk)) for disk in flow.load(directory).disks]
 
 
 _here: list[Recording] = []
@@ -143,8 +109,8 @@ def _start(task: Task) -> None:
     _here.append(_open.enter_context(opened(task)))
 
 
-def _work(chunk: Sequence[Point]) -> list[Failure]:
-    return [Failure(point, _here[0].judge(point)) for point in chunk]
+def _work(chunk: Sequence[Cut]) -> list[Failure]:
+    return [Failure(cut, _here[0].judge(cut)) for cut in chunk]
 
 
 @contextmanager
@@ -153,13 +119,17 @@ def opened(task: Task) -> Iterator[Recording]:
     settle.load()
     leave_for_private_mounts()
     with _place(task) as place, ExitStack() as stack:
-        log = Log(task.directory / "log")
-        replayer = Replayer(task.directory / "base.img", log, place / "trunk", place / "work")
-        stack.callback(replayer.close)
-        replayer.make(Point(0))
-        device = stack.enter_context(loop_device(replayer.work))
         facts = flow.load(task.directory)
-        yield Recording(facts, log, replayer, Bench(place, device, replayer.work, facts.uuid, task.check))
+        replayers, parts = [], []
+        for name, log in zip(facts.disks, logs(task.directory), strict=True):
+            base = flow.base(task.directory, name)
+            replayer = Replayer(base, log, place / f"{name}.trunk", place / f"{name}.work")
+            stack.callback(replayer.close)
+            replayer.make(Point(0))
+            replayers.append(replayer)
+            parts.append(Part(stack.enter_context(loop_device(replayer.work)), replayer.work))
+        bench = Bench(place, parts[0].device, parts[0].image, facts.uuid, task.check, *parts[1:])
+        yield Recording(facts, [replayer.log for replayer in replayers], replayers, bench)
 
 
 @contextmanager
@@ -183,5 +153,5 @@ def keep(directory: Path, place: Path) -> Path:
 def lines(failures: Iterable[Failure], directory: Path) -> Iterator[str]:
     """Yield the failures in words, each with the command that shows it again."""
     for failure in failures:
-        yield f"python -m tests.crash point {directory} {failure.point}"
+        yield f"python -m tests.crash point {directory} {shown(failure.cut)}"
         yield from (f"    {problem}" for problem in failure.problems)

@@ -14,24 +14,30 @@ from importlib import import_module
 from pathlib import Path
 
 from snaptx import initialise, repair, switch, system, verify
+from snaptx.bootloader import counter, entryfile, settings
+from snaptx.bootloader.grub import ESCAPE
 from snaptx.errors import SnaptxError
 from snaptx.log import Level, set_threshold
 from snaptx.machine import Machine, open_machine
+from snaptx.model import BootState
 from snaptx.transaction import Request
+from tests.crash.census import BOOT_HOME
 
 PARTS = {"origin", "root", "sealed", "generation.json", "generation.json.tmp"}
 KNOWN = {
-    "grub": {"grub.cfg", "grub.cfg.tmp", "snaptx.cfg"},
+    "grub": {"grub.cfg", "grub.cfg.tmp", "settings.cfg", "settings.cfg.tmp", "snaptx.cfg"},
     "journal": {"open.tmp"},
     "audit": {"log", "head", "head.tmp", "reserve"},
     "generations": {"last", "last.tmp"},
 }
+BOOT_FILES = ("grub.cfg", settings.NAME, counter.NAME, entryfile.NAME)
 """What may lie there. A file that was to replace another is no leftover: the next of its name replaces it."""
 
 
 def load() -> None:
     """Import what snaptx imports late: once here, not in every child."""
-    for name in ("sqlite3", "concurrent.futures.thread", "snaptx.overlay.manifest", "snaptx.storage.btrfs"):
+    names = ("sqlite3", "concurrent.futures.thread", "sh", "snaptx.overlay.manifest", "snaptx.storage.btrfs")
+    for name in names:
         import_module(name)
 
 
@@ -94,12 +100,15 @@ def _problems(machine: Machine) -> Iterator[str]:
     if switch.plan(machine, state.default) != state:
         yield "the entry file is not what the records say"
     yield from _leftovers(machine)
+    if os.path.ismount(machine.sysroot / "boot"):
+        yield from _boot_leftovers(machine.sysroot / "boot" / BOOT_HOME, state)
 
 
 def _leftovers(machine: Machine) -> Iterator[str]:
     state = machine.storage.state
     numbers = {str(generation.number) for generation in machine.generations.recorded()}
     known = {**KNOWN, "generations": KNOWN["generations"] | numbers}
+    known["grub"] = KNOWN["grub"] | {ESCAPE.format(nonce=machine.boot_state().nonce)}
     known["manifests"] = {f"{number}.sqlite" for number in numbers}
     for directory, names in known.items():
         left = {path.name for path in (state / directory).iterdir()} - names
@@ -107,3 +116,12 @@ def _leftovers(machine: Machine) -> Iterator[str]:
     for number in numbers:
         left = {path.name for path in (state / "generations" / number).iterdir()} - PARTS
         yield from (f"left over: generations/{number}/{name}" for name in sorted(left))
+
+
+def _boot_leftovers(home: Path, state: BootState) -> Iterator[str]:
+    """On a /boot of its own lie what GRUB needs and the kernels that the entry file names, and no more."""
+    named = {Path(path) for entry in state.entries for path in (entry.kernel, entry.initrd) if path}
+    files = {Path("/", BOOT_HOME, name) for name in BOOT_FILES} | named
+    known = files | {path.parent for path in named}
+    left = {"/" / path.relative_to(home.parent) for path in home.rglob("*")} - known
+    yield from (f"left over on /boot: {path}" for path in sorted(left))

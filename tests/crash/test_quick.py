@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.crash import controls, flow
-from tests.crash.replay import Log
-from tests.crash.rig import Report, Task, keep, lines, points, run
+from tests.crash.points import chosen
+from tests.crash.rig import Report, Task, keep, lines, logs, run
 from tests.crash.scratch import scratch
+from tests.crash.world import DISK
 
 pytestmark = pytest.mark.root
 SEED = 1
@@ -22,26 +23,25 @@ COUNT = 260
 """Points of each recording."""
 
 
-def _judge(name: str, count: int, *, hasty: bool = False) -> Report:
+def _judge(name: str, count: int, *, hasty: str = "") -> Report:
     """Judge ``count`` points of a flow, or as many as there must be; fail with the first that are wrong."""
     with scratch() as place:
         directory = place / name
         facts = flow.record(name, directory, hasty=hasty)
         assert facts.codes == (0,)
         assert facts.stages[0].default != facts.stages[1].default
-        log = Log(directory / "log")
-        chosen = points(log, log.span("begin 1", "end 1"), count, SEED)
-        report = run(Task(directory, check=100), chosen)
+        wanted = chosen(logs(directory), count, SEED)
+        report = run(Task(directory, check=100), wanted)
         if report.failures:
             kept = keep(directory, Path(tempfile.gettempdir()))
             pytest.fail("\n".join(lines(report.failures, kept)), pytrace=False)
-        assert report.points == len(chosen)
+        assert report.points == len(wanted)
     return report
 
 
-@pytest.mark.parametrize("hasty", [False, True], ids=["", "hasty"])
+@pytest.mark.parametrize("hasty", ["", DISK], ids=["", "hasty"])
 @pytest.mark.parametrize("name", ["commit", "rollback"])
-def test_old_or_new_never_between(name: str, hasty: bool) -> None:
+def test_old_or_new_never_between(name: str, hasty: str) -> None:
     assert _judge(name, COUNT, hasty=hasty).points >= COUNT
 
 

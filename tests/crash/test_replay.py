@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.logfile import LogWriter
+from tests.crash.points import points
 from tests.crash.replay import Log, Point, Replayer, parse_point
-from tests.crash.rig import points
 
 SIZE = 64 * 4096
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from snaptx.sandbox.layout import PLANS, Layout
 
 SIZE = 256 << 20
 """Bytes of the disk; its second superblock, which GRUB reads too, needs 64 MiB."""
 
 KERNEL_BYTES = 90_000
+DISK, BOOT = "disk", "boot"
+"""The names of the disks: the root's, and that of a /boot of its own."""
+
 Step = tuple[str, ...]
 """A verb with its arguments; or one of the words in ``driver.Driver.act``."""
 
@@ -59,11 +64,21 @@ def write_update(tree: Path, version: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What is done before the recording and during it."""
+    """What is done before the recording and during it, on a machine of one layout."""
 
     name: str
     prepare: tuple[Step, ...]
     record: tuple[Step, ...]
+    layout: Layout = Layout.DEBIAN
+
+    @property
+    def disks(self) -> tuple[str, ...]:
+        """Return the names of the machine's disks."""
+        return (DISK, BOOT) if PLANS[self.layout].boot else (DISK,)
+
+    def on_boot_partition(self) -> Flow:
+        """Return the flow on a machine with a /boot of its own, which is recorded as a second disk."""
+        return replace(self, name=f"boot-{self.name}", layout=Layout.FEDORA)
 
 
 def _update(version: int) -> Step:
@@ -74,7 +89,7 @@ _TWO: tuple[Step, ...] = (("init",), _update(2), ("commit",), ("boot",), ("confi
 _THREE: tuple[Step, ...] = (*_TWO, _update(3), ("commit",), ("boot",), ("confirm",))
 _SHELL = ("run", "--", "/bin/busybox", "sh", "-c", "echo made > /etc/made; rm /usr/file-1")
 
-FLOWS = {
+_ON_ROOT = {
     flow.name: flow
     for flow in (
         Flow("init", (), (("init",),)),
@@ -91,6 +106,12 @@ FLOWS = {
         Flow("repair", (*_TWO, ("break",)), (("repair",),)),
         Flow("reconcile", (("init",), _update(2), ("die", "switch", "commit")), (("repair",),)),
     )
+}
+_ON_BOOT = ("init", "commit", "rollback", "activate", "confirm", "reject", "prune", "reconcile")
+
+FLOWS = {
+    **_ON_ROOT,
+    **{flow.name: flow for flow in (_ON_ROOT[name].on_boot_partition() for name in _ON_BOOT)},
 }
 """Every flow that is recorded, by its name."""
 
