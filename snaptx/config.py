@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from snaptx import shared
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
@@ -84,7 +85,8 @@ class BootConfig:
 class SharedConfig:
     """What belongs to no generation."""
 
-    paths: tuple[str, ...] = ("/home", "/root", "/srv", "/var/log", "/var/cache", "/var/tmp", "/var/spool")
+    paths: tuple[str, ...] = shared.PATHS
+    ignore: tuple[str, ...] = ()  # these may be rolled back
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import system, transaction
+from snaptx import attach, system, transaction
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict, View
@@ -111,10 +111,12 @@ def _restore(machine: Machine, request: Request, target: int, previous: int) -> 
 def _copy(machine: Machine, target: int, number: int) -> None:
     machine.generations.directory(number).mkdir()
     sealed = Tree(target, Part.SEALED)
-    for part, writable in ((Part.ORIGIN, False), (Part.ROOT, True), (Part.SEALED, False)):
+    for part, writable in ((Part.ORIGIN, False), (Part.ROOT, True)):
         machine.storage.snapshot(sealed, Tree(number, part), writable=writable)
     if machine.manifest(target).exists():
         Manifest.fork(machine.manifest(target), machine.manifest(number)).close()
+    source = Tree(number, Part.ROOT) if attach.follow(machine, number) else sealed
+    machine.storage.snapshot(source, Tree(number, Part.SEALED), writable=False)
 
 
 def _record(machine: Machine, request: Request, number: int, target: int) -> Generation:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaptx import difference, nested, system, transaction
+from snaptx import attach, difference, nested, system, transaction
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
@@ -125,6 +125,7 @@ def staging(machine: Machine, request: Request, wanted: int | None) -> Iterator[
         txn.step("index")
         _fork_manifest(machine, base, number)
         nested.settle(machine, base.number, number, left_out, policy)
+        attach.follow(machine, number)
         yield Workspace(machine, txn, base, number, left_out)
 
 

@@ -7,11 +7,12 @@ leaves nothing either.  Nothing is mounted through a symbolic link.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from snaptx import mounting, system
+from snaptx import fstab, mounting, system
 from snaptx.errors import CommandError, LayoutError, StorageError, storage_error
 from snaptx.run import run
 from snaptx.sandbox.layout import TOP_LEVEL, Sandbox
@@ -52,9 +53,32 @@ def mount_all(box: Sandbox, options: str) -> None:
         mount(disk, box.root, options)
         if box.plan.home:
             mount(disk, box.root / "home", f"subvol={box.plan.home}")
+        _mount_shared(box, disk)
     if box.plan.boot:
         with attached(box.boot_image) as boot:
             mount(boot, box.root / "boot", "", fstype="ext4")
+
+
+def _mount_shared(box: Sandbox, disk: str) -> None:
+    """Mount the other subvolumes that the booted root's fstab names, as a boot does.
+
+    The root may be of a payload's making: no link is followed.
+    """
+    text = system.read_in_root(box.root, "etc/fstab").decode(errors="surrogateescape")
+    beneath = system.RESOLVE_BENEATH | system.RESOLVE_NO_SYMLINKS | system.RESOLVE_NO_MAGICLINKS
+    with system.descriptor(box.root, os.O_RDONLY | os.O_DIRECTORY) as root_fd:
+        for entry in fstab.entries(text):
+            if entry.source != f"UUID={box.disk_uuid}" or not entry.target.strip("/"):
+                continue
+            name = os.fsencode(entry.target.strip("/"))
+            try:
+                fd = system.openat2(root_fd, name, os.O_RDONLY | os.O_DIRECTORY, beneath)
+            except OSError:
+                continue
+            target = Path(os.readlink(f"/proc/self/fd/{fd}"))
+            os.close(fd)
+            options = [word for word in entry.options.split(",") if word.startswith("subvol=")]
+            mount(disk, target, ",".join(options))
 
 
 def mount(device: str, target: Path, options: str, fstype: str = "btrfs") -> None:

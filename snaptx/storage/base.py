@@ -15,6 +15,9 @@ from snaptx.model import Tree
 STATE_DIRECTORIES = ("generations", "grub", "journal", "audit", "manifests")
 """What lies in the state directory besides the lock."""
 
+UNFINISHED = ".unfinished"
+"""Behind the name of a shared tree that is being filled."""
+
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
@@ -101,6 +104,37 @@ class Storage(Protocol):
 
     def default_name(self) -> str:
         """Return the name (see TreeInfo) of what ``make_default`` last set, "" if nothing."""
+        ...
+
+    def forsake(self, default: str) -> None:
+        """Remove the state directory and every tree in it; the adopted root stays.
+
+        ``default`` is the tree to make the filesystem's own default again, "" for none of them.
+        """
+        ...
+
+    def shared(self, name: str) -> TreeInfo | None:
+        """Describe a tree that belongs to no generation, or return None if there is none of that name."""
+        ...
+
+    def shared_path(self, name: str) -> Path:
+        """Return where such a tree can be reached; ends with the process."""
+        ...
+
+    def begin_shared(self, name: str) -> Path:
+        """Make an empty tree to become ``name``, in place of one begun and not kept; return where."""
+        ...
+
+    def abandon_shared(self, name: str) -> None:
+        """Remove a tree that was begun and not kept, if there is one."""
+        ...
+
+    def keep_shared(self, name: str) -> None:
+        """Give the tree that was begun its name.
+
+        Raises:
+            StorageError: the name is taken; nothing has changed.
+        """
         ...
 
     def barrier(self) -> None:

@@ -30,7 +30,7 @@ from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError, storage_error
 from snaptx.model import Tree
 from snaptx.storage import sendstream
-from snaptx.storage.base import STATE_DIRECTORIES, MountSpec, TreeInfo
+from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
 STATE = "@snaptx"
 TOP_LEVEL = 5
@@ -180,6 +180,52 @@ class BtrfsStorage:
         with _translated("cannot read the default subvolume"):
             number = btrfsutil.get_default_subvolume(self._fd)
             return str(btrfsutil.subvolume_path(self._fd, number)) if number != TOP_LEVEL else ""
+
+    def forsake(self, default: str) -> None:
+        """Remove ``@snaptx`` with the subvolumes in it, after the default leads elsewhere."""
+        with _translated(f"cannot remove {STATE}"):
+            number = btrfsutil.subvolume_id(str(self._top / default)) if default else TOP_LEVEL
+            btrfsutil.set_default_subvolume(self._fd, number)
+            self.barrier()
+            top = btrfsutil.subvolume_id(str(self.state))
+            for path, _ in btrfsutil.SubvolumeIterator(str(self.state), top=top):
+                btrfsutil.delete_subvolume(str(self.state / path))
+            btrfsutil.delete_subvolume(str(self.state))
+        self.barrier()
+
+    def shared(self, name: str) -> TreeInfo | None:
+        """Describe what is called ``name`` at the top level, or return None if nothing is."""
+        path = self.shared_path(name)
+        return self._describe(path) if path.is_dir() else None
+
+    def shared_path(self, name: str) -> Path:
+        """Return where a subvolume at the top level can be reached from this process."""
+        return self._top / name
+
+    def begin_shared(self, name: str) -> Path:
+        """Make an empty subvolume at the top level, under a name that tells it is not finished."""
+        self.abandon_shared(name)
+        path = self.shared_path(name + UNFINISHED)
+        with _translated(f"cannot make the subvolume {name}"):
+            btrfsutil.create_subvolume(str(path))
+        return path
+
+    def abandon_shared(self, name: str) -> None:
+        """Delete the subvolume that is not finished."""
+        path = self.shared_path(name + UNFINISHED)
+        if path.is_dir():
+            with _translated(f"cannot delete the unfinished subvolume {name}"):
+                btrfsutil.delete_subvolume(str(path))
+
+    def keep_shared(self, name: str) -> None:
+        """Rename it; the next barrier makes that durable."""
+        path = self.shared_path(name)
+        if os.path.lexists(path):
+            raise BusyError(
+                f"{name} exists at the top level of the filesystem", hint="mount it, or rename it"
+            )
+        with _translated(f"cannot keep the subvolume {name}"):
+            os.rename(path.with_name(name + UNFINISHED), path)
 
     def barrier(self) -> None:
         """Commit the filesystem's transaction.

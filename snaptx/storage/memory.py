@@ -13,7 +13,7 @@ from pathlib import Path
 
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.model import Part, Tree
-from snaptx.storage.base import STATE_DIRECTORIES, MountSpec, TreeInfo
+from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
 
 class MemoryStorage:
@@ -101,6 +101,37 @@ class MemoryStorage:
     def default_name(self) -> str:
         """Return the name of the default tree, "" if none was set."""
         return self._default
+
+    def forsake(self, default: str) -> None:
+        """Remove everything but the adopted root."""
+        self._default = default
+        shutil.rmtree(self.state)
+
+    def shared(self, name: str) -> TreeInfo | None:
+        """Describe a shared tree, or return None if it does not exist."""
+        path = self.shared_path(name)
+        return self._describe(path) if path.is_dir() else None
+
+    def shared_path(self, name: str) -> Path:
+        """Return the shared tree's directory."""
+        return self._top / name
+
+    def begin_shared(self, name: str) -> Path:
+        """Make an empty directory."""
+        self.abandon_shared(name)
+        path = self.shared_path(name + UNFINISHED)
+        path.mkdir()
+        return path
+
+    def abandon_shared(self, name: str) -> None:
+        """Remove it."""
+        shutil.rmtree(self.shared_path(name + UNFINISHED), ignore_errors=True)
+
+    def keep_shared(self, name: str) -> None:
+        """Rename it."""
+        if self.shared(name):
+            raise BusyError(f"{name} exists", hint="move it away")
+        self.shared_path(name + UNFINISHED).rename(self.shared_path(name))
 
     def barrier(self) -> None:
         """Count the call."""

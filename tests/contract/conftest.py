@@ -12,7 +12,7 @@ from snaptx import system
 from snaptx.bootloader.base import BootLoader
 from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
 from snaptx.bootloader.memory import MemoryBootLoader
-from snaptx.storage.base import Storage
+from snaptx.storage.base import MountSpec, Storage, TreeInfo
 from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.storage.memory import MemoryStorage
 from tests.fs.conftest import MakeBtrfs, btrfs, make_btrfs  # noqa: F401 - fixtures
@@ -70,7 +70,8 @@ def loader(request: pytest.FixtureRequest, tmp_path: Path) -> BootLoader:
         "grub on /boot": lambda: _on_boot(tmp_path),
     }
     made = makers[request.param]()
-    made.install()
+    adopted = TreeInfo("@", False, (), MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1234-5678",))
+    made.install(tmp_path, adopted)
     return made
 
 

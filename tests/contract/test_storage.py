@@ -118,3 +118,31 @@ def test_the_barrier_can_be_called_at_any_time(storage: Storage) -> None:
     storage.barrier()
     staged(storage, 2)
     storage.barrier()
+
+
+def test_a_shared_tree_has_its_name_when_it_is_kept(storage: Storage) -> None:
+    (storage.begin_shared("@home") / "left").write_text("by an earlier attempt")
+    place = storage.begin_shared("@home")
+    assert list(place.iterdir()) == []
+    assert storage.shared("@home") is None
+    (place / "ann").mkdir()
+    storage.keep_shared("@home")
+
+    info = storage.shared("@home")
+    assert info is not None
+    assert info.name == "@home"
+    assert [path.name for path in storage.shared_path("@home").iterdir()] == ["ann"]
+    assert not place.exists()
+
+
+def test_a_shared_tree_never_replaces(storage: Storage) -> None:
+    for _ in range(2):
+        storage.begin_shared("@srv")
+        if storage.shared("@srv") is None:
+            storage.keep_shared("@srv")
+
+    with pytest.raises(BusyError):
+        storage.keep_shared("@srv")
+    storage.abandon_shared("@srv")
+    storage.abandon_shared("@srv")
+    assert storage.shared("@srv") is not None

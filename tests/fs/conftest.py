@@ -76,6 +76,16 @@ def box(tmp_path: Path) -> Iterator[Box]:
         yield one
 
 
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Box]:
+    """Give a sandbox with data inside its root, not adopted."""
+    from tests.furnished import furnish
+
+    with made(init=False) as one:
+        furnish(one.root)
+        yield one
+
+
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """Give such a sandbox to all tests of a module: for verbs that change nothing."""

@@ -1,0 +1,87 @@
+"""Let the fstab of a root mount what belongs to no generation."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snaptx import conversions, difference, durable, fstab, system
+from snaptx.errors import LayoutError, storage_error
+from snaptx.machine import Machine
+from snaptx.model import Part, Tree
+from snaptx.overlay.manifest import Manifest
+
+NAME = "etc/fstab"
+
+
+def attach(root: Path, uuid: str, shared: list[tuple[str, str]]) -> bool:
+    """Add lines for the (path, subvolume) pairs that fstab below ``root`` lacks, in one durable step.
+
+    Returns whether it lacked any.
+
+    Raises:
+        LayoutError: fstab is a symbolic link.
+        StorageError: the filesystem refused; fstab is as it was.
+    """
+    path = root / NAME
+    if path.is_symlink() or path.parent.is_symlink():
+        raise LayoutError(f"/{NAME} is a symbolic link", hint="put a file of its own in its place")
+    text = _read(root)
+    wanted = fstab.add(text, uuid, shared)
+    if wanted != text:
+        _replace(path, wanted.encode(errors="surrogateescape"))
+    return wanted != text
+
+
+def _read(root: Path) -> str:
+    return system.read_in_root(root, NAME).decode(errors="surrogateescape")
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put ``data`` into a file that keeps its owner, mode and attributes."""
+    fresh = path.with_name(path.name + ".snaptx")
+    durable.write_new(fresh, data, 0o644)
+    try:
+        if path.exists():
+            found = path.stat()
+            os.chown(fresh, found.st_uid, found.st_gid)
+            fresh.chmod(found.st_mode & 0o7777)
+            for name in os.listxattr(path):
+                os.setxattr(fresh, name, os.getxattr(path, name))
+        os.replace(fresh, path)
+        durable.sync_directory(path.parent)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise storage_error(error, f"cannot replace /{NAME}") from error
+
+
+def mounted_by(machine: Machine) -> list[tuple[str, str]]:
+    """Return the (path, subvolume) pairs snaptx has made that the running or the default root's fstab mounts.
+
+    Somebody may have booted a generation from before the conversion.
+    """
+    known = fstab.targets(_read(machine.sysroot))
+    default = machine.boot.read()
+    if default and machine.storage.describe(Tree(default.default, Part.ROOT)):
+        known |= fstab.targets(_read(machine.storage.path(Tree(default.default, Part.ROOT))))
+    made = conversions.read(machine.storage.state).values()
+    return [(one.path, one.subvolume) for one in made if one.path in known]
+
+
+def follow(machine: Machine, number: int) -> bool:
+    """Let generation ``number`` mount what the running root mounts, and say so in its manifest.
+
+    A generation from before a conversion would show the data as it was then.
+    Returns whether anything was missing.
+    """
+    root = machine.storage.path(Tree(number, Part.ROOT))
+    shared = mounted_by(machine)
+    if not shared or not attach(root, machine.storage.uuid, shared):
+        return False
+    if machine.manifest(number).exists():
+        with (
+            system.descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
+            Manifest.open(machine.manifest(number), writable=True) as manifest,
+        ):
+            manifest.put([difference.row_of(root_fd, NAME.encode())])
+    return True

@@ -1,0 +1,71 @@
+"""The record of what was moved out of the root: ``shared.json`` in snaptx's own files.
+
+It tells a copy that snaptx made from somebody's subvolume of the same name, and
+what is still to be brought over.  It belongs to no generation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from snaptx import durable
+from snaptx.errors import FormatError, JournalError
+
+FORMAT = 1
+NAME = "shared.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """One place that became a subvolume.
+
+    The copy is of the root of ``generation``; ``birth_ns`` is when its root
+    directory was made.  What changed there after ``copied_ns`` is not in it
+    yet; what changed in the copy after ``ready_ns`` is somebody's work in it.
+    Times are in nanoseconds since the epoch.  ``settled`` is whether nothing
+    is left to be brought over.
+    """
+
+    path: str
+    subvolume: str
+    generation: int
+    birth_ns: int
+    copied_ns: int
+    ready_ns: int
+    settled: bool = False
+
+
+def read(state: Path) -> dict[str, Conversion]:
+    """Return the conversions by path.
+
+    Raises:
+        JournalError: the record is damaged.
+        FormatError: a newer snaptx wrote it.
+    """
+    try:
+        data = json.loads((state / NAME).read_bytes())
+        if data["format"] > FORMAT:
+            hint = "use that version or newer"
+            raise FormatError(f"{NAME} was written by a newer snaptx", hint=hint)
+        return {item["path"]: Conversion(**item) for item in data["converted"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        hint = f"move @snaptx/{NAME} away; it only says which subvolumes snaptx has made"
+        raise JournalError(f"{NAME} is damaged: {error}", hint=hint) from error
+
+
+def write(state: Path, conversions: Iterable[Conversion]) -> None:
+    """Replace the record, durable on return."""
+    rows = [asdict(one) for one in sorted(conversions, key=lambda one: one.path)]
+    durable.replace(
+        state / NAME, (json.dumps({"format": FORMAT, "converted": rows}, indent=2) + "\n").encode()
+    )
+
+
+def put(state: Path, *conversions: Conversion) -> None:
+    """Record conversions, in place of earlier ones of the same paths."""
+    write(state, (read(state) | {one.path: one for one in conversions}).values())
