@@ -9,7 +9,7 @@ conflict and the administrator's word decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ from snaptx.overlay.transplant import transplant, uproot
 from snaptx.trees import compare
 from snaptx.trees.conflicts import Outcome, conflicts
 
+Settled = Callable[[bytes], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class Carried:
@@ -34,15 +36,15 @@ class Carried:
     conflicts: tuple[bytes, ...] = ()
 
 
-def reference(machine: Machine, number: int) -> Tree | None:
-    """Return the running root as it was when the work that led to ``number`` left it.
+def reference(machine: Machine, number: int, running: int) -> Tree | None:
+    """Return the root of ``running`` as it was when the work that led to ``number`` left it.
 
-    None if ``number`` does not stem from the running generation, or only by
-    way of a rollback, which is meant to leave later changes behind.
+    None if ``number`` does not stem from that generation, or only by way of a
+    rollback, which is meant to leave later changes behind.
     """
     record = machine.generations.read(number)
     while record.base and not record.content:
-        if record.base == machine.booted:
+        if record.base == running:
             return Tree(record.number, Part.ORIGIN)
         if not machine.generations.has(record.base):
             log.warning("later changes of the running root are not carried over", missing=record.base)
@@ -60,8 +62,11 @@ def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
     with _running_root(machine, number, Part.LATEST) as (ancestor, latest):
         if ancestor is None:
             return Carried()
-        chosen, clashes = _choose(machine, number, ancestor, latest, policy)
-        _bring(machine, number, latest, chosen)
+        chosen, clashes = choose(machine, number, ancestor, latest, policy)
+        if chosen:
+            # What a commit that is taken back restores.
+            machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.BEFORE), writable=False)
+            bring(machine, number, latest, chosen)
         return Carried(tuple(change.path for change in chosen), clashes)
 
 
@@ -74,14 +79,14 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
     with _running_root(machine, number, Part.VIEWED) as (ancestor, latest):
         if ancestor is None:
             return Carried()
-        chosen, clashes = _choose(machine, number, ancestor, latest, policy)
+        chosen, clashes = choose(machine, number, ancestor, latest, policy)
         return Carried(tuple(change.path for change in chosen), clashes)
 
 
 @contextmanager
 def _running_root(machine: Machine, number: int, part: Part) -> Iterator[tuple[Tree | None, Tree]]:
     """Give the common ancestor, None if there is none, and a read-only view of the running root."""
-    ancestor, latest = reference(machine, number), Tree(number, part)
+    ancestor, latest = reference(machine, number, machine.booted), Tree(number, part)
     try:
         if ancestor is not None:
             machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
@@ -90,10 +95,21 @@ def _running_root(machine: Machine, number: int, part: Part) -> Iterator[tuple[T
         machine.storage.delete(latest)
 
 
-def _choose(
-    machine: Machine, number: int, ancestor: Tree, latest: Tree, policy: Conflicts
+def choose(
+    machine: Machine,
+    number: int,
+    ancestor: Tree,
+    latest: Tree,
+    policy: Conflicts,
+    settled: Settled | None = None,
 ) -> tuple[list[Change], tuple[bytes, ...]]:
-    """Return the changes to bring over, and the paths on which both sides disagree."""
+    """Return the changes to bring over, and the paths on which both sides disagree.
+
+    What ``settled`` knows is no change of the update's.
+
+    Raises:
+        ConflictError: both sides changed a path and the policy is to fail.
+    """
     ours = [
         change
         for change in difference.between(machine, ancestor, latest, renames=False)
@@ -102,6 +118,8 @@ def _choose(
     if not ours:
         return [], ()
     theirs = _changes_of_update(machine, number, ancestor, ours)
+    if settled:
+        theirs = [change for change in theirs if not settled(change.path)]
     outcome = _judge(machine, number, latest, ours, theirs)
     clashes = tuple(conflict.ours.path for conflict in outcome.conflicts)
     if clashes and policy is Conflicts.FAIL:
@@ -156,21 +174,40 @@ def _conflict(paths: tuple[bytes, ...]) -> ConflictError:
     return ConflictError(f"changed by the update and in the running root: {names}{more}", hint=hint)
 
 
-def _bring(machine: Machine, number: int, latest: Tree, chosen: list[Change]) -> None:
-    """Removals first, deepest first; then the rest, parents before children."""
+def bring(machine: Machine, number: int, latest: Tree, chosen: list[Change]) -> None:
+    """Bring changes from ``latest`` into the root of a staged generation, and into its manifest.
+
+    Raises:
+        StorageError: the filesystem refused one of them.
+    """
+    with Manifest.open(machine.manifest(number), writable=True) as manifest:
+        transfer(machine, latest, Tree(number, Part.ROOT), chosen, manifest)
+
+
+def transfer(
+    machine: Machine, source: Tree, target: Tree, chosen: list[Change], manifest: Manifest | None = None
+) -> None:
+    """Make changes of ``source`` in ``target``, and note them in its manifest if there is one.
+
+    Removals first, deepest first; then the rest, parents before children.
+
+    Raises:
+        StorageError: the filesystem refused one of them.
+    """
     with (
-        system.descriptor(machine.storage.path(latest), DIRECTORY) as source_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as target_fd,
-        Manifest.open(machine.manifest(number), writable=True) as manifest,
+        system.descriptor(machine.storage.path(source), DIRECTORY) as source_fd,
+        system.descriptor(machine.storage.path(target), DIRECTORY) as target_fd,
     ):
         try:
             for change in sorted(chosen, key=lambda item: item.path, reverse=True):
                 if change.op is Op.REMOVED:
                     uproot(target_fd, change.path)
-                    manifest.remove_tree(change.path)
+                    if manifest:
+                        manifest.remove_tree(change.path)
             for change in sorted(chosen, key=lambda item: item.path):
                 if change.op is not Op.REMOVED:
                     transplant(source_fd, target_fd, change.path)
-                    manifest.put([difference.row_of(target_fd, change.path)])
+                    if manifest:
+                        manifest.put([difference.row_of(target_fd, change.path)])
         except OSError as error:
             raise storage_error(error, "cannot carry a change of the running root over") from error

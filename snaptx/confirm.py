@@ -54,7 +54,7 @@ def confirm(machine: Machine, request: Request, number: int, *, bad: str | None 
     verdict = Verdict.BAD if bad is not None or broken else Verdict.GOOD
     if verdict is Verdict.GOOD:
         switch.plan(machine, machine.boot_state().default)  # what can't boot is not confirmed
-    with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
+    with transaction.begin(machine, Act.JUDGE, request, generation=number) as txn:
         txn.step("record")
         record = machine.generations.read(number)
         machine.generations.write(replace(record, verdict=verdict, reason=reason))

@@ -12,7 +12,7 @@ from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Row, Tree, Verdict
 from snaptx.overlay import scan
 from snaptx.overlay.manifest import Manifest
-from snaptx.recover import Act
+from snaptx.recover import Act, Remedy
 from snaptx.transaction import Request
 
 
@@ -27,8 +27,8 @@ class Plan:
     steps: tuple[str, ...]
 
 
-def plan(machine: Machine) -> Plan:
-    """Return what init would do.
+def plan(machine: Machine, *, boot_loader: bool = True) -> Plan:
+    """Return what init would do, ``boot_loader`` or without it.
 
     Raises:
         LayoutError: the root can't be adopted.
@@ -41,9 +41,40 @@ def plan(machine: Machine) -> Plan:
         f"adopt the subvolume {info.name} as generation 1, where it is",
         "make the subvolume @snaptx (state, generations, boot entries) at the top level",
         "take a read-only snapshot of the root and index its files",
-        "write snaptx's grub.cfg and boot entry file; the boot loader itself is not changed",
+        "write snaptx's menu, with the present system as its default",
+        *_boot_steps(machine, boot_loader=boot_loader),
     )
     return Plan(info.name, machine.storage.uuid, info.nested, info.cmdline, steps)
+
+
+def _boot_steps(machine: Machine, *, boot_loader: bool) -> tuple[str, ...]:
+    if machine.installer is None or not boot_loader:
+        return ("leave the boot loader alone",)
+    machine.installer.check()
+    return machine.installer.steps
+
+
+def take_over(machine: Machine, request: Request) -> bool:
+    """Make the machine start by snaptx's menu; return whether anything had to be done.
+
+    Nothing is lost if that fails: it starts as before, and the next init tries again.
+
+    Raises:
+        BootError: the boot loader could not be installed.
+    """
+    installer = machine.installer
+    if installer is None or installer.is_installed():
+        return False
+    installer.check()
+    with (
+        transaction.exclusive(machine, request.verb),
+        transaction.begin(machine, Act.RECORD, request, generation=1) as txn,
+    ):
+        txn.step("boot loader")
+        installer.install()
+        machine.storage.barrier()
+        txn.succeed(boot_loader=installer.steps)
+    return True
 
 
 def is_complete(machine: Machine) -> bool:
@@ -66,11 +97,12 @@ def initialise(
         LayoutError: the root can't be adopted.
         BootError: it has no kernel.
     """
-    plan(machine)
-    info = machine.storage.running
+    plan(machine, boot_loader=False)
+    info, default = machine.storage.running, machine.storage.default_name()
     machine.storage.prepare(info)
     with lock.exclusive(machine.lock, request.verb):
-        recover.leftovers(machine)
+        if recover.leftovers(machine) is Remedy.COMPLETE and is_complete(machine):
+            return machine.generations.read(1)
         if is_complete(machine):
             raise NotFoundError("another snaptx has just adopted this root", hint="snaptx status")
         with transaction.begin(machine, Act.INIT, request, generation=1) as txn:
@@ -84,9 +116,10 @@ def initialise(
                 1, 0, system.now(), request.verb, "the system as found", info.name, verdict=Verdict.GOOD
             )
             machine.generations.write(record)
-            machine.boot.install()
+            machine.boot.install(machine.sysroot, info)
             txn.switch(1)
-            txn.succeed(adopted=info.name, nested=info.nested, cmdline=info.cmdline)
+            found = {"nested": info.nested, "cmdline": info.cmdline, "default_subvolume": default}
+            txn.succeed(adopted=info.name, **found)
     return record
 
 

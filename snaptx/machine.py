@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaptx import config as configuration
 from snaptx import system
@@ -16,6 +17,9 @@ from snaptx.generations import Generations
 from snaptx.journal import Journal
 from snaptx.model import BootState, Generation, Part, Phase, Tree, View
 from snaptx.storage.base import Storage
+
+if TYPE_CHECKING:
+    from snaptx.bootloader.install import Installer
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,14 @@ class Machine:
     def audit(self) -> Audit:
         """Return the audit trail."""
         return Audit(self.storage.state / "audit")
+
+    @cached_property
+    def installer(self) -> Installer | None:
+        """Return how this machine is made to start by snaptx's menu, None if it is a sandbox."""
+        from snaptx.bootloader import install
+
+        mount = system.mount_at(self.sysroot)
+        return install.find(self.sysroot, mount, self.boot) if mount else None
 
     @property
     def lock(self) -> Path:
@@ -144,15 +156,11 @@ def _open_storage(mount: system.Mount) -> Storage:
 
 
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
+    from snaptx.bootloader import counter
     from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
 
     boot = system.mount_at(sysroot / "boot")
-    if boot is None or boot.device == root.device:
-        return GrubInRoot(storage.state / "grub", storage.uuid)
-    return GrubOnBoot(sysroot / "boot", _uuid_of(boot.source))
-
-
-def _uuid_of(device: str) -> str:
-    from snaptx import run
-
-    return run.run(["blkid", "-s", "UUID", "-o", "value", device]).stdout.strip()
+    if boot is None or boot.device == root.device or boot.fstype == "vfat":
+        return GrubInRoot(storage.state / "grub", storage.uuid, counter.locate(sysroot, None))
+    found = counter.locate(sysroot, boot)
+    return GrubOnBoot(sysroot / "boot", counter.uuid_of(boot.source), found)

@@ -14,7 +14,8 @@ class Part(StrEnum):
     """The subvolumes of a generation; the values are their names on disk.
 
     BEFORE, LATEST and VIEWED live only as long as one call: the root before a
-    command ran in it, what a commit or a command looks at, and what diff does.
+    command ran in it or a commit carried something into it, what a commit or a
+    command looks at, and what diff does.
     """
 
     ORIGIN = "origin"
@@ -84,7 +85,8 @@ class Generation:
     """The record of one generation, ``generations/N/generation.json``.
 
     ``created`` is in seconds since the epoch.  ``base`` is the committed
-    generation it grew from; ``includes`` are staged generations whose work it
+    generation it grew from; ``arrived`` is when it was first seen running, 0
+    before that; ``includes`` are staged generations whose work it
     took over.  ``content`` names the generation whose sealed tree a rollback
     brought back.  ``subvolume`` is set only where the root is not
     ``generations/N/root`` (generation 1, adopted in place).
@@ -105,6 +107,7 @@ class Generation:
     reason: str = ""
     pinned: bool = False
     nested: tuple[str, ...] = ()
+    arrived: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +256,10 @@ class BootState:
     """What the entry file says: the one authority for what boots next.
 
     ``nonce`` changes with every switch that starts a new count of ``tries``;
-    ``confirmed`` is whether the default has passed its health checks.
+    ``confirmed`` is whether the default has passed its health checks;
+    ``counter`` is where the boot loader counts them, "" if it can't;
+    ``failed`` a generation whose tries were used up, which something else than
+    snaptx has turned away from.
     """
 
     default: int
@@ -262,6 +268,8 @@ class BootState:
     tries: int
     confirmed: bool
     entries: tuple[BootEntry, ...] = ()
+    counter: str = ""
+    failed: int = 0
 
 
 def jsonable(value: Any) -> Any:

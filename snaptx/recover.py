@@ -30,6 +30,7 @@ class Act(StrEnum):
     ACTIVATE = "activate"
     REMOVE = "remove"
     RECORD = "record"
+    JUDGE = "judge"
 
 
 class Remedy(StrEnum):
@@ -72,7 +73,7 @@ def decide(act: Act, facts: Facts) -> Remedy:
             return Remedy.COMPLETE if facts.default or facts.running else Remedy.LEAVE
         case Act.REMOVE:
             return Remedy.COMPLETE
-        case Act.RECORD:
+        case Act.RECORD | Act.JUDGE:
             # Whether the record was written can't be told; what it says is put into effect.
             return Remedy.SETTLE
 
@@ -123,7 +124,9 @@ def complete(machine: Machine, intent: Intent) -> None:
     if Act(intent.act) is Act.STAGE:
         remove(machine, intent.targets)
     elif machine.boot.read() is not None:
-        machine.storage.delete(Tree(intent.generation, Part.LATEST))
+        machine.boot.discard()
+        for part in (Part.BEFORE, Part.LATEST, Part.VIEWED):
+            machine.storage.delete(Tree(intent.generation, part))
         if _refreshed(machine, intent):
             remove(machine, intent.targets)
 
@@ -140,9 +143,9 @@ def _refreshed(machine: Machine, intent: Intent) -> bool:
 
 
 def _leave_bad(machine: Machine, intent: Intent) -> None:
-    """Go on to a good generation where an interrupted ``confirm`` had found the default bad."""
+    """Go on to a good generation where an interrupted judgement had found the default bad."""
     number = machine.boot_state().default
-    if intent.actor.get("verb") != "confirm" or intent.generation != number:
+    if Act(intent.act) is not Act.JUDGE or intent.generation != number:
         return
     good = switch.fallback(machine.views(), number)
     if machine.generations.read(number).verdict is Verdict.BAD and good != number:
@@ -155,6 +158,11 @@ def unseal(machine: Machine, number: int) -> None:
     machine.boot.forget(number)
     machine.storage.delete(Tree(number, Part.LATEST))
     machine.storage.delete(Tree(number, Part.SEALED))
+    before, root = Tree(number, Part.BEFORE), Tree(number, Part.ROOT)
+    if machine.storage.describe(before):
+        machine.storage.delete(root)
+        machine.storage.snapshot(before, root, writable=True)
+        machine.storage.delete(before)
 
 
 def _index_staged(machine: Machine, number: int) -> None:
@@ -209,8 +217,8 @@ def _discard_adoption(machine: Machine) -> None:
 
 def _drop_manifest(machine: Machine, number: int) -> None:
     path = machine.manifest(number)
-    for name in (path, path.with_name(path.name + "-journal")):
-        name.unlink(missing_ok=True)
+    for ending in ("", "-journal", difference.FRESH):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _record(machine: Machine, intent: Intent, remedy: Remedy, failure: SnaptxError | None) -> None:
@@ -244,5 +252,6 @@ def leftovers(machine: Machine) -> Remedy | None:
     # A power cut can leave GRUB a newer superblock than the kernel: a commit writes both.
     machine.storage.barrier()
     machine.boot.barrier()
-    log.warning(f"'snaptx {intent.actor.get('verb')}' was interrupted at {step}: {remedy.value}")
+    verb = intent.actor.get("verb")
+    log.warning(f"'snaptx {verb}' was interrupted at {step}, {intent.end}: {remedy.value}")
     return remedy

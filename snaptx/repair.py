@@ -117,7 +117,8 @@ def _entry_file(machine: Machine) -> Iterator[str]:
         problem = error.message
     if problem:
         number = _choose_default(machine)
-        machine.boot.install()
+        adopted = machine.storage.describe(Tree(1, Part.ROOT)) or machine.storage.running
+        machine.boot.install(machine.sysroot, adopted)
         switch.perform(machine, switch.plan(machine, number))
         yield f"{problem}; a new one was written, generation {number} boots"
 

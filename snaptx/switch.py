@@ -21,9 +21,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from snaptx import log
+from snaptx.bootloader import entryfile
 from snaptx.errors import BootError, NotFoundError, OutcomeUnknownError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import BootEntry, BootState, Generation, Part, Phase, Tree, Verdict, View
+
+HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""The signals that end this program in good order."""
 
 
 def order(views: Iterable[View], default: int, limit: int) -> list[Generation]:
@@ -59,14 +63,21 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
         raise NotFoundError(f"generation {default} has no record", hint="run: snaptx repair")
     current = _current(machine)
     same = current is not None and current.default == default
+    confirmed = verdicts[default] is Verdict.GOOD
+    entries = _entries(machine, order(views, default, machine.config.boot.menu), default)
     return BootState(
         default=default,
         fallback=fallback(views, default),
         nonce=current.nonce if current and same else secrets.token_hex(8),
         tries=machine.config.boot.tries,
-        confirmed=verdicts[default] is Verdict.GOOD,
-        entries=tuple(_entries(machine, order(views, default, machine.config.boot.menu), default)),
+        confirmed=confirmed,
+        entries=tuple(entry if confirmed else _on_trial(entry, default) for entry in entries),
+        counter=machine.boot.counter,
     )
+
+
+def _on_trial(entry: BootEntry, default: int) -> BootEntry:
+    return replace(entry, cmdline=f"{entry.cmdline} {entryfile.TRIAL}") if entry.number == default else entry
 
 
 def _current(machine: Machine) -> BootState | None:
@@ -107,8 +118,10 @@ def _title(generation: Generation, default: bool) -> str:
     return f"{generation.number}: {date} {about[:60]}{mark}"
 
 
-def perform(machine: Machine, state: BootState) -> float:
+def perform(machine: Machine, state: BootState, spent: Iterable[Tree] = ()) -> float:
     """Make ``state`` what boots; return the seconds the rename took.
+
+    ``spent`` trees are deleted between the rename and the last barrier.
 
     Raises:
         SnaptxError: nothing that boots has changed.
@@ -122,17 +135,19 @@ def perform(machine: Machine, state: BootState) -> float:
     except SnaptxError:
         machine.boot.discard()
         raise
-    with _undisturbed():
+    with undisturbed():
         begun = time.perf_counter()
         machine.boot.switch()
         pause = time.perf_counter() - begun
-        _settle(machine, tree)
+        _settle(machine, tree, spent)
     return pause
 
 
-def _settle(machine: Machine, tree: Tree) -> None:
+def _settle(machine: Machine, tree: Tree, spent: Iterable[Tree]) -> None:
     try:
         machine.boot.barrier()
+        for old in spent:
+            machine.storage.delete(old)
         machine.storage.make_default(tree)
         machine.storage.barrier()
         machine.boot.discard()
@@ -143,10 +158,9 @@ def _settle(machine: Machine, tree: Tree) -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Hold back signals that would end the process between the rename and its barrier."""
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+def undisturbed() -> Iterator[None]:
+    """Hold back signals that would end the process, as between the rename and its barrier."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     try:
         yield
     finally:

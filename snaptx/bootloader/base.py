@@ -18,8 +18,20 @@ from snaptx.storage.base import TreeInfo
 class BootLoader(Protocol):
     """Something that boots the generation that the entry file names."""
 
-    def install(self) -> None:
-        """Put what is static in place; changes nothing that boots. Idempotent."""
+    @property
+    def counter(self) -> str:
+        """Return where the loader counts the tries of a generation on trial, "" if it can't."""
+        ...
+
+    def counted(self) -> dict[str, str]:
+        """Return what it has counted."""
+        ...
+
+    def install(self, root: Path, adopted: TreeInfo) -> None:
+        """Put in place what does not change with a generation; changes nothing that boots. Idempotent.
+
+        ``root`` is where its settings are, ``adopted`` the root that booted before snaptx.
+        """
         ...
 
     def read(self) -> BootState | None:
@@ -52,6 +64,10 @@ class BootLoader(Protocol):
 
     def forget(self, number: int) -> None:
         """Remove what ``offer`` put in place for a generation that no entry names."""
+        ...
+
+    def remove(self) -> None:
+        """Remove what the loader put beside the generations; nothing boots by it any more."""
         ...
 
     def barrier(self) -> None:

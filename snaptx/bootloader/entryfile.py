@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
+from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, FormatError
 from snaptx.model import BootEntry, BootState, jsonable
 
@@ -21,16 +22,16 @@ SUBMENU_AFTER = 5
 """So many entries stand in the first menu, the others in a submenu."""
 
 DAMAGED_HINT = "run: snaptx repair"
+TRIAL = "panic=30 snaptx.trial"
+"""What the kernel of a generation on trial is told: to restart so many seconds after a panic, and why."""
 
-
-def quote(text: str) -> str:
-    """Return ``text`` as one word of a GRUB script (GRUB manual, section Quoting)."""
-    printable = "".join(char if char.isprintable() else "?" for char in text)
-    return "'" + printable.replace("'", "'\\''") + "'"
+WHY = "snaptx.why="
+"""Begins the word on the kernel's command line that says why another than the default boots."""
 
 
 def render(state: BootState, uuid: str) -> str:
     """Return the entry file for ``state``; ``uuid`` is the filesystem that holds the kernels."""
+    uuid_of_counter, _, path_of_counter = state.counter.partition(":")
     head = [
         "# The boot entries of snaptx. Replaced as a whole: do not edit.",
         "# state " + json.dumps({"format": FORMAT, **jsonable(state)}, sort_keys=True),
@@ -39,12 +40,45 @@ def render(state: BootState, uuid: str) -> str:
         f"set snaptx_nonce={quote(state.nonce)}",
         f"set snaptx_tries='{state.tries}'",
         f"set snaptx_ok='{int(state.confirmed)}'",
+        f"set snaptx_counter_uuid={quote(uuid_of_counter)}",
+        f"set snaptx_counter={quote(path_of_counter)}",
     ]
-    blocks = [_menuentry(entry, uuid) for entry in state.entries]
+    entries = _in_reach(state)
+    numbers = [entry.number for entry in entries]
+    if state.fallback != state.default and state.fallback in numbers:
+        head.append(f"set fallback='{numbers.index(state.fallback)}'")
+    blocks = [_menuentry(entry, uuid, state) for entry in entries]
     first, older = blocks[:SUBMENU_AFTER], blocks[SUBMENU_AFTER:]
     if older:
         first += ["submenu 'Older generations' --id 'snaptx-older' {", *older, "}"]
     return _signed("\n".join([*head, *first]) + "\n")
+
+
+def escape(state: BootState) -> BootState | None:
+    """Return the state that turns away from a default that used up its tries, None if there is no way out.
+
+    Where the loader can't count, the initramfs does: it puts this in the place of ``state``.
+    """
+    if state.confirmed or state.counter or state.fallback == state.default:
+        return None
+    entries = [replace(entry, cmdline=entry.cmdline.removesuffix(f" {TRIAL}")) for entry in state.entries]
+    entries.sort(key=lambda entry: entry.number != state.fallback)
+    return replace(
+        state,
+        default=state.fallback,
+        confirmed=True,
+        failed=state.default,
+        entries=tuple(entries),
+    )
+
+
+def _in_reach(state: BootState) -> list[BootEntry]:
+    """Return the entries with the fallback in the first menu: GRUB finds it there by its place only."""
+    entries = list(state.entries)
+    place = next((at for at, entry in enumerate(entries) if entry.number == state.fallback), 0)
+    if place >= SUBMENU_AFTER:
+        entries.insert(SUBMENU_AFTER - 1, entries.pop(place))
+    return entries
 
 
 def entry_id(number: int) -> str:
@@ -52,13 +86,19 @@ def entry_id(number: int) -> str:
     return f"snaptx-{number}"
 
 
-def _menuentry(entry: BootEntry, uuid: str) -> str:
+def _menuentry(entry: BootEntry, uuid: str, state: BootState) -> str:
     arguments = " ".join(quote(word) for word in entry.cmdline.split())
     lines = [
         f"menuentry {quote(entry.title)} --id '{entry_id(entry.number)}' --class gnu-linux --class os {{",
         f"    search --no-floppy --fs-uuid --set=root {quote(uuid)}",
-        f"    linux {quote(entry.kernel)} {arguments}",
     ]
+    if entry.number == state.default:
+        # What boots after this one could not be loaded is told why.
+        lines += ["    snaptx_count trial", f"    set snaptx_why='{WHY}load'"]
+        lines += [f"    linux {quote(entry.kernel)} {arguments}"]
+    else:
+        lines += ["    snaptx_count fallback"] if entry.number == state.fallback else []
+        lines += [f"    linux {quote(entry.kernel)} {arguments} $snaptx_why"]
     if entry.initrd:
         lines.append(f"    initrd {quote(entry.initrd)}")
     return "\n".join([*lines, "}"])

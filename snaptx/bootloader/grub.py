@@ -19,12 +19,18 @@ import shutil
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels
-from snaptx.errors import BootError, storage_error
+from snaptx.bootloader import entryfile, kernels, settings
+from snaptx.bootloader.counter import Counter
+from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
 
 NEXT = entryfile.NAME + ".next"
+ESCAPE = "escape-{nonce}.cfg"
+"""An entry file that leads away from the generation on trial, for hooks/initramfs-count."""
+
+GRUB_DIRECTORIES = ("grub", "grub2")
+"""How distributions name GRUB's directory in /boot."""
 
 
 def static_config() -> bytes:
@@ -43,18 +49,38 @@ def static_config() -> bytes:
 
 
 class _Grub:
-    """What both homes share."""
+    """What both homes share; ``counter`` is where GRUB can count tries."""
 
-    def __init__(self, home: Path, uuid: str) -> None:
+    def __init__(self, home: Path, uuid: str, counter: Counter | None = None) -> None:
         self.home = home
-        self._uuid = uuid
+        self.uuid = uuid
+        self._counter = counter
         self._entry = home / entryfile.NAME
         self._next = home / NEXT
 
-    def install(self) -> None:
-        """Put the static grub.cfg in place."""
+    @property
+    def counter(self) -> str:
+        """Return where GRUB counts tries, "" if it can't."""
+        return self._counter.name if self._counter else ""
+
+    def counted(self) -> dict[str, str]:
+        """Return what GRUB has counted."""
+        return self._counter.read() if self._counter else {}
+
+    def install(self, root: Path, adopted: TreeInfo) -> None:
+        """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB."""
         self.home.mkdir(mode=0o700, exist_ok=True)
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
+        text = system.read_in_root(root, "etc/default/grub").decode(errors="replace")
+        original, rescue = self._before(root, adopted)
+        fitting = settings.render(text, original=original, rescue=rescue)
+        durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
+        if self._counter:
+            self._counter.make()
+
+    def _before(self, root: Path, adopted: TreeInfo) -> tuple[str, str]:
+        """Return the distribution's grub.cfg, and how the kernel finds a root that GRUB does not see."""
+        raise NotImplementedError
 
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none."""
@@ -63,20 +89,61 @@ class _Grub:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise BootError(f"the boot entry file can't be read: {error.strerror}") from error
+            message = f"the boot entry file can't be read: {error.strerror}"
+            raise BootError(message, hint="look for errors with: dmesg") from error
         return entryfile.parse(text)
 
     def prepare(self, state: BootState) -> None:
         """Write the next entry file beside the current one."""
-        durable.write_new(self._next, entryfile.render(state, self._uuid).encode(), 0o644)
+        durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644)
 
     def discard(self) -> None:
         """Remove a prepared entry file."""
         self._next.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove the home and the counter."""
+        shutil.rmtree(self.home, ignore_errors=True)
+        if self._counter:
+            self._counter.file.unlink(missing_ok=True)
+
+
+def _grub_directory(boot: Path) -> str:
+    """Return the name of the distribution's directory of GRUB, "" if there is none."""
+    return next((name for name in GRUB_DIRECTORIES if (boot / name / "grub.cfg").is_file()), "")
+
 
 class GrubInRoot(_Grub):
     """GRUB that reads kernels out of the generations, on the same Btrfs."""
+
+    def _before(self, root: Path, adopted: TreeInfo) -> tuple[str, str]:
+        name = _grub_directory(root / "boot")
+        if not name:
+            return "", ""
+        # openSUSE keeps it in a subvolume of its own.
+        apart = system.mount_at(root / "boot" / name)
+        place = apart.root if apart else f"/{adopted.name}/boot/{name}"
+        return f"{place}/grub.cfg", ""
+
+    def prepare(self, state: BootState) -> None:
+        """Write the next entry file, and the one the initramfs is to put in its place if it fails."""
+        escape = entryfile.escape(state)
+        if escape:
+            text = entryfile.render(escape, self.uuid)
+            durable.write_new(self.home / ESCAPE.format(nonce=state.nonce), text.encode(), 0o644)
+        super().prepare(state)
+
+    def discard(self) -> None:
+        """Remove a prepared entry file, and ways out of what is no longer on trial."""
+        super().discard()
+        try:
+            state = self.read()
+        except SnaptxError:
+            return  # damaged: repair decides by what is there
+        kept = ESCAPE.format(nonce=state.nonce) if state and entryfile.escape(state) else ""
+        for path in self.home.glob(ESCAPE.format(nonce="*")):
+            if path.name != kept:
+                path.unlink()
 
     def switch(self) -> None:
         """Rename the prepared entry file over the current one."""
@@ -107,11 +174,15 @@ class GrubInRoot(_Grub):
 class GrubOnBoot(_Grub):
     """GRUB that reads kernels from a /boot of its own."""
 
-    def __init__(self, boot: Path, uuid: str) -> None:
-        super().__init__(boot / "snaptx", uuid)
+    def __init__(self, boot: Path, uuid: str, counter: Counter | None = None) -> None:
+        super().__init__(boot / "snaptx", uuid, counter)
         self._boot = boot
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _before(self, root: Path, adopted: TreeInfo) -> tuple[str, str]:
+        name = _grub_directory(self._boot)
+        return f"/{name}/grub.cfg" if name else "", " ".join(adopted.cmdline)
 
     def switch(self) -> None:
         """Exchange the prepared entry file with the current one."""
@@ -147,6 +218,21 @@ class GrubOnBoot(_Grub):
     def forget(self, number: int) -> None:
         """Remove the generation's kernel from /boot."""
         shutil.rmtree(self.home / str(number), ignore_errors=True)
+        self._keep_removed()
+
+    def discard(self) -> None:
+        """Remove a prepared entry file."""
+        super().discard()
+        self._keep_removed()
+
+    def _keep_removed(self) -> None:
+        """Let what was removed stay so: the root's disk may know of a transaction's end before /boot does."""
+        try:
+            durable.sync_directory(self.home)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise storage_error(error, f"cannot remove from {self._boot}") from error
 
     def barrier(self) -> None:
         """Leave nothing in the journal of /boot."""

@@ -13,12 +13,18 @@ from snaptx.storage.base import TreeInfo
 class MemoryBootLoader:
     """The entry file as a string."""
 
+    counter = ""
+
     def __init__(self) -> None:
         self._text: str | None = None
         self._next: str | None = None
         self.installed = False
 
-    def install(self) -> None:
+    def counted(self) -> dict[str, str]:
+        """Return nothing: nothing boots."""
+        return {}
+
+    def install(self, root: Path, adopted: TreeInfo) -> None:
         """Remember that it was called."""
         self.installed = True
 
@@ -48,6 +54,10 @@ class MemoryBootLoader:
 
     def forget(self, number: int) -> None:
         """Do nothing: nothing was put in place."""
+
+    def remove(self) -> None:
+        """Forget everything."""
+        self._text = self._next = None
 
     def barrier(self) -> None:
         """Do nothing: a string needs none."""

@@ -1,29 +1,78 @@
-"""``snaptx init``: adopt the root."""
+"""``snaptx init``: adopt the root, or let go of it."""
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from snaptx import initialise
-from snaptx.cli import common
+from snaptx import initialise, undo
+from snaptx.cli import common, sharing
+from snaptx.machine import Machine
+from snaptx.model import jsonable
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
+    parser.add_argument(
+        "--no-boot-loader", action="store_true", help="do not make the machine start by snaptx's menu"
+    )
+    parser.add_argument("--undo", action="store_true", help="start as before snaptx, and remove what it made")
+    sharing.add_arguments(parser)
     common.add_unchanged(parser)
 
 
 def run(args: Namespace) -> int:
     """Adopt the root, or say that this was done."""
+    if args.undo:
+        return _undo(args)
     machine = common.machine(args, adopted=False)
     if initialise.is_complete(machine):
-        common.emit(args, {"changed": False}, f"{machine.sysroot} is managed by snaptx already")
-        return common.unchanged(args)
-    plan = initialise.plan(machine)
+        return _again(args, machine)
+    plan = initialise.plan(machine, boot_loader=not args.no_boot_loader)
+    data = sharing.plan(args, machine)
     if args.dry_run:
-        common.emit(args, plan, ["would:", *(f"  - {step}" for step in plan.steps)])
+        steps = (*data.steps(), *plan.steps)
+        text = ["would:", *(f"  - {step}" for step in steps), *sharing.proposal(data)]
+        common.emit(args, jsonable(plan) | {"steps": steps, "shared": data}, text)
         return 0
+    converted = sharing.perform(args, machine, data)
     with common.Progress(args, "indexing") as progress:
         record = initialise.initialise(machine, common.request(args), progress)
-    common.emit(args, {"changed": True, "generation": record}, f"generation 1 is {plan.root}, as it is")
+    text = [*sharing.describe(converted), f"generation 1 is {plan.root}, as it is", *sharing.proposal(data)]
+    if not args.no_boot_loader and initialise.take_over(machine, common.request(args)):
+        text.append("the machine starts by snaptx's menu from now on")
+    common.emit(args, {"changed": True, "generation": record, "converted": converted}, text)
+    return 0
+
+
+def _again(args: Namespace, machine: Machine) -> int:
+    """Do what an earlier init did not come to."""
+    if args.convert:
+        return _convert(args, machine)
+    if not args.dry_run and not args.no_boot_loader and initialise.take_over(machine, common.request(args)):
+        common.emit(args, {"changed": True}, "the machine starts by snaptx's menu from now on")
+        return 0
+    common.emit(args, {"changed": False}, f"{machine.sysroot} is managed by snaptx already")
+    return common.unchanged(args)
+
+
+def _convert(args: Namespace, machine: Machine) -> int:
+    """Convert what lies inside the root of a machine that was adopted before."""
+    data = sharing.plan(args, machine)
+    if args.dry_run:
+        common.emit(args, {"shared": data}, ["would:", *(f"  - {step}" for step in data.steps())])
+        return 0
+    done = sharing.perform(args, machine, data)
+    text = [*sharing.describe(done)] or "there is nothing to convert"
+    common.emit(args, {"changed": bool(done), "converted": done}, text)
+    return 0 if done else common.unchanged(args)
+
+
+def _undo(args: Namespace) -> int:
+    machine = common.machine(args)
+    if args.dry_run:
+        planned = undo.plan(machine)
+        common.emit(args, planned, ["would:", *(f"  - {step}" for step in planned.steps)])
+        return 0
+    undo.undo(machine, common.request(args))
+    common.emit(args, {"changed": True}, "snaptx is off this machine; it starts as before")
     return 0

@@ -6,10 +6,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from snaptx import prune
+from snaptx import convert, prune, residents
 from snaptx.cli import common
 from snaptx.machine import Machine
-from snaptx.model import Verdict
+from snaptx.model import Generation, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +24,23 @@ class Status:
     staged: tuple[int, ...]
     reboot_needed: bool
     interrupted: str
+    ended_by: str
+    at_work: str
+    failed: int
+    reason: str
     generations: int
     free_percent: float
+    endangered: tuple[str, ...]
+    unsettled: tuple[str, ...]
 
 
 def gather(machine: Machine) -> Status:
     """Read the state of the machine."""
     entry = machine.boot_state()
     intent = machine.journal.open()
+    verb = str(intent.actor.get("verb", "")) if intent else ""
+    at_work = intent is not None and intent.at_work
+    failed = _failed(machine)
     return Status(
         sysroot=str(machine.sysroot),
         booted=machine.booted,
@@ -40,10 +49,22 @@ def gather(machine: Machine) -> Status:
         fallback=entry.fallback,
         staged=tuple(machine.staged()),
         reboot_needed=machine.booted != entry.default,
-        interrupted=str(intent.actor.get("verb", "")) if intent else "",
+        interrupted="" if at_work else verb,
+        ended_by=intent.end if intent and not at_work else "",
+        at_work=verb if at_work else "",
+        failed=failed.number if failed else 0,
+        reason=failed.reason if failed else "",
         generations=len(machine.generations.recorded()),
         free_percent=round(prune.free_percent(machine), 1),
+        endangered=residents.endangered(machine),
+        unsettled=convert.waiting(machine),
     )
+
+
+def _failed(machine: Machine) -> Generation | None:
+    """Return the newest generation that did not come up or was not tried, if it is newer than what runs."""
+    told = [generation for generation in machine.generations.recorded() if generation.reason]
+    return told[-1] if told and told[-1].number > machine.booted else None
 
 
 def _lines(status: Status) -> Iterator[str]:
@@ -52,9 +73,21 @@ def _lines(status: Status) -> Iterator[str]:
     yield f"default:  generation {status.default} ({status.verdict}), {fallback}"
     yield f"staged:   {', '.join(map(str, status.staged)) or 'nothing'}"
     if status.reboot_needed:
-        yield f"pending:  reboot into generation {status.default}; 'snaptx rollback' takes it back"
+        keep = f"; 'snaptx rollback {status.booted}' keeps this one" if status.booted else ""
+        yield f"pending:  generation {status.default} boots next{keep}"
+    if status.failed:
+        yield f"failed:   generation {status.failed}: {status.reason}"
+    if status.at_work:
+        yield f"at work:  'snaptx {status.at_work}'"
     if status.interrupted:
-        yield f"found:    'snaptx {status.interrupted}' was interrupted; 'snaptx repair' settles it"
+        why = f"'snaptx {status.interrupted}' was interrupted, {status.ended_by}"
+        yield f"found:    {why}; 'snaptx repair' settles it"
+    if status.endangered:
+        paths = ", ".join(status.endangered)
+        yield f"warning:  goes back with a rollback: {paths}; 'snaptx init --convert' keeps it out"
+    if status.unsettled:
+        paths = ", ".join(status.unsettled)
+        yield f"shared:   not settled yet: {paths}; after a reboot 'snaptx repair' does it"
     yield f"kept:     {status.generations} generation(s), {status.free_percent} % of the filesystem free"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snaptx.bootloader import entryfile
+from snaptx.bootloader import entryfile, quoting
 from snaptx.errors import BootError, FormatError
 from snaptx.model import BootEntry, BootState
 
@@ -37,7 +37,7 @@ def test_what_is_written_is_read_back() -> None:
 
 @given(st.text(max_size=80))
 def test_any_title_is_one_word_for_grub(title: str) -> None:
-    word = entryfile.quote(title)
+    word = quoting.quote(title)
 
     assert "\n" not in word
     pieces = word.removeprefix("'").removesuffix("'").split("'\\''")

@@ -24,6 +24,8 @@ TABLE = [
     (Act.REMOVE, True, False, Remedy.COMPLETE),
     (Act.RECORD, True, True, Remedy.SETTLE),
     (Act.RECORD, True, False, Remedy.SETTLE),
+    (Act.JUDGE, True, True, Remedy.SETTLE),
+    (Act.JUDGE, True, False, Remedy.SETTLE),
 ]
 
 

@@ -1,0 +1,250 @@
+"""Make the machine start by snaptx's menu, and undo that.
+
+Where GRUB reads its configuration from inside the root, it is installed once
+more, with its prefix in ``@snaptx/grub``: outside every generation, so that
+any generation can go.  By firmware:
+
+* BIOS: ``grub-install`` replaces the core image on the disks the root is on.
+* UEFI: ``EFI/snaptx`` on the EFI system partition with a boot entry of its
+  own, first in order; the distribution's stays behind it.
+
+Where /boot is a filesystem of its own, the distribution's GRUB lies outside
+every generation already.  Its ``custom.cfg``, which grub-mkconfig includes,
+leads to snaptx's menu; leaving that menu leads back.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from snaptx import durable, run
+from snaptx.bootloader.counter import esp
+from snaptx.bootloader.grub import GRUB_DIRECTORIES, GrubInRoot, GrubOnBoot
+from snaptx.bootloader.quoting import quote
+from snaptx.errors import BootError, CommandError
+from snaptx.system import Mount
+
+EFI = Path("/sys/firmware/efi")
+LABEL = "snaptx"
+MODULES = Path("/usr/lib/grub")
+EFI_TARGETS = {"x86_64": "x86_64-efi", "aarch64": "arm64-efi", "i686": "i386-efi"}
+BIOS_TARGET = "i386-pc"
+INSTALLERS = ("grub-install", "grub2-install")
+SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+"""The variable's name, UEFI specification, "Globally Defined Variables"; its fifth byte is 1 if it is on."""
+
+BEGIN, END = "### BEGIN snaptx ###", "### END snaptx ###"
+# Mounts the top level for one command, in mounts of its own: nothing to leave behind.
+_AT_TOP = 'mkdir -p "$2" && mount -t btrfs -o subvolid=5 "$1" "$2" && shift 2 && exec "$@"'
+_TOP = "/run/snaptx/top"
+
+
+class Installer(Protocol):
+    """One way to make snaptx's menu the one that the machine starts by."""
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Return what ``install`` does, in plain words."""
+        ...
+
+    def check(self) -> None:
+        """Refuse what can't work, before anything is changed.
+
+        Raises:
+            BootError: something is missing.
+        """
+        ...
+
+    def is_installed(self) -> bool:
+        """Return whether ``install`` was done, as far as files tell."""
+        ...
+
+    def install(self) -> None:
+        """Do it; can be repeated."""
+        ...
+
+    def undo(self) -> None:
+        """Make the machine start as it did before; can be repeated."""
+        ...
+
+
+def find(sysroot: Path, root: Mount, boot: object) -> Installer | None:
+    """Return how to make a live system start by snaptx's menu; None where nothing starts (a sandbox)."""
+    if sysroot.resolve() != Path("/"):
+        return None
+    match boot:
+        case GrubOnBoot():
+            return Sourced(sysroot / "boot", boot)
+        case GrubInRoot():
+            return Firmware(root.source, EFI.is_dir(), esp(sysroot))
+    return None
+
+
+def _grub_install(*words: str) -> list[str]:
+    name = next((name for name in INSTALLERS if shutil.which(name, path=run.SAFE_PATH)), "")
+    if not name:
+        raise BootError("grub-install is not installed", hint="install GRUB's tools (grub2-common)")
+    return [name, *words]
+
+
+@dataclass(frozen=True, slots=True)
+class Firmware:
+    """GRUB with its prefix in ``@snaptx/grub``, started by the firmware; ``device`` holds the root."""
+
+    device: str
+    efi: bool
+    esp: Mount | None
+
+    @property
+    def target(self) -> str:
+        """Return GRUB's name for the platform."""
+        return EFI_TARGETS.get(platform.machine(), "") if self.efi else BIOS_TARGET
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Return what ``install`` does, in plain words."""
+        if self.esp:
+            where = f"install GRUB ({self.target}) as {self.esp.target}/EFI/{LABEL}, first in the boot order"
+        else:
+            where = f"install GRUB ({self.target}) on {', '.join(self._disks())}"
+        return (f"{where}, its files and menu in @snaptx/grub",)
+
+    def check(self) -> None:
+        """Refuse a machine without GRUB's modules, or one that takes signed boot loaders only."""
+        if not (MODULES / self.target).is_dir():
+            package = "grub-efi-amd64-bin" if self.efi else "grub-pc-bin"
+            hint = f"install GRUB's modules (in Debian: {package})"
+            raise BootError(f"{MODULES / self.target} is missing", hint=hint)
+        if self.efi and self.esp is None:
+            raise BootError("no EFI system partition is mounted", hint="mount it at /boot/efi")
+        if self.efi and _secure_boot():
+            hint = "turn it off in the firmware, or give /boot a file system; '--no-boot-loader' skips this"
+            raise BootError("Secure Boot is on, and takes GRUB from nobody but the distribution", hint=hint)
+        _grub_install()
+
+    def is_installed(self) -> bool:
+        """Return whether the platform's files are in @snaptx/grub, and on UEFI the image too."""
+        found = self._at_top("test", "-s", f"{_TOP}/@snaptx/grub/{self.target}/core.img", ok=(0, 1))
+        found = found or self._at_top("test", "-s", f"{_TOP}/@snaptx/grub/{self.target}/core.efi", ok=(0, 1))
+        return found and (self.esp is None or (Path(self.esp.target) / "EFI" / LABEL).is_dir())
+
+    def install(self) -> None:
+        """Install GRUB.
+
+        Raises:
+            BootError: grub-install failed; what it says is in the message.
+        """
+        words = [f"--target={self.target}", f"--boot-directory={_TOP}/@snaptx"]
+        # The name that grub2-install gives its directory leads to ours.
+        self._at_top("ln", "-sfn", "grub", f"{_TOP}/@snaptx/grub2")
+        if self.esp:
+            words += [f"--efi-directory={self.esp.target}", f"--bootloader-id={LABEL}"]
+            self._at_top(*_grub_install(*words))
+            return
+        for disk in self._disks():
+            self._at_top(*_grub_install(*words, disk))
+
+    def undo(self) -> None:
+        """Install the distribution's GRUB again where ours replaced it, or take ours away beside it."""
+        if self.esp is None:
+            for disk in self._disks():
+                run.run(_grub_install(f"--target={self.target}", disk))
+            return
+        shutil.rmtree(Path(self.esp.target) / "EFI" / LABEL, ignore_errors=True)
+        for number in re.findall(rf"(?m)^Boot([0-9A-F]{{4}})\*? {LABEL}\b", run.run(["efibootmgr"]).stdout):
+            run.run(["efibootmgr", "--quiet", "--bootnum", number, "--delete-bootnum"])
+
+    def _disks(self) -> list[str]:
+        """Return the disks that the root is on."""
+        return run.run(["grub-probe", "--target=disk", "/"]).stdout.split()
+
+    def _at_top(self, *command: str, ok: tuple[int, ...] = (0,)) -> bool:
+        """Run a command that sees the top level at ``_TOP``; return whether its status was 0."""
+        alone = ["unshare", "--mount", "--propagation", "private", "--"]
+        try:
+            done = run.run([*alone, "sh", "-ec", _AT_TOP, "sh", self.device, _TOP, *command], ok=ok)
+        except CommandError as error:
+            raise BootError(f"{command[0]}: {error.message}", hint=error.hint) from error
+        return done.status == 0
+
+
+def _secure_boot() -> bool:
+    try:
+        return (EFI / "efivars" / SECURE_BOOT).read_bytes()[4:5] == b"\1"
+    except OSError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """The distribution's GRUB on a /boot of its own, led to snaptx's menu there."""
+
+    boot: Path
+    loader: GrubOnBoot
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Return what ``install`` does, in plain words."""
+        return (f"lead GRUB from {self._custom} to the menu in {self.loader.home}; leaving it leads back",)
+
+    @property
+    def _directory(self) -> Path:
+        names = (self.boot / name for name in GRUB_DIRECTORIES)
+        return next((place for place in names if (place / "grub.cfg").is_file()), self.boot / "grub")
+
+    @property
+    def _custom(self) -> Path:
+        return self._directory / "custom.cfg"
+
+    def check(self) -> None:
+        """Refuse a grub.cfg that does not include custom.cfg."""
+        config = self._directory / "grub.cfg"
+        if not config.is_file():
+            raise BootError(f"{config} is missing", hint="install GRUB, or run update-grub")
+        if "custom.cfg" not in config.read_text(errors="replace"):
+            hint = "keep /etc/grub.d/41_custom executable and run update-grub"
+            raise BootError(f"{config} does not include custom.cfg", hint=hint)
+
+    def is_installed(self) -> bool:
+        """Return whether custom.cfg leads to the menu."""
+        return self._block() in self._text()
+
+    def install(self) -> None:
+        """Add the lines to custom.cfg, or renew them."""
+        text = self._without()
+        durable.replace(self._custom, (self._block() + text).encode(), 0o644)
+        self.loader.barrier()
+
+    def undo(self) -> None:
+        """Remove the lines from custom.cfg, and the file with its last line."""
+        text = self._without()
+        if text:
+            durable.replace(self._custom, text.encode(), 0o644)
+        else:
+            self._custom.unlink(missing_ok=True)
+        self.loader.barrier()
+
+    def _text(self) -> str:
+        return self._custom.read_text() if self._custom.is_file() else ""
+
+    def _without(self) -> str:
+        return re.sub(rf"{re.escape(BEGIN)}\n.*?{re.escape(END)}\n", "", self._text(), flags=re.DOTALL)
+
+    def _block(self) -> str:
+        menu = f"($snaptx_boot)/{self.loader.home.name}/grub.cfg"
+        lines = [
+            BEGIN,
+            'if [ "$snaptx_leave" != 1 ]; then',
+            f"    search --no-floppy --fs-uuid --set=snaptx_boot {quote(self.loader.uuid)}",
+            f"    if [ -s {menu} ]; then",
+            f"        configfile {menu}",
+            "    fi",
+            "fi",
+            END,
+        ]
+        return "\n".join(lines) + "\n"

@@ -1,0 +1,86 @@
+"""Undo init: the machine starts as it did before, and nothing of snaptx is left on its disks.
+
+The boot loader comes first: from there on the machine does not need what is
+removed.  Interrupted, it can be run again until ``@snaptx`` is gone, which is
+the last step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snaptx import durable, transaction
+from snaptx.errors import BusyError
+from snaptx.machine import Machine
+from snaptx.model import View
+from snaptx.recover import Act
+from snaptx.transaction import Request
+
+LOG = "var/log/snaptx-audit.log"
+"""Where the audit trail is kept, in the root."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undoing:
+    """What is removed: generations, and steps in plain words."""
+
+    generations: tuple[int, ...]
+    steps: tuple[str, ...]
+
+
+def plan(machine: Machine) -> Undoing:
+    """Return what ``undo`` would do.
+
+    Raises:
+        BusyError: another root than the adopted one runs, or one of the others is pinned or mounted.
+    """
+    views = machine.views()
+    if machine.booted != 1:
+        hint = "snaptx rollback 1, restart, and try again"
+        raise BusyError("only the root that was adopted, generation 1, can go on without snaptx", hint=hint)
+    pinned = [str(view.number) for view in views if view.generation.pinned]
+    if pinned:
+        raise BusyError(f"pinned: {', '.join(pinned)}", hint="snaptx unpin what is to go")
+    gone = tuple(view.number for view in views if view.number != 1)
+    return Undoing(gone, tuple(_steps(machine, gone, views)))
+
+
+def _steps(machine: Machine, gone: tuple[int, ...], views: list[View]) -> list[str]:
+    loader = ["make the machine start by its own boot loader again"] if machine.installer else []
+    numbers = ", ".join(map(str, gone)) or "none"
+    return [
+        *loader,
+        f"remove the generations that were made (of {len(views)}: {numbers}), and @snaptx",
+        f"keep the audit trail as /{LOG}",
+        "leave the running root, and subvolumes of shared data, as they are",
+    ]
+
+
+def undo(machine: Machine, request: Request) -> Undoing:
+    """Take snaptx off the machine.
+
+    Raises:
+        BusyError: as ``plan`` does; nothing was changed.
+        BootError: the boot loader could not be put back; everything else is still there.
+    """
+    with transaction.exclusive(machine, request.verb):
+        planned = plan(machine)
+        default = _default_before(machine)
+        if machine.installer:
+            machine.installer.undo()
+        with transaction.begin(machine, Act.RECORD, request, generation=1) as txn:
+            txn.succeed(undone=planned.steps)
+        kept = machine.sysroot / LOG
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        durable.replace(kept, machine.audit.log.read_bytes(), 0o600)
+        machine.boot.remove()
+        machine.storage.forsake(default)
+    return planned
+
+
+def _default_before(machine: Machine) -> str:
+    """Return what the filesystem's default was before init, the adopted root if that is not on record."""
+    adopted = machine.storage.running.name
+    found = (record.get("default_subvolume") for record in machine.audit.records() if record.get("adopted"))
+    name = next((str(name) for name in found if name is not None), adopted)
+    return name if name in ("", adopted) else adopted

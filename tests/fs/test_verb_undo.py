@@ -1,0 +1,64 @@
+"""``init --undo``: the adopted root goes on as if snaptx had never been there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import btrfsutil
+import pytest
+
+from snaptx.undo import LOG
+from tests.boxes import changes, inspect, made
+
+pytestmark = pytest.mark.root
+
+
+def _subvolumes(top: Path) -> set[str]:
+    return {path for path, _ in btrfsutil.SubvolumeIterator(str(top), top=5)}
+
+
+@pytest.mark.parametrize("layout", ["debian", "fedora", "opensuse"])
+def test_nothing_is_left_but_the_audit_trail(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "payload/etc").mkdir(parents=True)
+    (tmp_path / "payload/etc/two").write_text("2")
+    with made(layout=layout, init=False) as box:
+        subvolumes, default = _subvolumes(box.top), box.default_subvolume()
+        root, boot = inspect(box.root), sorted((box.root / "boot").rglob("*"))
+        box.ok("init")
+        box.ok("apply", "--commit", str(tmp_path / "payload"))
+        records = len(box.audit())
+        told = box.json("--dry-run", "init", "--undo")
+        assert told["generations"] == [2]
+        box.ok("init", "--undo")
+
+        assert _subvolumes(box.top) == subvolumes
+        assert box.default_subvolume() == default
+        assert sorted((box.root / "boot").rglob("*")) == boot
+        kept = (box.root / LOG).read_text().splitlines()
+        assert len(kept) == records + 1
+        assert json.loads(kept[-1])["undone"]
+        assert set(changes(root, inspect(box.root))) <= {"var", "var/log", LOG}
+        assert box.run("status").code != 0
+        box.ok("init")
+        assert box.marks() == {1: "NRG"}
+
+
+def test_another_root_that_runs_is_not_left_behind(tmp_path: Path) -> None:
+    (tmp_path / "payload").mkdir()
+    (tmp_path / "payload/two").write_text("2")
+    with made() as box:
+        box.ok("apply", "--commit", str(tmp_path / "payload"))
+        box.reboot()
+
+        assert "generation 1" in box.refuses(52, "init", "--undo")
+
+
+def test_what_is_pinned_is_not_removed(tmp_path: Path) -> None:
+    (tmp_path / "payload").mkdir()
+    (tmp_path / "payload/two").write_text("2")
+    with made() as box:
+        box.ok("apply", "--commit", str(tmp_path / "payload"))
+        box.ok("pin", "2")
+
+        assert "unpin" in box.refuses(52, "init", "--undo")
