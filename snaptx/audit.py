@@ -151,7 +151,8 @@ class Audit:
         except FileExistsError:
             return
         except OSError:
-            self._reserve.unlink(missing_ok=True)
+            with suppress(OSError):
+                self._reserve.unlink()
 
     def _witness_to(self, head: Head) -> None:
         # Not flushed, and no reason to fail: an old witness is still a true one.

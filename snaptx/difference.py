@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+FRESH = ".new"
+"""Ends the name of a manifest that is not complete yet and is to replace another."""
 
 
 def between(machine: Machine, old: Tree, new: Tree, *, renames: bool = True) -> Iterator[Change]:
@@ -59,14 +61,18 @@ def _follow(manifest: Manifest, root_fd: int, changes: Iterable[Change]) -> Iter
 
 
 def index(machine: Machine, tree: Tree) -> None:
-    """Make the manifest of a generation that has none, from one of its trees, every byte read."""
+    """Make the manifest of a generation from one of its trees, every byte read: complete or not at all."""
     from snaptx.overlay.manifest import Manifest
 
+    path = machine.manifest(tree.number)
+    fresh = path.with_name(path.name + FRESH)
+    fresh.unlink(missing_ok=True)
     with (
         system.descriptor(machine.storage.path(tree), DIRECTORY) as fd,
-        Manifest.create(machine.manifest(tree.number)) as manifest,
+        Manifest.create(fresh) as manifest,
     ):
         manifest.put(scan.scan_tree(fd))
+    os.replace(fresh, path)
 
 
 def row_of(root_fd: int, path: bytes) -> Row:

@@ -8,6 +8,7 @@ GRUB, which never replays a log: for that the storage's barrier is needed.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from snaptx.errors import storage_error
@@ -38,7 +39,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
             _write_all(fd, data)
             os.fsync(fd)
     except OSError as error:
-        path.unlink(missing_ok=True)
+        _take_away(path)
         raise storage_error(error, f"cannot write {path.name}") from error
 
 
@@ -54,8 +55,13 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.replace(fresh, path)
         sync_directory(path.parent)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        _take_away(fresh)
         raise storage_error(error, f"cannot replace {path.name}") from error
+
+
+def _take_away(path: Path) -> None:
+    with suppress(OSError):  # a disk that can't remove it either: the first error says more
+        path.unlink()
 
 
 def append(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -71,5 +77,6 @@ def append(path: Path, data: bytes, mode: int = 0o600) -> None:
             _write_all(fd, data)
             os.fsync(fd)
         except OSError as error:
-            os.ftruncate(fd, size)
+            with suppress(OSError):
+                os.ftruncate(fd, size)
             raise storage_error(error, f"cannot append to {path.name}") from error

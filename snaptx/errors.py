@@ -47,6 +47,12 @@ class PrivilegeError(SnaptxError):
     code = 5
 
 
+class OutputError(SnaptxError):
+    """The result could not be written; what was done stands."""
+
+    code = 6
+
+
 class SourceError(SnaptxError):
     """The payload is missing, unreadable, truncated or malformed."""
 

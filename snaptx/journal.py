@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from snaptx import durable
+from snaptx import durable, system
 from snaptx.errors import FormatError, JournalError
 from snaptx.system import descriptor
 
@@ -31,7 +31,8 @@ class Intent:
     ``act`` is what kind of transaction it is (recover.Act).  ``generation`` is
     the one it makes or acts on, 0 if none; ``targets`` are the ones it removes;
     ``actor`` holds what the audit record will say of who, when and how, so that
-    a recovery can still write it.
+    a recovery can still write it.  ``boot_id``, ``pid`` and ``start`` name the
+    process (system.process_start).
     """
 
     transaction: str
@@ -43,6 +44,19 @@ class Intent:
     pid: int
     actor: dict[str, Any]
     format: int = FORMAT
+    start: int = 0
+
+    @property
+    def at_work(self) -> bool:
+        """Return whether another process is at it: for readers, who do not hold the lock."""
+        began = system.process_start(self.pid) if self.boot_id == system.boot_id() else 0
+        return began != 0 and began == self.start and self.pid != os.getpid()
+
+    @property
+    def end(self) -> str:
+        """Say what ended it, for people."""
+        restarted = self.boot_id != system.boot_id()
+        return "the machine was restarted" if restarted else f"process {self.pid} ended"
 
 
 class Journal:

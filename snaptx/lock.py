@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,15 +37,20 @@ def exclusive(path: Path, verb: str) -> Iterator[None]:
 
 
 def _sign(fd: int, verb: str) -> None:
-    text = json.dumps({"pid": os.getpid(), "verb": verb, "since": int(system.now())})
+    pid = os.getpid()
+    holder = {"pid": pid, "verb": verb, "since": int(system.now()), "start": system.process_start(pid)}
     with suppress(OSError):  # a full disk does not keep anybody from working on it
         os.ftruncate(fd, 0)
-        os.pwrite(fd, text.encode(), 0)
+        os.pwrite(fd, json.dumps(holder).encode(), 0)
 
 
 def _holder(fd: int) -> str:
+    """Say who holds the lock; an earlier holder's number may be another process's by now."""
     try:
         holder = json.loads(os.pread(fd, 4096, 0))
-        return f"'snaptx {holder['verb']}', process {holder['pid']}"
-    except (ValueError, KeyError, TypeError):
-        return "it has not said what it does"
+        if holder["start"] == system.process_start(int(holder["pid"])):
+            since = time.strftime("%H:%M:%S", time.localtime(holder["since"]))
+            return f"'snaptx {holder['verb']}', process {holder['pid']}, since {since}"
+    except (ValueError, KeyError, TypeError, OverflowError):
+        pass
+    return "it has not said what it does"

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ from snaptx import lock, log, recover, switch, system
 from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.journal import Intent
 from snaptx.machine import Machine
-from snaptx.model import jsonable
+from snaptx.model import Tree, jsonable
 from snaptx.recover import Act
 
 
@@ -73,15 +74,17 @@ class Transaction:
         self._steps[name] = round(time.monotonic() - self.begun, 6)
         log.debug(name)
 
-    def switch(self, number: int) -> float:
+    def switch(self, number: int, *, spent: Iterable[Tree] = ()) -> float:
         """Make generation ``number`` what boots; return the seconds the rename took.
+
+        ``spent`` trees were kept for the way back, and go with it.
 
         Raises:
             SnaptxError: nothing that boots has changed.
             OutcomeUnknownError: the rename was made, but may not survive a power cut.
         """
         self.step("switch")
-        pause = switch.perform(self.machine, switch.plan(self.machine, number))
+        pause = switch.perform(self.machine, switch.plan(self.machine, number), spent)
         self.switched = True
         return pause
 
@@ -106,7 +109,10 @@ class Transaction:
         }
         self.machine.audit.append(record)
         self.ended = True
-        self.machine.journal.end()
+        try:
+            self.machine.journal.end()
+        except OSError as error:  # it is done and on record: that is what counts
+            log.warning("the journal is closed by the next snaptx", reason=str(error))
 
 
 @contextmanager
@@ -128,19 +134,30 @@ def begin(
     log.bind(transaction=txn.intent.transaction)
     if act is Act.REMOVE:
         machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
-    machine.journal.begin(txn.intent)
     try:
+        machine.journal.begin(txn.intent)
         yield txn
         if not txn.ended:
             raise RuntimeError("a transaction ended without saying how")
     except OutcomeUnknownError:
         raise  # stays open: the next boot decides, the next snaptx settles it
     except BaseException as error:
-        if not txn.ended:
+        with _to_the_end():
             _give_up(txn, error)
         raise
     finally:
         log.bind(transaction="")
+
+
+@contextmanager
+def _to_the_end() -> Iterator[None]:
+    """Hold signals back and forget them: a terminal that closes sends more than one, and one is enough."""
+    with switch.undisturbed():
+        try:
+            yield
+        finally:
+            while signal.sigtimedwait(switch.HELD, 0):
+                pass
 
 
 def _give_up(txn: Transaction, error: BaseException) -> None:
@@ -150,16 +167,29 @@ def _give_up(txn: Transaction, error: BaseException) -> None:
         OutcomeUnknownError: the switch was made, here or by the settling.
     """
     failure = _failure(error)
-    try:
-        recover.settle(txn.machine, txn.intent, failure)
-    except (SnaptxError, OSError) as another:
-        if not txn.switched:
-            raise
-        log.warning("what was interrupted stays open for the next snaptx", reason=_failure(another).message)
+    became = _settle(txn, failure)
     default = _default(txn.machine)
+    error.add_note(f"'snaptx {txn.intent.actor['verb']}' {became}{_boots(default)}")
     if (txn.switched or default not in (0, txn.before)) and isinstance(error, SnaptxError | OSError):
         message = f"generation {default or txn.intent.generation} boots next, but something failed: "
         raise OutcomeUnknownError(message + failure.message, hint="run: snaptx repair") from error
+
+
+def _boots(default: int) -> str:
+    return f", generation {default} boots next" if default else ""
+
+
+def _settle(txn: Transaction, failure: SnaptxError) -> str:
+    """Settle the transaction unless the error came before or after it; return in words what became of it."""
+    try:
+        if not txn.machine.journal.path.exists():
+            return "was completed" if txn.ended else "was not begun"
+        return f"was {recover.settle(txn.machine, txn.intent, failure).value}"
+    except OutcomeUnknownError:
+        raise
+    except (SnaptxError, OSError) as another:
+        log.warning("what was interrupted stays open for the next snaptx", reason=_failure(another).message)
+        return "stays open for the next snaptx"
 
 
 def _default(machine: Machine) -> int:
@@ -174,6 +204,8 @@ def _default(machine: Machine) -> int:
 def _failure(error: BaseException) -> SnaptxError:
     if isinstance(error, SnaptxError):
         return error
+    if isinstance(error, KeyboardInterrupt):
+        return SnaptxError(f"interrupted by {system.signal_of(error).name}")
     return SnaptxError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
@@ -195,5 +227,6 @@ def _intent(act: Act, request: Request, generation: int, base: int, targets: tup
         targets=targets,
         boot_id=system.boot_id(),
         pid=os.getpid(),
+        start=system.process_start(os.getpid()),
         actor=actor,
     )

@@ -71,14 +71,18 @@ def _differences(recorded: Row, found: Row) -> list[str]:
 
 
 def state(machine: Machine) -> Iterator[Problem]:
-    """Compare what snaptx keeps about the machine with itself and with the disk."""
+    """Compare what snaptx keeps about the machine with itself and with the disk.
+
+    What another snaptx is at work on is left out.
+    """
+    intent = None if any(_told("journal", machine.journal.open)) else machine.journal.open()
+    at_work = intent is not None and intent.at_work
     yield from _boot(machine)
-    yield from _generations(machine)
+    yield from _generations(machine, intent.generation if intent and at_work else 0)
     yield from _told("audit log", machine.audit.verify)
     yield from _told("journal", machine.journal.open)
-    intent = None if any(_told("journal", machine.journal.open)) else machine.journal.open()
-    if intent:
-        yield Problem("journal", f"'snaptx {intent.actor.get('verb')}' was interrupted")
+    if intent and not at_work:
+        yield Problem("journal", f"'snaptx {intent.actor.get('verb')}' was interrupted: {intent.end}")
 
 
 def _told(where: str, check: Callable[[], object]) -> Iterator[Problem]:
@@ -108,8 +112,10 @@ def _boot(machine: Machine) -> Iterator[Problem]:
             yield Problem("boot entry", f"offers generation {listed.number}, which does not exist")
 
 
-def _generations(machine: Machine) -> Iterator[Problem]:
+def _generations(machine: Machine, left_out: int) -> Iterator[Problem]:
     for number in machine.generations.numbers():
+        if number == left_out:
+            continue
         where = f"generation {number}"
         if not machine.generations.has(number):
             yield Problem(where, "is a leftover without a record")

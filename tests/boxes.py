@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +70,13 @@ class Said:
 class Running:
     """A verb at work in a process of its own."""
 
-    def __init__(self, words: tuple[str, ...], stdin: int | None) -> None:
+    def __init__(
+        self, words: tuple[str, ...], stdin: int | None, before: Callable[[], None] | None = None
+    ) -> None:
         self._written = tuple(os.memfd_create(name) for name in ("out", "err"))
         self.pid = os.fork()
         if not self.pid:
-            _become(words, stdin, *self._written)
+            _become(words, stdin, self._written, before)
 
     def wait(self) -> Said:
         """Return what it left when it has ended."""
@@ -96,14 +98,18 @@ def _stream(fd: int, mode: str) -> io.TextIOWrapper:
     return open(fd, mode, encoding="utf-8", errors=errors, closefd=False)  # type: ignore[return-value]
 
 
-def _become(words: tuple[str, ...], stdin: int | None, out: int, err: int) -> NoReturn:
-    """Run the command line in this process, which the test has forked for it, and end."""
+def _become(
+    words: tuple[str, ...], stdin: int | None, written: tuple[int, ...], before: Callable[[], None] | None
+) -> NoReturn:
+    """Run the command line in this process, which the test has forked for it, after ``before``, and end."""
     code = CRASHED
     try:
         given = os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin
-        for number, fd in enumerate((given, out, err)):
+        for number, fd in enumerate((given, *written)):
             os.dup2(fd, number)
         sys.stdin, sys.stdout, sys.stderr = _stream(0, "r"), _stream(1, "w"), _stream(2, "w")
+        if before:
+            before()
         code = main.main(words)
     except SystemExit as error:
         code = int(error.code or 0)
@@ -134,9 +140,11 @@ class Box:
         self.state = made.top / "@snaptx"
         self.entry = (made.root / "boot/snaptx" if made.plan.boot else self.state / "grub") / entryfile.NAME
 
-    def start(self, *words: str, stdin: int | None = None) -> Running:
-        """Start a verb."""
-        return Running(("--sysroot", str(self.root), *words), stdin)
+    def start(
+        self, *words: str, stdin: int | None = None, before: Callable[[], None] | None = None
+    ) -> Running:
+        """Start a verb; its process does ``before`` first."""
+        return Running(("--sysroot", str(self.root), *words), stdin, before)
 
     def run(self, *words: str, stdin: bytes | int | None = None) -> Said:
         """Run a verb to its end."""

@@ -6,11 +6,12 @@ import json
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from snaptx import system
-from snaptx.errors import NOTHING_TO_DO, PrivilegeError
+from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
 from snaptx.transaction import Request
@@ -41,10 +42,29 @@ def request(args: Namespace) -> Request:
 def emit(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
     """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result."""
     if args.json:
-        print(json.dumps(jsonable(result), indent=2, sort_keys=True))
-        return
-    for line in [text] if isinstance(text, str) else text:
-        print(printable(line))
+        shown = [json.dumps(jsonable(result), indent=2, sort_keys=True)]
+    else:
+        shown = [printable(line) for line in ([text] if isinstance(text, str) else text)]
+    with writing():
+        for line in shown:
+            print(line)
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Write to standard output in the block, to the end.
+
+    Raises:
+        OutputError: it can't be written; a reader who has gone is a BrokenPipeError.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        hint = "what was done stands: 'snaptx status' and 'snaptx log' tell"
+        raise OutputError(f"the result could not be written: {error.strerror}", hint=hint) from error
 
 
 def printable(text: str) -> str:
@@ -131,14 +151,19 @@ class Progress:
             if total
             else ""
         )
-        sys.stderr.write(f"\r\x1b[K{self._label} {bar}{files} files, {size(done)}, {rate:.0f} files/s")
-        sys.stderr.flush()
+        self._write(f"\r\x1b[K{self._label} {bar}{files} files, {size(done)}, {rate:.0f} files/s")
 
     def close(self) -> None:
         """Clear the bar's line."""
         if self._shown and self._last:
-            sys.stderr.write("\r\x1b[K")
+            self._write("\r\x1b[K")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
             sys.stderr.flush()
+        except OSError:
+            self._shown = False  # the terminal has gone; the work goes on
 
     def __enter__(self) -> Progress:
         return self

@@ -8,10 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
-from snaptx import log
+from snaptx import log, system
 from snaptx.cli import options
 from snaptx.errors import SnaptxError, UsageError, storage_error
 
@@ -68,8 +69,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    _listen()
     try:
         code = _run(words)
         sys.stdout.flush()  # or nobody learns here that the reader has gone
@@ -78,16 +78,46 @@ def main(argv: Sequence[str] | None = None) -> int:
         _tell(error, as_json=_wants_json(words))
         return error.code
     except KeyboardInterrupt as error:
-        number = error.args[0] if error.args else signal.SIGINT
-        print(f"snaptx: interrupted by {signal.Signals(number).name}", file=sys.stderr)
-        return INTERRUPTED + int(number)
+        return _end_by(system.signal_of(error), getattr(error, "__notes__", []))
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED + signal.SIGPIPE
     except OSError as error:
         failure = storage_error(error, f"snaptx could not go on ({error.filename or 'no file named'})")
         _tell(failure, as_json=_wants_json(words))
         return failure.code
+    finally:
+        _let_go()
+
+
+def _listen() -> None:
+    """Make an exception of the signals that end this program, unless the caller ignores them (nohup)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _end_by(number: signal.Signals, notes: Sequence[str]) -> int:
+    """Say what ended this and what became of it; return the exit code."""
+    _say(": ".join([f"snaptx: interrupted by {number.name}", *notes]))
+    if not notes:
+        _say("  hint: 'snaptx status' tells how things stand")
+    return INTERRUPTED + number
+
+
+def _let_go() -> None:
+    """Part with streams that can't be written to: Python would fail on what is left in them at its end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say(line: str) -> None:
+    """Write a line to stderr; where nobody reads it, the exit code has to do."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _run(words: list[str]) -> int:
@@ -124,7 +154,8 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
             "hint": error.hint,
             "code": error.code,
         }
-        print(json.dumps({"error": body}))
-    print(f"snaptx: {error.message}", file=sys.stderr)
+        with suppress(OSError):
+            print(json.dumps({"error": body}), flush=True)
+    _say(f"snaptx: {error.message}")
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        _say(f"  hint: {error.hint}")

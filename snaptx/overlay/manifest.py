@@ -31,9 +31,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from snaptx import mounting
-from snaptx.errors import FormatError, NoSpaceError, ReadOnlyError, SnaptxError, StorageError, VerifyError
+from snaptx.errors import (
+    FormatError,
+    NoSpaceError,
+    ReadOnlyError,
+    SnaptxError,
+    StorageError,
+    VerifyError,
+    storage_error,
+)
 from snaptx.model import Kind, Row
 from snaptx.overlay.failure import translate
+from snaptx.system import descriptor
 
 FORMAT = 1
 COLUMNS = "path, kind, mode, uid, gid, size, mtime_ns, device, sha256, xattrs, inode, ctime_ns"
@@ -137,8 +146,17 @@ class Manifest:
             if code.startswith(prefix):
                 return error(f"{self.path}: {err}", hint="free space, or look for errors with: dmesg")
         if code.startswith("SQLITE_IOERR"):
-            return StorageError(f"{self.path}: {err}", hint="look for errors with: dmesg")
+            return self._refusal() or StorageError(f"{self.path}: {err}", hint="look for errors with: dmesg")
         return self._damaged(err)
+
+    def _refusal(self) -> StorageError | None:
+        """Return why nothing can be written here, if so: sqlite3 calls a full quota an I/O error."""
+        try:
+            with descriptor(self.path.parent, os.O_TMPFILE | os.O_WRONLY) as fd:
+                os.write(fd, bytes(1 << 16))
+        except OSError as error:
+            return storage_error(error, f"cannot write {self.path.name}")
+        return None
 
     @contextmanager
     def guard(self) -> Iterator[None]:

@@ -22,6 +22,7 @@ from snaptx.errors import NOTHING_TO_DO, SnaptxError, every_error
 ROOT = Path(__file__).parents[2]
 CODES = {
     "SnaptxError": 1, "UsageError": 2, "ConfigError": 3, "LockError": 4, "PrivilegeError": 5,
+    "OutputError": 6,
     "SourceError": 20, "HostileError": 21, "LimitError": 22, "DigestError": 23,
     "CommandError": 31, "HealthError": 32,
     "VerifyError": 40, "ConflictError": 41,

@@ -52,6 +52,7 @@ complete -c snaptx -f
 set -g __snaptx_common_valued --sysroot --config
 set -g __snaptx_bare 
 set -g __snaptx_valued \
+    'init --keep' \
     'apply --sha256' \
     'apply --message' \
     'apply -m' \
@@ -88,6 +89,11 @@ complete -c snaptx -n '__snaptx_takes_common' -l verbose -s v -d 'log every step
 complete -c snaptx -n '__snaptx_takes_common' -l dry-run -d 'say what would be done and change nothing'
 complete -c snaptx -n '__snaptx_takes_common' -l version -d 'show program\'s version number and exit'
 complete -c snaptx -n '__snaptx_at' -a init -d 'adopt the root of this system as generation 1'
+complete -c snaptx -n '__snaptx_at init' -l no-boot-loader -d 'do not make the machine start by snaptx\'s menu'
+complete -c snaptx -n '__snaptx_at init' -l undo -d 'start as before snaptx, and remove what it made'
+complete -c snaptx -n '__snaptx_at init' -l convert -d 'move data inside the root into subvolumes of its own'
+complete -c snaptx -n '__snaptx_at init' -l keep -x -d 'leave this inside; may be repeated'
+complete -c snaptx -n '__snaptx_at init' -l accept-rollback -d 'leave all of it inside: a rollback takes it back'
 complete -c snaptx -n '__snaptx_at init' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at' -a status -d 'what runs, what boots next, what is pending'
 complete -c snaptx -n '__snaptx_at' -a list -d 'the generations and their marks'
@@ -139,6 +145,7 @@ complete -c snaptx -n '__snaptx_at log' -l generation -s g -x -a '(__snaptx_gene
 complete -c snaptx -n '__snaptx_at' -a verify -d 'check a generation against its manifest, and snaptx\'s own state'
 complete -c snaptx -n '__snaptx_at verify' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a repair -d 'complete or discard what an interruption left, mend what is damaged'
+complete -c snaptx -n '__snaptx_at repair' -l boot -d 'record what this boot has shown (for snaptx-boot.service)'
 complete -c snaptx -n '__snaptx_at repair' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at' -a prune -d 'remove generations nobody needs'
 complete -c snaptx -n '__snaptx_at prune' -l keep -x -d 'how many of the newest stay (default: as configured)'
