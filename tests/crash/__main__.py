@@ -13,16 +13,18 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.crash import controls, flow, injury
+from tests.crash import controls, flow, injury, strike
 from tests.crash.loop import leave_for_private_mounts
-from tests.crash.replay import Log, parse_point
-from tests.crash.rig import WORKERS, Report, Task, keep, lines, opened, points, run
+from tests.crash.points import chosen
+from tests.crash.replay import parse_cut
+from tests.crash.rig import WORKERS, Report, Task, keep, lines, logs, opened, run
 from tests.crash.scratch import scratch
-from tests.crash.world import FLOWS
+from tests.crash.world import DISK, FLOWS
 
 CHECK_EVERY = 50
 SHOWN = 5
-SWITCHING = ("commit", "rollback", "activate", "confirm", "reject", "prune", "abort")
+STRIKES = ("read-only", "space", "quota")
+"""What befalls the file system at more points than the steps."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -35,12 +37,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--flow", action="append", choices=sorted(FLOWS), help="only this one")
     parser.add_argument("--check", type=int, default=CHECK_EVERY, help="btrfs check on every N-th point")
     parser.add_argument(
-        "--stride", type=int, default=3, help="fail every N-th write; 0: no errors, only cuts"
+        "--stride", type=int, default=3, help="errors at every N-th write, and more; 0: no errors, only cuts"
     )
     verbs = parser.add_subparsers(dest="verb")
     one = verbs.add_parser("point", help="judge one point again")
     one.add_argument("directory", type=Path)
-    one.add_argument("point", type=parse_point)
+    one.add_argument("point", type=parse_cut)
     verbs.add_parser("controls", help="take every barrier and fsync away, one at a time")
     return parser
 
@@ -61,28 +63,27 @@ def main() -> int:
     for report in _reports(args, seed):
         failed += len(report.failures)
         total += report.points
-    for name in [name for name in SWITCHING if args.stride and name in (args.flow or FLOWS)]:
-        failed += _injured(name, args.stride)
+    for name in (args.flow or FLOWS) if args.stride else ():
+        if FLOWS[name].disks == (DISK,):
+            failed += _injured(name, args.stride, args.workers)
     print(f"{total} points, {failed} failures, {time.monotonic() - begun:.0f} s, seed {seed}")
     return bool(failed)
 
 
 def _reports(args: argparse.Namespace, seed: int) -> Iterator[Report]:
-    """Judge every flow as it is and with a commit after every change; tell of each."""
+    """Judge every flow as it is, and with a commit of each disk after every change; tell of each."""
     names = args.flow or list(FLOWS)
-    share = -(-args.points // (2 * len(names)))
+    share = -(-args.points // sum(1 + len(FLOWS[name].disks) for name in names))
     for name in names:
-        for hasty in (False, True):
+        for hasty in ("", *FLOWS[name].disks):
             yield _judged(name, hasty, share, seed, args)
 
 
-def _judged(name: str, hasty: bool, count: int, seed: int, args: argparse.Namespace) -> Report:
+def _judged(name: str, hasty: str, count: int, seed: int, args: argparse.Namespace) -> Report:
     with scratch() as place:
-        directory = place / f"{name}{'-hasty' * hasty}"
-        facts = flow.record(name, directory, hasty=hasty)
-        log = Log(directory / "log")
-        chosen = points(log, log.span("begin 1", f"end {len(facts.steps)}"), count, seed)
-        report = run(Task(directory, args.check), chosen, args.workers)
+        directory = place / f"{name}{f'-hasty-{hasty}' * bool(hasty)}"
+        flow.record(name, directory, hasty=hasty)
+        report = run(Task(directory, args.check), chosen(logs(directory), count, seed), args.workers)
         print(f"{directory.name:20} {report.points:6} points {report.seconds:6.0f} s", end="  ")
         print(f"{len(report.failures)} failures", flush=True)
         if report.failures:
@@ -91,12 +92,17 @@ def _judged(name: str, hasty: bool, count: int, seed: int, args: argparse.Namesp
     return report
 
 
-def _injured(name: str, stride: int) -> int:
-    """Let every flush and every ``stride``-th write fail; return how often that was told wrongly."""
+def _injured(name: str, stride: int, workers: int) -> int:
+    """Let every flush and every ``stride``-th write fail, and more; return how often that was told wrongly.
+
+    Reads come in long rows; what is full or limited is so at every step too.
+    """
+    strides = {"flush": 1, "write": stride, "read": 3 * stride, **dict.fromkeys(STRIKES, stride)}
     with scratch() as place:
         flow.record(name, place / name)
-        (whole,) = injury.attempt(place / name, [injury.Injury("write", 0, False)])
-        outcomes = injury.attempt(place / name, injury.everywhere(whole.counts, stride))
+        (whole,) = injury.attempt(place / name, [injury.Injury("write", 0)])
+        wanted = list(dict.fromkeys([*whole.everywhere(strides), *whole.at_steps(strike.KINDS)]))
+        outcomes = injury.attempt(place / name, wanted, workers)
     wrong = [outcome for outcome in outcomes if outcome.problems]
     print(f"{name + ', errors':20} {len(outcomes):6} injuries  {len(wrong)} failures", flush=True)
     for outcome in wrong[:SHOWN]:

@@ -57,11 +57,12 @@ class _Export:
 
 @dataclass
 class _Fault:
-    """Fail the ``nth`` request of a kind from now on, and all later ones if it is ``lasting``."""
+    """Fail the ``nth`` request of a kind from now on, ``times`` in a row, all later ones if ``lasting``."""
 
     nth: int
     number: int
     lasting: bool
+    times: int = 1
 
 
 @dataclass
@@ -72,6 +73,7 @@ class _Server:
     control: socket.socket
     exports: dict[int, _Export]
     names: dict[bytes, int]
+    exact: bool = False
     serial: int = 0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     faults: dict[str, _Fault] = field(default_factory=dict)
@@ -113,7 +115,7 @@ class _Server:
     def _answer(self, code: int, node: int, body: memoryview) -> bytes:
         match code:
             case Op.INIT:
-                return fuse.init_reply(struct.unpack_from("<I", body, 8)[0])
+                return fuse.init_reply(0 if self.exact else struct.unpack_from("<I", body, 8)[0])
             case Op.LOOKUP:
                 return self._lookup(bytes(body[:-1]))
             case Op.GETATTR | Op.SETATTR:
@@ -152,7 +154,7 @@ class _Server:
         fault = self.faults.get(kind)
         if fault is not None:
             fault.nth -= 1
-            if fault.nth == 0 or (fault.nth < 0 and fault.lasting):
+            if -fault.times < fault.nth <= 0 or (fault.nth < 0 and fault.lasting):
                 raise OSError(fault.number, "as told")
 
     def _next(self) -> int:
@@ -197,8 +199,8 @@ class _Server:
                 for export in self.exports.values():
                     export.log.mark(serial, given["text"])
             case "fail":
-                fault = _Fault(given["nth"], given["number"], given["lasting"])
-                self.faults[given["kind"]] = fault
+                kind = given.pop("kind")
+                self.faults[kind] = _Fault(**given)
             case "mend":
                 self.faults.clear()
             case "stop":
@@ -224,11 +226,15 @@ def punch(fd: int, offset: int, length: int) -> None:
 
 
 class Recorder:
-    """The recording disks, in a with block; needs mounts of its own (loop.leave_for_private_mounts)."""
+    """The recording disks, in a with block; needs mounts of its own (loop.leave_for_private_mounts).
 
-    def __init__(self, place: Path, disks: tuple[Disk, ...]) -> None:
+    ``exact``: each page is asked for when it is needed, none ahead.
+    """
+
+    def __init__(self, place: Path, disks: tuple[Disk, ...], *, exact: bool = False) -> None:
         self.place = place
         self._disks = disks
+        self._exact = exact
 
     def __enter__(self) -> Recorder:
         self.place.mkdir(exist_ok=True)
@@ -237,7 +243,7 @@ class Recorder:
         try:
             self.pid = os.fork()
             if not self.pid:
-                _serve(device, other, self._control, self._disks)
+                _serve(device, other, self._control, self._disks, self._exact)
             self._control.recv(1)  # it has left for mounts of its own
             options = f"fd={device},rootmode=40000,user_id=0,group_id=0,max_read={fuse.MAX_WRITE}"
             mounting.mount("snaptx-recorder", str(self.place), "fuse", options=options)
@@ -266,9 +272,14 @@ class Recorder:
         """Return how many reads, writes and flushes there were."""
         return self._tell(do="count")
 
-    def fail(self, kind: str, nth: int = 1, number: int = errno.EIO, *, lasting: bool = False) -> None:
-        """Let the ``nth`` read, write or flush from now fail with an errno, and all later ones if lasting."""
-        self._tell(do="fail", kind=kind, nth=nth, number=number, lasting=lasting)
+    def fail(
+        self, kind: str, nth: int = 1, number: int = errno.EIO, *, lasting: bool = False, times: int = 1
+    ) -> None:
+        """Let the ``nth`` read, write or flush from now fail with an errno, so many ``times`` in a row.
+
+        All later ones too if ``lasting``.
+        """
+        self._tell(do="fail", kind=kind, nth=nth, number=number, lasting=lasting, times=times)
 
     def mend(self) -> None:
         """Let nothing fail."""
@@ -283,7 +294,9 @@ class Recorder:
             os.waitpid(self.pid, 0)
 
 
-def _serve(device: int, control: socket.socket, other: socket.socket, disks: tuple[Disk, ...]) -> None:
+def _serve(
+    device: int, control: socket.socket, other: socket.socket, disks: tuple[Disk, ...], exact: bool
+) -> None:
     """Be the server process; does not return."""
     try:
         system.die_with_parent()
@@ -297,7 +310,7 @@ def _serve(device: int, control: socket.socket, other: socket.socket, disks: tup
             image = os.open(disk.image, os.O_RDWR)
             exports[node] = _Export(image, os.fstat(image).st_size, LogWriter(disk.log))
             names[disk.name.encode()] = node
-        _Server(device, control, exports, names).serve()
+        _Server(device, control, exports, names, exact).serve()
     except BaseException:  # noqa: BLE001 - a forked process must not return into its parent's code
         traceback.print_exc()
         sys.stderr.flush()

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from snaptx.errors import OutcomeUnknownError
 from tests.crash import flow
-from tests.crash.injury import Injury, Outcome, attempt, everywhere
+from tests.crash.injury import Injury, Outcome, attempt, told
 from tests.crash.scratch import scratch
 
 pytestmark = pytest.mark.root
-EVERY = 12
+EVERY = 15
 """Of the writes, this one fails."""
 
 
-def _wrong(outcomes: list[Outcome]) -> str:
-    return "\n".join(
-        f"{outcome.injury}: exit code {outcome.code}, {outcome.problems}\n    {outcome.said}"
-        for outcome in outcomes
-        if outcome.problems
-    )
+def injured(name: str, strides: Mapping[str, int]) -> list[Outcome]:
+    """Return what comes of a flow that goes well without errors, and with them."""
+    with scratch() as place:
+        flow.record(name, place / name)
+        (whole,) = attempt(place / name, [Injury("write", 0)])
+        assert (whole.code, whole.problems) == (0, ())
+        return attempt(place / name, whole.everywhere(strides))
 
 
 @pytest.mark.parametrize("name", ["commit", "reject"])
 def test_no_error_is_told_otherwise_than_it_is(name: str) -> None:
-    with scratch() as place:
-        flow.record(name, place / name)
-        (whole,) = attempt(place / name, [Injury("write", 0, False)])
-        outcomes = attempt(place / name, everywhere(whole.counts, EVERY))
+    outcomes = injured(name, {"flush": 1, "write": EVERY})
 
-    assert (whole.code, whole.problems) == (0, ())
-    assert _wrong(outcomes) == ""
+    assert told(outcomes) == ""
     codes = {outcome.code for outcome in outcomes}
     assert OutcomeUnknownError.code in codes, "no error came after the switch"
     assert codes - {0, OutcomeUnknownError.code}, "no error came before the switch"
+
+
+@pytest.mark.parametrize(("name", "stride"), [("commit", 6), ("repair", 10)])
+def test_what_can_not_be_read_is_not_guessed(name: str, stride: int) -> None:
+    outcomes = injured(name, {"read": stride})
+
+    assert told(outcomes) == ""
+    assert {outcome.code for outcome in outcomes} - {0}, "no read failed"
+
+
+def test_a_file_system_that_turns_read_only() -> None:
+    outcomes = injured("activate", {"read-only": 1})
+
+    assert told(outcomes) == ""
+    codes = {outcome.code for outcome in outcomes}
+    assert OutcomeUnknownError.code in codes, "it never happened after the switch"
+    assert codes - {0, OutcomeUnknownError.code}, "it never happened before the switch"

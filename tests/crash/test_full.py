@@ -1,0 +1,41 @@
+"""Disk or quota are full from any step on: the exit code says so, and what was said is so.
+
+When there is room again the next call recovers: everything verifies, nothing is left over.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from snaptx.errors import NoSpaceError, OutcomeUnknownError
+from tests.crash import flow
+from tests.crash.injury import Injury, Outcome, attempt, told
+from tests.crash.scratch import scratch
+from tests.crash.world import DISK, FLOWS
+
+pytestmark = pytest.mark.root
+MORE = {"apply": ("quota-root",)}
+"""Where it matters what the new generation's own limit is."""
+
+NEARLY = ("commit",)
+"""Flows that also meet a disk with a little room."""
+
+
+def filled(name: str) -> list[Outcome]:
+    """Return what comes of a flow where disk or quota are full from each step on."""
+    with scratch() as place:
+        flow.record(name, place / name)
+        (whole,) = attempt(place / name, [Injury("space", 0)])
+        wanted = whole.at_steps(("space", "quota", *MORE.get(name, ())))
+        assert len({injury.nth for injury in wanted}) == sum("step" in point for point in whole.points) > 0
+        return attempt(place / name, [one for one in wanted if name in NEARLY or not one.room])
+
+
+@pytest.mark.parametrize("name", [name for name, flow in FLOWS.items() if flow.disks == (DISK,)])
+def test_full_from_any_step_on(name: str) -> None:
+    outcomes = filled(name)
+
+    assert told(outcomes) == ""
+    failed = {outcome.code for outcome in outcomes} - {0}
+    assert failed <= {NoSpaceError.code, OutcomeUnknownError.code}
+    assert failed, "there was space all along"
