@@ -45,6 +45,9 @@ RENAME_EXCHANGE = 0x2
 FIFREEZE = 0xC0045877
 FITHAW = 0xC0045878
 
+# linux/time.h
+CLOCK_REALTIME_COARSE = 5
+
 # linux/prctl.h
 PR_SET_PDEATHSIG = 1
 
@@ -72,6 +75,13 @@ def check(result: int, *names: object) -> int:
 def syscall(number: int, *arguments: object, about: str | bytes = "") -> int:
     """Make a system call the C library has no wrapper for; ``about`` is the name an OSError carries."""
     return check(libc().syscall(number, *arguments), *filter(None, [about]))
+
+
+@contextmanager
+def address(data: bytes) -> Iterator[int]:
+    """Yield where in memory a copy of ``data`` is, for the length of a with block."""
+    buffer = ctypes.create_string_buffer(data, len(data))
+    yield ctypes.addressof(buffer)
 
 
 def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
@@ -199,9 +209,35 @@ def now() -> float:
     return time.time()
 
 
+def file_clock_ns() -> int:
+    """Return the time the kernel stamps files with, in ns since the epoch: a tick (4 ms) behind the clock."""
+    return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+
+
 def is_root() -> bool:
     """Return whether the process has root's rights; tests replace it."""
     return os.geteuid() == 0
+
+
+def kernel_words() -> list[str]:
+    """Return the words of the kernel's command line."""
+    return Path("/proc/cmdline").read_text(errors="replace").split()
+
+
+def process_start(pid: int) -> int:
+    """Return when a process began, in clock ticks since the boot; 0 if there is none (proc_pid_stat(5)).
+
+    That tells it from a later process of the same number.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0
+
+
+def signal_of(interrupt: KeyboardInterrupt) -> signal.Signals:
+    """Return the signal that was made this exception; Python's own does not say that it is SIGINT."""
+    return signal.Signals(interrupt.args[0] if interrupt.args else signal.SIGINT)
 
 
 def boot_id() -> str:

@@ -30,11 +30,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from snaptx import log, system
-from snaptx.enclosure import warden
+from snaptx.enclosure import guard, standins, warden
 from snaptx.enclosure.namespace import Enclosure
 from snaptx.enclosure.warden import Work
 from snaptx.errors import CommandError, PrivilegeError, SnaptxError, UsageError, storage_error
-from snaptx.run import SAFE_PATH
 
 __all__ = ["Enclosure", "enclosed_environment", "run_enclosed"]
 
@@ -55,7 +54,7 @@ def enclosed_environment(
 
     Of ``outside`` (this process's own by default) only the terminal, the
     language and the proxies are taken.  SYSTEMD_OFFLINE keeps systemctl from
-    talking to a service manager.
+    talking to a service manager; PATH and APT_CONFIG lead to the stand-ins.
     """
     given = os.environ if outside is None else outside
     chosen = {
@@ -64,7 +63,8 @@ def enclosed_environment(
         if name in _TAKEN or name.startswith("LC_") or name.lower() in _PROXIES
     }
     return chosen | {
-        "PATH": SAFE_PATH,
+        "PATH": standins.PATH,
+        "APT_CONFIG": standins.APT_CONFIG,
         "HOME": "/root",
         "USER": "root",
         "LOGNAME": "root",
@@ -90,8 +90,12 @@ def run_enclosed(enclosure: Enclosure, argv: Sequence[str], *, interactive: bool
     """
     _require(argv, interactive)
     log.debug("run enclosed", command=shlex.join(argv), root=enclosure.root.options)
-    with _signals_blocked() as awaited, _terminal_kept(interactive) as foreground:
-        ending = _run(Work(enclosure, tuple(argv), interactive, foreground, awaited))
+    with (
+        _signals_blocked() as awaited,
+        _terminal_kept(interactive) as foreground,
+        guard.disks_guarded(log.warning) as group,
+    ):
+        ending = _run(Work(enclosure, tuple(argv), interactive, foreground, awaited, group))
     if ending.raised:
         signal.raise_signal(ending.raised)
     if ending.trouble:

@@ -4,7 +4,7 @@
     /proc             its own processes alone; what steers the kernel there is read-only
     /sys              the machine's, read-only with everything below it
     /dev              the machine's, with pts and shm
-    /tmp /run         empty, in memory, gone with the command
+    /tmp /run         in memory, gone with the command; empty but for stand-ins (standins.py)
     shared data       the machine's own, where the configuration says so
     /etc/resolv.conf  the machine's, read-only
 
@@ -27,6 +27,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from snaptx import mounting, system
+from snaptx.enclosure import standins
 from snaptx.storage.base import MountSpec
 
 _RESOLVER = "/etc/resolv.conf"
@@ -169,6 +170,7 @@ def _attach_memory(view: _View) -> set[int]:
             if path == "/run":
                 os.mkdir("lock", dir_fd=memory)
                 os.chmod("lock", 0o1777, dir_fd=memory)
+                standins.fill(memory, view.holds)
         if view.place(memory, path):
             devices.add(os.fstat(memory).st_dev)
     return devices

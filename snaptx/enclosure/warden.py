@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from snaptx import system
-from snaptx.enclosure import namespace
+from snaptx.enclosure import guard, namespace
 from snaptx.enclosure.namespace import Enclosure
 from snaptx.run import SAFE_PATH
 
@@ -36,7 +36,7 @@ class Work:
     """What the children need to know.
 
     ``foreground`` is whether the command gets the terminal, ``awaited`` the
-    signals to pass on.
+    signals to pass on, ``guard`` what ``guard.join`` takes.
     """
 
     enclosure: Enclosure
@@ -44,6 +44,7 @@ class Work:
     interactive: bool
     foreground: bool
     awaited: frozenset[int]
+    guard: int | None = None
 
 
 def start(work: Work, reports: int, parent: int) -> int:
@@ -106,14 +107,14 @@ def _warden(work: Work, reports: int, parent: int) -> int:
     """Leave the machine's namespaces, start init in them and outlive it."""
     _follow(lambda: os.getppid() == parent)
     _forget_handlers()
-    _close_all_but(reports)
+    _close_all_but(reports, *([] if work.guard is None else [work.guard]))
     os.chdir("/")
     reading, alive = os.pipe()
     with namespace.doing("leave the machine's namespaces"):
         system.unshare(system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWIPC | system.CLONE_NEWUTS)
     init = _fork(reports, lambda: _init(work, reports, reading, alive))
     os.close(reports)
-    return _tend(init, work.awaited | {FORCE})
+    return _tend(init, work.awaited | {FORCE}, lambda _: True)
 
 
 def _init(work: Work, reports: int, reading: int, alive: int) -> int:
@@ -122,10 +123,20 @@ def _init(work: Work, reports: int, reading: int, alive: int) -> int:
     _follow(lambda: not select.select([reading], [], [], 0)[0])
     os.umask(0)
     namespace.enter(work.enclosure, lambda what: _report(reports, "warning", what))
+    _join_guard(work, reports)
     _close_all_but(reports)
     command = _fork(reports, lambda: _command(work, reports))
     os.close(reports)
-    return _tend(command, work.awaited)
+    return _tend(command, work.awaited, _comes_from_outside)
+
+
+def _join_guard(work: Work, reports: int) -> None:
+    """Give up the right to write to disks, which mounting the root still took."""
+    if work.guard is not None:
+        try:
+            guard.join(work.guard)
+        except OSError as error:
+            _report(reports, "warning", f"disks are not protected from the command: {error.strerror}")
 
 
 def _follow(parent_lives: Callable[[], bool]) -> None:
@@ -144,20 +155,32 @@ def _forget_handlers() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _close_all_but(kept: int) -> None:
-    os.closerange(3, kept)
-    os.closerange(max(kept, 2) + 1, os.sysconf("SC_OPEN_MAX"))
+def _close_all_but(*kept: int) -> None:
+    """Close every descriptor but the standard streams and ``kept``."""
+    start = 3
+    for fd in sorted(kept):
+        os.closerange(start, fd)
+        start = max(start, fd + 1)
+    os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 
-def _tend(child: int, awaited: frozenset[int]) -> int:
-    """Reap whatever ends and hand signals to ``child`` until it ends; return its status."""
+def _comes_from_outside(told: signal.struct_siginfo) -> bool:
+    """Return whether the sender is outside this process namespace, and so has no number here.
+
+    Those who want to steer the machine's init, as telinit does, find this process in its place.
+    """
+    return told.si_pid == 0
+
+
+def _tend(child: int, awaited: frozenset[int], heeded: Callable[[signal.struct_siginfo], bool]) -> int:
+    """Reap whatever ends and hand ``heeded`` signals to ``child`` until it ends; return its status."""
     while True:
         told = signal.sigwaitinfo(awaited | {signal.SIGCHLD})
         if told.si_signo == signal.SIGCHLD:
             status = _reap_all(child)
             if status is not None:
                 return exit_status(status)
-        elif told.si_code != SI_KERNEL:  # the terminal tells all of us at once
+        elif told.si_code != SI_KERNEL and heeded(told):  # the terminal tells all of us at once
             os.kill(child, signal.SIGKILL if told.si_signo == FORCE else told.si_signo)
 
 

@@ -15,9 +15,9 @@ import pytest
 from pytest_mock import MockerFixture
 
 from snaptx import log, mounting, system
+from snaptx.enclosure import standins
 from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
 from snaptx.errors import CommandError, NotFoundError, PrivilegeError, StorageError, UsageError
-from snaptx.run import SAFE_PATH
 from snaptx.storage.base import MountSpec
 from tests.minimal_root import ROOT, Disk, Root, made_disk
 
@@ -111,7 +111,8 @@ def test_environment_takes_only_language_terminal_and_proxies() -> None:
         "LC_TIME": "de_DE",
         "https_proxy": "p",
         "NO_PROXY": "n",
-        "PATH": SAFE_PATH,
+        "PATH": standins.PATH,
+        "APT_CONFIG": standins.APT_CONFIG,
         "HOME": "/root",
         "USER": "root",
         "LOGNAME": "root",
@@ -124,7 +125,7 @@ def test_environment_takes_only_language_terminal_and_proxies() -> None:
 def test_tmp_and_run_are_private(root: Root, said: Said, tmp_path: Path) -> None:
     (root.path / "tmp/in-the-tree").touch()
     assert said("ls -A /tmp; echo -; ls -A /run; touch /tmp/x /run/x; stat -c %a /tmp /run") == (
-        "-\nlock\n1777\n755\n"
+        "-\nlock\nsnaptx\n1777\n755\n"
     )
     assert [one.name for one in (root.path / "tmp").iterdir()] == ["in-the-tree"]
     assert not list((root.path / "run").iterdir())

@@ -171,6 +171,11 @@ def test_signal_ends_command_and_generation(ground: Box) -> None:
     assert ground.audit()[-1]["result"] == "failed"
 
 
+def test_boot_loader_and_services_are_left_alone(ground: Box) -> None:
+    script = 'test "$(command -v grub-install)" = /run/snaptx/bin/grub-install && exec grub-install /dev/sda'
+    assert "nothing changed" in ground.ok("run", "--", "sh", "-c", script)
+
+
 def test_mounts_made_inside_end_with_the_command(ground: Box) -> None:
     script = "mkdir /etc/place; busybox mount -t tmpfs none /etc/place; echo x > /etc/place/x"
     number = ground.json("run", "--", "sh", "-e", "-c", script)["staged"]["number"]
