@@ -3,7 +3,7 @@
 PYTEST = .venv/bin/python -m pytest -n 2
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-crash test-unit demo bench fix lint clean
+.PHONY: help venv test test-crash test-unit test-vm demo bench fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,10 @@ test-crash: ## cut the power at 20,000 points of every verb (as root; takes abou
 
 test-unit: venv ## run the tests that need no root
 	$(PYTEST) -m "not root"
+
+test-vm: ## boot machines in QEMU through real GRUB (as root; TESTS='-k "..."' chooses)
+	@.ci/setup vm
+	$(PYTEST) -o faulthandler_timeout=0 tests/vm $(TESTS)
 
 demo: ## show a whole transaction on a Btrfs sandbox (as root)
 	@.ci/setup root

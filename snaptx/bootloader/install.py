@@ -129,9 +129,10 @@ class Firmware:
 
     def is_installed(self) -> bool:
         """Return whether the platform's files are in @snaptx/grub, and on UEFI the image too."""
-        found = self._at_top("test", "-s", f"{_TOP}/@snaptx/grub/{self.target}/core.img", ok=(0, 1))
-        found = found or self._at_top("test", "-s", f"{_TOP}/@snaptx/grub/{self.target}/core.efi", ok=(0, 1))
-        return found and (self.esp is None or (Path(self.esp.target) / "EFI" / LABEL).is_dir())
+        core = f"{_TOP}/@snaptx/grub/{self.target}/core.{'efi' if self.esp else 'img'}"
+        if not self._at_top("test", "-s", core, ok=(0, 1)):
+            return False
+        return self.esp is None or any((Path(self.esp.target) / "EFI" / LABEL).glob("*.efi"))
 
     def install(self) -> None:
         """Install GRUB.

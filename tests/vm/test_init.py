@@ -1,0 +1,99 @@
+"""A live system is taken over: it starts by snaptx's menu, goes forward and back, and is let go of again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm import image, product
+from tests.vm.machine import Machine
+from tests.vm.run import End, Run
+
+pytestmark = pytest.mark.vm
+LONG = 600.0
+"""Seconds: grub-install on an emulated processor."""
+
+
+def snaptx(run: Run, *words: str) -> Any:
+    """Run a verb in the guest and return what it says."""
+    return json.loads(run.check(["snaptx", "--json", "--quiet", *words], LONG))
+
+
+def root_of(run: Run) -> str:
+    """Return the subvolume that is mounted as the root."""
+    return run.check(["findmnt", "--noheadings", "--output", "FSROOT", "/"]).strip().lstrip("/")
+
+
+def commit_update(run: Run, text: str) -> int:
+    """Commit a generation with another /etc/update and return its number."""
+    run.put({"/run/update/etc/update": text})
+    return int(snaptx(run, "apply", "--commit", "--message", text, "/run/update")["committed"]["number"])
+
+
+def adopt(run: Run) -> str:
+    """Install snaptx, adopt the root, commit an update; return the root's subvolume."""
+    product.install(run)
+    adopted = root_of(run)
+    plan = snaptx(run, "init", "--accept-rollback", "--dry-run")
+    assert adopted in "\n".join(plan["steps"])
+    snaptx(run, "init", "--accept-rollback")
+    assert commit_update(run, "two") == 2
+    assert run.reboot() is End.REBOOT
+    return adopted
+
+
+def runs_the_new_one(run: Run) -> None:
+    """See the menu, start its default, find the update there and confirmed."""
+    entries = run.menu().entries
+    assert [entry.partition(":")[0] for entry in entries[:2]] == ["2", "1"]
+    assert "two" in entries[0]
+    assert "Rescue" in entries[2]
+    assert "As before" in entries[3]
+    run.choose(entries[0])
+    assert run.state(LONG) in ("running", "degraded")
+    assert root_of(run) == "@snaptx/generations/2/root"
+    assert run.check(["cat", "/etc/update"]) == "two"
+    assert [row["marks"] for row in snaptx(run, "list")] == ["G", "NRG"]
+    assert run.reboot() is End.REBOOT
+
+
+def goes_back_by_the_menu(run: Run, adopted: str) -> None:
+    """Choose the older generation by key: it boots as it is, and can be made the default."""
+    run.choose(run.menu().entries[1])
+    run.state(LONG)
+    assert root_of(run) == adopted
+    status = snaptx(run, "status")
+    assert (status["booted"], status["default"]) == (1, 2)
+    snaptx(run, "rollback", "1")
+    assert run.reboot() is End.REBOOT
+
+
+def lets_go(run: Run, adopted: str) -> None:
+    """Boot the older one by default, and take snaptx off the machine."""
+    run.state(LONG)
+    assert root_of(run) == adopted
+    assert run.shell(["cat", "/etc/update"]).status == 1
+    snaptx(run, "init", "--undo")
+    assert "@snaptx" not in run.check(["btrfs", "subvolume", "list", "/"])
+    assert run.reboot() is End.REBOOT
+
+
+@pytest.mark.parametrize("layout", ["debian", "debian-efi", "fedora", "ubuntu", "opensuse", "fedora-efi"])
+def test_forward_and_back_and_away(layout: str, tmp_path: Path) -> None:
+    with Machine(image.image(layout), tmp_path) as machine:
+        with machine.boot() as run:
+            adopted = adopt(run)
+        with machine.boot() as run:
+            runs_the_new_one(run)
+        with machine.boot() as run:
+            goes_back_by_the_menu(run, adopted)
+        with machine.boot() as run:
+            lets_go(run, adopted)
+        with machine.boot() as run:
+            assert "1:" not in run.menu().entries[0]
+            run.choose(run.menu().entries[0])
+            assert root_of(run) == adopted
+            assert run.poweroff() is End.POWEROFF
