@@ -133,7 +133,7 @@ def test_a_lock_left_behind_hinders_nobody(machine: Box, update: str) -> None:
     machine.ok("unpin", "1")
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1 << 30, -1, "x"])
+@pytest.mark.parametrize("pid", [os.getpid(), 1 << 30, -1, "x"], ids=["mine", "none", "negative", "text"])
 def test_what_an_earlier_holder_wrote_is_not_believed(machine: Box, pid: object) -> None:
     path = machine.state / "lock"
     with path.open("r+") as held:

@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.vm import image, product
+from tests.vm import image
+from tests.vm.guests import LONG, adopt, commit_update, root_of, snaptx
 from tests.vm.machine import Machine
 from tests.vm.run import End, Run
 
 pytestmark = pytest.mark.vm
-LONG = 600.0
-"""Seconds: grub-install on an emulated processor."""
-
-
-def snaptx(run: Run, *words: str) -> Any:
-    """Run a verb in the guest and return what it says."""
-    return json.loads(run.check(["snaptx", "--json", "--quiet", *words], LONG))
-
-
-def root_of(run: Run) -> str:
-    """Return the subvolume that is mounted as the root."""
-    return run.check(["findmnt", "--noheadings", "--output", "FSROOT", "/"]).strip().lstrip("/")
-
-
-def commit_update(run: Run, text: str) -> int:
-    """Commit a generation with another /etc/update and return its number."""
-    run.put({"/run/update/etc/update": text})
-    return int(snaptx(run, "apply", "--commit", "--message", text, "/run/update")["committed"]["number"])
-
-
-def adopt(run: Run) -> str:
-    """Install snaptx, adopt the root, commit an update; return the root's subvolume."""
-    product.install(run)
-    adopted = root_of(run)
-    plan = snaptx(run, "init", "--accept-rollback", "--dry-run")
-    assert adopted in "\n".join(plan["steps"])
-    snaptx(run, "init", "--accept-rollback")
-    assert commit_update(run, "two") == 2
-    assert run.reboot() is End.REBOOT
-    return adopted
 
 
 def runs_the_new_one(run: Run) -> None:
@@ -86,6 +55,8 @@ def test_forward_and_back_and_away(layout: str, tmp_path: Path) -> None:
     with Machine(image.image(layout), tmp_path) as machine:
         with machine.boot() as run:
             adopted = adopt(run)
+            assert commit_update(run, "two") == 2
+            assert run.reboot() is End.REBOOT
         with machine.boot() as run:
             runs_the_new_one(run)
         with machine.boot() as run:
