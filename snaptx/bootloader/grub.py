@@ -21,6 +21,7 @@ from pathlib import Path
 from snaptx import durable, system
 from snaptx.bootloader import entryfile, kernels, settings
 from snaptx.bootloader.counter import Counter
+from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
@@ -108,6 +109,16 @@ class _Grub:
             self._counter.file.unlink(missing_ok=True)
 
 
+def _words(root: Path) -> list[str]:
+    return ["ro", *kernels.command_line(root)]
+
+
+def _entry(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str]) -> BootEntry:
+    """Return the entry of a kernel in the directory ``at``, as GRUB finds it."""
+    initrd = at + kernel.initrd if kernel.initrd else ""
+    return BootEntry(number, f"{title} ({kernel.version})", at + kernel.image, initrd, " ".join(cmdline))
+
+
 def _grub_directory(boot: Path) -> str:
     """Return the name of the distribution's directory of GRUB, "" if there is none."""
     return next((name for name in GRUB_DIRECTORIES if (boot / name / "grub.cfg").is_file()), "")
@@ -155,14 +166,7 @@ class GrubInRoot(_Grub):
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
         """Name the newest kernel inside the tree; paths start at the top level, as GRUB's do."""
         kernel = kernels.newest(root / "boot")
-        boot = f"/{info.name}/boot/"
-        return BootEntry(
-            number=number,
-            title=f"{title} ({kernel.version})",
-            kernel=boot + kernel.image,
-            initrd=boot + kernel.initrd if kernel.initrd else "",
-            cmdline=" ".join([*info.cmdline, "ro", *kernels.command_line(root)]),
-        )
+        return _entry(number, title, kernel, f"/{info.name}/boot/", [*info.cmdline, *_words(root)])
 
     def forget(self, number: int) -> None:
         """Do nothing: the kernel goes with its generation."""
@@ -206,14 +210,7 @@ class GrubOnBoot(_Grub):
         except OSError as error:
             shutil.rmtree(place, ignore_errors=True)
             raise storage_error(error, f"cannot copy the kernel to {self._boot}") from error
-        at = f"/snaptx/{number}/"
-        return BootEntry(
-            number=number,
-            title=f"{title} ({kernel.version})",
-            kernel=at + kernel.image,
-            initrd=at + kernel.initrd if kernel.initrd else "",
-            cmdline=" ".join([*info.cmdline, "ro", *kernels.command_line(root)]),
-        )
+        return _entry(number, title, kernel, f"/snaptx/{number}/", [*info.cmdline, *_words(root)])
 
     def forget(self, number: int) -> None:
         """Remove the generation's kernel from /boot."""

@@ -234,9 +234,9 @@ class Run:
         return None if menu is None else menu.selected
 
     def _shown(self) -> Menu:
+        self._until("whole menu of GRUB", self._screen.menu, KEY)  # a row may be painted just then
         menu = self._screen.menu()
-        if menu is None:
-            self._fail("no menu of GRUB is shown")
+        assert menu
         return menu
 
     @property
