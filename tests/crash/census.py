@@ -5,6 +5,7 @@ Only the text of the entry file is read with snaptx's own parser.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -81,6 +82,9 @@ def take(top: Path, boot: Path | None = None) -> Census:
 def entry_state(top: Path, boot: Path | None = None) -> BootState | None:
     """Return what the entry file says, None if there is none.
 
+    On ext4, without its journal, a name may be there before its inode is: GRUB
+    takes that for an empty file, the kernel for damage.  It is none yet.
+
     Raises:
         SnaptxError: it is damaged.
     """
@@ -89,6 +93,10 @@ def entry_state(top: Path, boot: Path | None = None) -> BootState | None:
         text = (home / entryfile.NAME).read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.EBADMSG:
+            return None
+        raise
     return entryfile.parse(text)
 
 

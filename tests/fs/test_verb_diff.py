@@ -104,7 +104,7 @@ def test_list_and_status(changed: Box) -> None:
     ]
     assert (status["booted"], status["default"], status["fallback"], status["staged"]) == (1, 2, 1, [3])
     assert status["reboot_needed"]
-    assert "reboot into generation 2" in changed.ok("status")
+    assert "generation 2 boots next" in changed.ok("status")
 
 
 def test_log_tells_everything_in_order(changed: Box) -> None:
