@@ -140,7 +140,16 @@ def _record(directory: Path) -> dict[str, Any]:
 
 def _files(directory: Path) -> dict[str, str]:
     """Return the digests of the files in a directory by their names."""
-    return {path.name: _sha(path) for path in sorted(directory.glob("*")) if path.is_file()}
+    return {path.name: _sha(path) for path in sorted(directory.glob("*")) if _is_file(path)}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.EBADMSG:  # as in entry_state
+            return False
+        raise
 
 
 def _sha(path: Path) -> str:
