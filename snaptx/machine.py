@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaptx import config as configuration
-from snaptx import system
+from snaptx import fstab, system
 from snaptx.audit import Audit
 from snaptx.bootloader.base import BootLoader
 from snaptx.config import Config
-from snaptx.errors import LayoutError, NotFoundError, ReadOnlyError, UsageError
+from snaptx.errors import BootError, LayoutError, NotFoundError, ReadOnlyError, UsageError
 from snaptx.generations import Generations
 from snaptx.journal import Journal
 from snaptx.model import BootState, Generation, Part, Phase, Tree, View
@@ -155,11 +155,17 @@ def _open_storage(mount: system.Mount) -> Storage:
     raise LayoutError(f"{mount.target} is {mount.fstype}, not btrfs", hint=hint)
 
 
+def _fstab(sysroot: Path) -> str:
+    return system.read_in_root(sysroot, "etc/fstab").decode(errors="replace")
+
+
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
     from snaptx.bootloader import counter
     from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
 
     boot = system.mount_at(sysroot / "boot")
+    if boot is None and "/boot" in fstab.targets(_fstab(sysroot)):
+        raise BootError("/boot is not mounted, though fstab names it", hint="mount /boot")
     if boot is None or boot.device == root.device or boot.fstype == "vfat":
         return GrubInRoot(storage.state / "grub", storage.uuid, counter.locate(sysroot, None))
     found = counter.locate(sysroot, boot)

@@ -72,8 +72,19 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
         tries=machine.config.boot.tries,
         confirmed=confirmed,
         entries=tuple(entry if confirmed else _on_trial(entry, default) for entry in entries),
-        counter=machine.boot.counter,
+        counter=_counter(machine, current),
     )
+
+
+def _counter(machine: Machine, current: BootState | None) -> str:
+    """Return where tries are counted: where they were, if the file system is just not mounted.
+
+    The boot loader reaches it all the same; if not, it says so and turns to the fallback.
+    """
+    if not machine.boot.counter and current and current.counter:
+        log.warning("what counts the tries is not mounted", counter=current.counter)
+        return current.counter
+    return machine.boot.counter
 
 
 def _on_trial(entry: BootEntry, default: int) -> BootEntry:

@@ -13,9 +13,8 @@ from snaptx.storage.base import TreeInfo
 class MemoryBootLoader:
     """The entry file as a string."""
 
-    counter = ""
-
     def __init__(self) -> None:
+        self.counter = ""
         self._text: str | None = None
         self._next: str | None = None
         self.installed = False

@@ -294,3 +294,15 @@ def test_output_that_nobody_reads(shared: Box) -> None:
         assert process.stderr
         assert "Traceback" not in process.stderr.read()
     assert process.returncode in (0, 141)
+
+
+def test_a_boot_that_is_not_mounted_is_not_taken_for_none() -> None:
+    """Its entry file decides; another one beside it would be a second authority."""
+    with made(layout="fedora") as box:
+        (box.root / "etc/fstab").write_text("UUID=1234 /boot ext4 defaults 0 2\n")
+        subprocess.run(["umount", box.root / "boot"], check=True)
+        said = box.refuses(60, "status")
+        box.refuses(60, "repair")
+
+        assert "/boot is not mounted" in said
+        assert "mount /boot" in said

@@ -99,6 +99,7 @@ class _Adopted(dict[str, Image]):
 
 def commit_and_break(run: Run, fault: Fault) -> None:
     """Commit generation 2, then break it behind snaptx's back, and restart."""
+    run.state(LONG)
     assert commit_update(run, "two") == 2
     run.script(
         "mkdir -p /run/top; mount -o subvolid=5 $(findmnt -no SOURCE / | sed 's/\\[.*//') /run/top;"
