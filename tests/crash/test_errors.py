@@ -12,7 +12,7 @@ from tests.crash.injury import Injury, Outcome, attempt, told
 from tests.crash.scratch import scratch
 
 pytestmark = pytest.mark.root
-EVERY = 15
+EVERY = 30
 """Of the writes, this one fails."""
 
 

@@ -19,7 +19,7 @@ from tests.crash.world import DISK
 
 pytestmark = pytest.mark.root
 SEED = 1
-COUNT = 260
+COUNT = 200
 """Points of each recording."""
 
 
