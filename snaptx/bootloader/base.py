@@ -23,10 +23,6 @@ class BootLoader(Protocol):
         """Return where the loader counts the tries of a generation on trial, "" if it can't."""
         ...
 
-    def counted(self) -> dict[str, str]:
-        """Return what it has counted."""
-        ...
-
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation; changes nothing that boots. Idempotent.
 

@@ -2,7 +2,7 @@
 
 GRUB writes files in place, on FAT and ext4 only: on the EFI system partition,
 else on a separate /boot.  The block is 1024 bytes for good (GRUB manual,
-"Environment block").  Only GRUB writes into it; snaptx makes it and reads it.
+"Environment block").  snaptx makes it, GRUB alone writes into it and reads it.
 """
 
 from __future__ import annotations
@@ -41,15 +41,6 @@ class Counter:
             return
         self.file.parent.mkdir(parents=True, exist_ok=True)
         durable.replace(self.file, HEADER.ljust(SIZE, b"#"), 0o644)
-
-    def read(self) -> dict[str, str]:
-        """Return the variables in the block, none if it can't be read."""
-        try:
-            text = self.file.read_bytes().decode(errors="replace")
-        except OSError:
-            return {}
-        pairs = (line.partition("=") for line in text.splitlines() if not line.startswith("#"))
-        return {name: value for name, equals, value in pairs if equals}
 
 
 def esp(sysroot: Path) -> Mount | None:

@@ -64,24 +64,19 @@ class _Grub:
         """Return where GRUB counts tries, "" if it can't."""
         return self._counter.name if self._counter else ""
 
-    def counted(self) -> dict[str, str]:
-        """Return what GRUB has counted."""
-        return self._counter.read() if self._counter else {}
+    def _install(self, root: Path, original: str, rescue: str = "") -> None:
+        """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB.
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
-        """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB."""
+        ``original`` is the distribution's grub.cfg, ``rescue`` how the kernel finds a root that GRUB
+        does not see.
+        """
         self.home.mkdir(mode=0o700, exist_ok=True)
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
         text = system.read_in_root(root, "etc/default/grub").decode(errors="replace")
-        original, rescue = self._before(root, adopted)
         fitting = settings.render(text, original=original, rescue=rescue)
         durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
         if self._counter:
             self._counter.make()
-
-    def _before(self, root: Path, adopted: TreeInfo) -> tuple[str, str]:
-        """Return the distribution's grub.cfg, and how the kernel finds a root that GRUB does not see."""
-        raise NotImplementedError
 
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none."""
@@ -119,7 +114,7 @@ def _entry(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str])
     return BootEntry(number, f"{title} ({kernel.version})", at + kernel.image, initrd, " ".join(cmdline))
 
 
-def _grub_directory(boot: Path) -> str:
+def grub_directory(boot: Path) -> str:
     """Return the name of the distribution's directory of GRUB, "" if there is none."""
     return next((name for name in GRUB_DIRECTORIES if (boot / name / "grub.cfg").is_file()), "")
 
@@ -127,14 +122,13 @@ def _grub_directory(boot: Path) -> str:
 class GrubInRoot(_Grub):
     """GRUB that reads kernels out of the generations, on the same Btrfs."""
 
-    def _before(self, root: Path, adopted: TreeInfo) -> tuple[str, str]:
-        name = _grub_directory(root / "boot")
-        if not name:
-            return "", ""
+    def install(self, root: Path, adopted: TreeInfo) -> None:
+        """Put in place what does not change with a generation."""
+        name = grub_directory(root / "boot")
         # openSUSE keeps it in a subvolume of its own.
-        apart = system.mount_at(root / "boot" / name)
+        apart = system.mount_at(root / "boot" / name) if name else None
         place = apart.root if apart else f"/{adopted.name}/boot/{name}"
-        return f"{place}/grub.cfg", ""
+        self._install(root, f"{place}/grub.cfg" if name else "")
 
     def prepare(self, state: BootState) -> None:
         """Write the next entry file, and the one the initramfs is to put in its place if it fails."""
@@ -184,9 +178,10 @@ class GrubOnBoot(_Grub):
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def _before(self, root: Path, adopted: TreeInfo) -> tuple[str, str]:
-        name = _grub_directory(self._boot)
-        return f"/{name}/grub.cfg" if name else "", " ".join(adopted.cmdline)
+    def install(self, root: Path, adopted: TreeInfo) -> None:
+        """Put in place what does not change with a generation."""
+        name = grub_directory(self._boot)
+        self._install(root, f"/{name}/grub.cfg" if name else "", " ".join(adopted.cmdline))
 
     def switch(self) -> None:
         """Exchange the prepared entry file with the current one."""

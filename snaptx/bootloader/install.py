@@ -24,7 +24,7 @@ from typing import Protocol
 
 from snaptx import durable, run
 from snaptx.bootloader.counter import esp
-from snaptx.bootloader.grub import GRUB_DIRECTORIES, GrubInRoot, GrubOnBoot
+from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot, grub_directory
 from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, CommandError
 from snaptx.system import Mount
@@ -195,8 +195,7 @@ class Sourced:
 
     @property
     def _directory(self) -> Path:
-        names = (self.boot / name for name in GRUB_DIRECTORIES)
-        return next((place for place in names if (place / "grub.cfg").is_file()), self.boot / "grub")
+        return self.boot / (grub_directory(self.boot) or "grub")
 
     @property
     def _custom(self) -> Path:

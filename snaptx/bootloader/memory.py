@@ -19,10 +19,6 @@ class MemoryBootLoader:
         self._next: str | None = None
         self.installed = False
 
-    def counted(self) -> dict[str, str]:
-        """Return nothing: nothing boots."""
-        return {}
-
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Remember that it was called."""
         self.installed = True
