@@ -70,10 +70,9 @@ def _first_failure(directory: Path, count: int) -> Failure | None:
     return report.failures[0] if report.failures else None
 
 
-def number_of(name: str, wanted: str, place: Path, which: int = -1) -> int:
-    """Return the place of a barrier or fsync among those of a flow, the ``which``-th of its name."""
-    syncs = flow.record(name, place / f"{name}-whole").syncs
-    return [number for number, sync in enumerate(syncs) if sync == wanted][which]
+def number_of(recording: Path, wanted: str, which: int = -1) -> int:
+    """Return the place of a barrier or fsync among those of a recording, the ``which``-th of its name."""
+    return [number for number, sync in enumerate(flow.load(recording).syncs) if sync == wanted][which]
 
 
 def all_of(name: str, place: Path) -> Iterator[Control]:

@@ -44,6 +44,9 @@ FILLING = tuple(kind for kind in strike.KINDS if kind != "read-only")
 COPIES = 8
 """Pages of the two copies of a node: so many reads in a row fail, or the kernel takes the other copy."""
 
+WORKERS = 3
+"""Processes that try injuries side by side: each waits for its disk more than it computes."""
+
 ROOMS = (0, 1 << 16)
 """Bytes that are left on a full disk."""
 
@@ -95,9 +98,9 @@ class Outcome:
         ]
 
 
-def attempt(directory: Path, wanted: Sequence[Injury], workers: int = 1) -> list[Outcome]:
+def attempt(directory: Path, wanted: Sequence[Injury], workers: int = WORKERS) -> list[Outcome]:
     """Try every injury on the recording in ``directory``, in processes of their own."""
-    shares = [wanted[number::workers] for number in range(workers)]
+    shares = [share for number in range(workers) if (share := wanted[number::workers])]
     with ThreadPoolExecutor(workers) as pool:
         return [
             outcome

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from snaptx.errors import OutcomeUnknownError
-from tests.crash import flow
+from tests.crash.conftest import Recorded
 from tests.crash.injury import Injury, Outcome, attempt, told
-from tests.crash.scratch import scratch
 
 pytestmark = pytest.mark.root
 EVERY = 30
 """Of the writes, this one fails."""
 
 
-def injured(name: str, strides: Mapping[str, int]) -> list[Outcome]:
+def injured(recording: Path, strides: Mapping[str, int]) -> list[Outcome]:
     """Return what comes of a flow that goes well without errors, and with them."""
-    with scratch() as place:
-        flow.record(name, place / name)
-        (whole,) = attempt(place / name, [Injury("write", 0)])
-        assert (whole.code, whole.problems) == (0, ())
-        return attempt(place / name, whole.everywhere(strides))
+    (whole,) = attempt(recording, [Injury("write", 0)])
+    assert (whole.code, whole.problems) == (0, ())
+    return attempt(recording, whole.everywhere(strides))
 
 
 @pytest.mark.parametrize("name", ["commit", "reject"])
-def test_no_error_is_told_otherwise_than_it_is(name: str) -> None:
-    outcomes = injured(name, {"flush": 1, "write": EVERY})
+def test_no_error_is_told_otherwise_than_it_is(recorded: Recorded, name: str) -> None:
+    outcomes = injured(recorded(name), {"flush": 1, "write": EVERY})
 
     assert told(outcomes) == ""
     codes = {outcome.code for outcome in outcomes}
@@ -36,15 +34,15 @@ def test_no_error_is_told_otherwise_than_it_is(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "stride"), [("commit", 6), ("repair", 10)])
-def test_what_can_not_be_read_is_not_guessed(name: str, stride: int) -> None:
-    outcomes = injured(name, {"read": stride})
+def test_what_can_not_be_read_is_not_guessed(recorded: Recorded, name: str, stride: int) -> None:
+    outcomes = injured(recorded(name), {"read": stride})
 
     assert told(outcomes) == ""
     assert {outcome.code for outcome in outcomes} - {0}, "no read failed"
 
 
-def test_a_file_system_that_turns_read_only() -> None:
-    outcomes = injured("activate", {"read-only": 1})
+def test_a_file_system_that_turns_read_only(recorded: Recorded) -> None:
+    outcomes = injured(recorded("activate"), {"read-only": 1})
 
     assert told(outcomes) == ""
     codes = {outcome.code for outcome in outcomes}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash import controls, flow
+from tests.crash.conftest import Recorded
 from tests.crash.points import chosen
 from tests.crash.rig import Report, Task, keep, lines, logs, run
 from tests.crash.scratch import scratch
@@ -23,39 +24,37 @@ COUNT = 200
 """Points of each recording."""
 
 
-def _judge(name: str, count: int, *, hasty: str = "") -> Report:
+def _judge(directory: Path, count: int) -> Report:
     """Judge ``count`` points of a flow, or as many as there must be; fail with the first that are wrong."""
-    with scratch() as place:
-        directory = place / name
-        facts = flow.record(name, directory, hasty=hasty)
-        assert facts.codes == (0,)
-        assert facts.stages[0].default != facts.stages[1].default
-        wanted = chosen(logs(directory), count, SEED)
-        report = run(Task(directory, check=100), wanted)
-        if report.failures:
-            kept = keep(directory, Path(tempfile.gettempdir()))
-            pytest.fail("\n".join(lines(report.failures, kept)), pytrace=False)
-        assert report.points == len(wanted)
+    facts = flow.load(directory)
+    assert facts.codes == (0,)
+    assert facts.stages[0].default != facts.stages[1].default
+    wanted = chosen(logs(directory), count, SEED)
+    report = run(Task(directory, check=100), wanted)
+    if report.failures:
+        kept = keep(directory, Path(tempfile.gettempdir()))
+        pytest.fail("\n".join(lines(report.failures, kept)), pytrace=False)
+    assert report.points == len(wanted)
     return report
 
 
 @pytest.mark.parametrize("hasty", ["", DISK], ids=["", "hasty"])
 @pytest.mark.parametrize("name", ["commit", "rollback"])
-def test_old_or_new_never_between(name: str, hasty: str) -> None:
-    assert _judge(name, COUNT, hasty=hasty).points >= COUNT
+def test_old_or_new_never_between(recorded: Recorded, name: str, hasty: str) -> None:
+    assert _judge(recorded(name, hasty), COUNT).points >= COUNT
 
 
-def test_grub_and_kernel_agree_when_only_the_second_superblock_was_written() -> None:
+def test_grub_and_kernel_agree_when_only_the_second_superblock_was_written(recorded: Recorded) -> None:
     """The reconcile commits: else GRUB keeps what it read from a superblock the kernel never saw."""
-    _judge("activate", 0)
+    _judge(recorded("activate"), 0)
 
 
-def test_what_was_carried_over_is_in_the_manifest_of_a_commit_that_was_cut() -> None:
-    _judge("commit-carry", 0)
+def test_what_was_carried_over_is_in_the_manifest_of_a_commit_that_was_cut(recorded: Recorded) -> None:
+    _judge(recorded("commit-carry"), 0)
 
 
-def test_a_default_found_bad_does_not_boot_again() -> None:
-    _judge("reject", 0)
+def test_a_default_found_bad_does_not_boot_again(recorded: Recorded) -> None:
+    _judge(recorded("reject"), 0)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +66,11 @@ def test_a_default_found_bad_does_not_boot_again() -> None:
         ("rollback", "barrier", "GRUB boots 2, not 3"),
     ],
 )
-def test_a_missing_barrier_or_fsync_is_noticed(name: str, sync: str, complaint: str) -> None:
+def test_a_missing_barrier_or_fsync_is_noticed(
+    recorded: Recorded, name: str, sync: str, complaint: str
+) -> None:
+    number = controls.number_of(recorded(name), sync)
     with scratch() as place:
-        number = controls.number_of(name, sync, place)
         failure = controls.without(name, number, place)
 
     assert failure is not None
