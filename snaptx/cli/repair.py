@@ -6,11 +6,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from snaptx import convert, reconcile, repair, transaction, verify
+from snaptx import reconcile, repair, transaction, verify
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 from snaptx.reconcile import Arrival, Reconciled, Why
+from snaptx.sharing import convert
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from snaptx import convert, prune, residents
+from snaptx import prune
 from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.model import Generation, Verdict
+from snaptx.sharing import convert, residents
 
 
 @dataclass(frozen=True, slots=True)

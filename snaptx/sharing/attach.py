@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from snaptx import conversions, difference, durable, fstab, system
+from snaptx import difference, durable, fstab, system
 from snaptx.errors import LayoutError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.overlay.manifest import Manifest
+from snaptx.sharing import conversions
 
 NAME = "etc/fstab"
 
