@@ -19,7 +19,7 @@ import shutil
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels, settings
+from snaptx.bootloader import defaults, entryfile, kernels, settings
 from snaptx.bootloader.counter import Counter
 from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError, SnaptxError, storage_error
@@ -72,8 +72,7 @@ class _Grub:
         """
         self.home.mkdir(mode=0o700, exist_ok=True)
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
-        text = system.read_in_root(root, "etc/default/grub").decode(errors="replace")
-        fitting = settings.render(text, original=original, rescue=rescue)
+        fitting = settings.render(defaults.read(root), original=original, rescue=rescue)
         durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
         if self._counter:
             self._counter.make()
