@@ -167,6 +167,7 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
     if boot is None and "/boot" in fstab.targets(_fstab(sysroot)):
         raise BootError("/boot is not mounted, though fstab names it", hint="mount /boot")
     if boot is None or boot.device == root.device or boot.fstype == "vfat":
-        return GrubInRoot(storage.state / "grub", storage.uuid, counter.locate(sysroot, None))
-    found = counter.locate(sysroot, boot)
-    return GrubOnBoot(sysroot / "boot", counter.uuid_of(boot.source), found)
+        return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: counter.locate(sysroot, None))
+    return GrubOnBoot(
+        sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: counter.locate(sysroot, boot)
+    )
