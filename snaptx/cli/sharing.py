@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from snaptx.cli import common
 from snaptx.errors import UsageError
 from snaptx.machine import Machine
-from snaptx.sharing import convert, residents, rules
+from snaptx.sharing import conversions, convert, residents, rules
 from snaptx.sharing.convert import Converted
 from snaptx.sharing.rules import Finding
 
@@ -62,7 +62,7 @@ def plan(args: Namespace, machine: Machine) -> Sharing:
 
 def perform(args: Namespace, machine: Machine, sharing: Sharing) -> tuple[Converted, ...]:
     """Convert what was chosen, and go on with what waits for its mount."""
-    if not args.convert or not (sharing.chosen or convert.waiting(machine)):
+    if not args.convert or not (sharing.chosen or conversions.waiting(machine)):
         return ()
     return convert.convert(machine, common.request(args), sharing.chosen)
 

@@ -68,14 +68,6 @@ def check(machine: Machine, paths: Iterable[str]) -> None:
             raise LayoutError(f"{path} has subvolumes inside: {', '.join(inside)}", hint=hint)
 
 
-def waiting(machine: Machine) -> tuple[str, ...]:
-    """Return the converted paths that are not mounted yet, or not settled."""
-    if not machine.storage.state.is_dir():
-        return ()
-    made, named = conversions.read(machine.storage.state), dict(attach.mounted_by(machine))
-    return tuple(path for path, one in made.items() if path in named and not one.settled)
-
-
 def convert(machine: Machine, request: Request, paths: Sequence[str]) -> tuple[Converted, ...]:
     """Make subvolumes of ``paths``, which lie inside the root, and mount what is not in use.
 
@@ -98,7 +90,7 @@ def convert(machine: Machine, request: Request, paths: Sequence[str]) -> tuple[C
         attach.attach(machine.sysroot, machine.storage.uuid, names)
         machine.storage.barrier()
         txn.step("mount")
-        every = dict.fromkeys((*paths, *waiting(machine)))
+        every = dict.fromkeys((*paths, *conversions.waiting(machine)))
         done = tuple(_put_in_place(machine, path) for path in every)
         txn.succeed(converted=[f"{one.path} is {one.subvolume}" for one in done], **_late(done))
     return done
@@ -223,7 +215,7 @@ def settle(machine: Machine, request: Request) -> tuple[Converted, ...]:
         StorageError: the filesystem refused; what was not brought over stays where it is.
     """
     made = conversions.read(machine.storage.state)
-    paths = [path for path in waiting(machine) if is_mounted(machine, made[path])]
+    paths = [path for path in conversions.waiting(machine) if is_mounted(machine, made[path])]
     if not paths:
         return ()
     with transaction.begin(machine, Act.RECORD, request, generation=machine.booted) as txn:

@@ -23,9 +23,7 @@ def look(machine: Machine, *, enough: int = ENOUGH) -> tuple[Finding, ...]:
 
     Counting stops at ``enough`` files.
     """
-    awaited = fstab.targets(
-        system.read_in_root(machine.sysroot, "etc/fstab").decode(errors="surrogateescape")
-    )
+    awaited = fstab.targets(fstab.read(machine.sysroot))
     config = machine.config.shared
     found: dict[str, Finding] = {}
     with system.descriptor(machine.sysroot, os.O_RDONLY | os.O_DIRECTORY) as root_fd:
