@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from snaptx import shared
+from snaptx import places
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
@@ -85,7 +85,7 @@ class BootConfig:
 class SharedConfig:
     """What belongs to no generation."""
 
-    paths: tuple[str, ...] = shared.PATHS
+    paths: tuple[str, ...] = places.PATHS
     ignore: tuple[str, ...] = ()  # these may be rolled back
 
 

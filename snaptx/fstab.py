@@ -1,10 +1,15 @@
-"""fstab(5) as text: who is mounted where, and lines for shared subvolumes."""
+"""fstab(5): who is mounted where, and lines for shared subvolumes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from snaptx import system
+
+NAME = "etc/fstab"
 
 _ROOTS_OWN = re.compile(r"(subvol|subvolid)=.*|ro|rw|defaults|x-.*")
 """Options of the root's line that say nothing about another subvolume of its filesystem."""
@@ -18,6 +23,11 @@ class Entry:
     target: str
     fstype: str
     options: str
+
+
+def read(root: Path) -> str:
+    """Return the fstab of a root, "" if it has none; links are resolved as if ``root`` were /."""
+    return system.read_in_root(root, NAME).decode(errors="surrogateescape")
 
 
 def entries(text: str) -> Iterator[Entry]:

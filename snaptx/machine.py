@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from snaptx import config as configuration
 from snaptx import fstab, system
-from snaptx.audit import Audit
 from snaptx.bootloader.base import BootLoader
 from snaptx.config import Config
 from snaptx.errors import BootError, LayoutError, NotFoundError, ReadOnlyError, UsageError
@@ -19,6 +19,7 @@ from snaptx.model import BootState, Generation, Part, Phase, Tree, View
 from snaptx.storage.base import Storage
 
 if TYPE_CHECKING:
+    from snaptx.audit import Audit
     from snaptx.bootloader.install import Installer
 
 
@@ -44,6 +45,8 @@ class Machine:
     @cached_property
     def audit(self) -> Audit:
         """Return the audit trail."""
+        from snaptx.audit import Audit
+
         return Audit(self.storage.state / "audit")
 
     @cached_property
@@ -124,6 +127,12 @@ class Machine:
         number = generation.number
         return View(generation, self.phase(number), number == self.booted, number == default)
 
+    @property
+    def free_percent(self) -> float:
+        """Return how much of the filesystem is free."""
+        space = os.statvfs(self.storage.state)
+        return 100 * space.f_bavail / max(space.f_blocks, 1)
+
     def staged(self) -> list[int]:
         """Return the staged generations, ascending."""
         recorded = [generation.number for generation in self.generations.recorded()]
@@ -155,18 +164,15 @@ def _open_storage(mount: system.Mount) -> Storage:
     raise LayoutError(f"{mount.target} is {mount.fstype}, not btrfs", hint=hint)
 
 
-def _fstab(sysroot: Path) -> str:
-    return system.read_in_root(sysroot, "etc/fstab").decode(errors="replace")
-
-
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
     from snaptx.bootloader import counter
     from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
 
     boot = system.mount_at(sysroot / "boot")
-    if boot is None and "/boot" in fstab.targets(_fstab(sysroot)):
+    if boot is None and "/boot" in fstab.targets(fstab.read(sysroot)):
         raise BootError("/boot is not mounted, though fstab names it", hint="mount /boot")
     if boot is None or boot.device == root.device or boot.fstype == "vfat":
-        return GrubInRoot(storage.state / "grub", storage.uuid, counter.locate(sysroot, None))
-    found = counter.locate(sysroot, boot)
-    return GrubOnBoot(sysroot / "boot", counter.uuid_of(boot.source), found)
+        return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: counter.locate(sysroot, None))
+    return GrubOnBoot(
+        sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: counter.locate(sysroot, boot)
+    )

@@ -6,7 +6,6 @@ between: GRUB never offers what is half deleted.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +37,7 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
     if keep is not None:
         policy = type(policy)(keep=keep, keep_days=policy.keep_days, min_free=policy.min_free)
     if not wanted:
-        return retention.decide(views, policy, now=system.now(), free_percent=free_percent(machine))
+        return retention.decide(views, policy, now=system.now(), free_percent=machine.free_percent)
     kept = retention.protected(views)
     for number in wanted:
         machine.generations.read(number)
@@ -47,12 +46,6 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
                 f"generation {number} stays: {kept[number]}", hint="'snaptx list' shows the marks"
             )
     return Decision(kept, tuple(sorted(set(wanted))))
-
-
-def free_percent(machine: Machine) -> float:
-    """Return how much of the filesystem is free."""
-    space = os.statvfs(machine.storage.state)
-    return 100 * space.f_bavail / max(space.f_blocks, 1)
 
 
 def prune(machine: Machine, request: Request, numbers: tuple[int, ...]) -> Pruned:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import attach, system, transaction
+from snaptx import system, transaction
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict, View
 from snaptx.overlay.manifest import Manifest
 from snaptx.recover import Act
+from snaptx.sharing import attach
 from snaptx.transaction import Request
 
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaptx import attach, difference, nested, system, transaction
+from snaptx import difference, nested, system, transaction
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
@@ -24,6 +24,7 @@ from snaptx.overlay.payload import Limits, OpenPayload, open_payload
 from snaptx.overlay.settle import verify_written
 from snaptx.overlay.writer import Writer
 from snaptx.recover import Act, remove
+from snaptx.sharing import attach
 from snaptx.transaction import Request, Transaction
 
 

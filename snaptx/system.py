@@ -112,6 +112,23 @@ def read_in_root(root: Path, name: str, limit: int = 1 << 20) -> bytes:
         os.close(found)
 
 
+def names_in_root(root: Path, name: str) -> list[str]:
+    """Return the names in a directory, none if there is no such directory.
+
+    Links are resolved as if ``root`` were /.
+    """
+    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        try:
+            flags = os.O_RDONLY | os.O_DIRECTORY
+            found = openat2(fd, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        except OSError:
+            return []
+    try:
+        return os.listdir(found)
+    finally:
+        os.close(found)
+
+
 def exchange(dirfd: int, one: str, other: str) -> None:
     """Swap two names in one directory in a single step (renameat2, RENAME_EXCHANGE)."""
     result = libc().renameat2(dirfd, os.fsencode(one), dirfd, os.fsencode(other), RENAME_EXCHANGE)

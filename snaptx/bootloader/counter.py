@@ -68,4 +68,6 @@ def uuid_of(device: str) -> str:
                 return link.name
     from snaptx import run
 
-    return run.run(["blkid", "-s", "UUID", "-o", "value", device]).stdout.strip()
+    # Its cache may know what a device held seconds ago.
+    words = ["blkid", "--cache-file", os.devnull, "--match-tag", "UUID", "--output", "value", device]
+    return run.run(words).stdout.strip()

@@ -16,10 +16,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels, settings
+from snaptx.bootloader import defaults, entryfile, kernels, settings
 from snaptx.bootloader.counter import Counter
 from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError, SnaptxError, storage_error
@@ -49,15 +51,38 @@ def static_config() -> bytes:
     raise BootError("snaptx's grub.cfg is not installed", hint="reinstall snaptx")
 
 
-class _Grub:
-    """What both homes share; ``counter`` is where GRUB can count tries."""
+def _no_counter() -> Counter | None:
+    return None
 
-    def __init__(self, home: Path, uuid: str, counter: Counter | None = None) -> None:
+
+class _Grub:
+    """What both homes share.
+
+    ``find_uuid`` tells the filesystem that holds the kernels, ``find_counter``
+    where GRUB can count tries: looked up, at the cost of a command and of
+    reading all mounts, by verbs that write an entry file only.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        find_uuid: Callable[[], str],
+        find_counter: Callable[[], Counter | None] = _no_counter,
+    ) -> None:
         self.home = home
-        self.uuid = uuid
-        self._counter = counter
+        self._find_uuid = find_uuid
+        self._find_counter = find_counter
         self._entry = home / entryfile.NAME
         self._next = home / NEXT
+
+    @cached_property
+    def uuid(self) -> str:
+        """Return the UUID of the filesystem that holds the kernels."""
+        return self._find_uuid()
+
+    @cached_property
+    def _counter(self) -> Counter | None:
+        return self._find_counter()
 
     @property
     def counter(self) -> str:
@@ -72,8 +97,7 @@ class _Grub:
         """
         self.home.mkdir(mode=0o700, exist_ok=True)
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
-        text = system.read_in_root(root, "etc/default/grub").decode(errors="replace")
-        fitting = settings.render(text, original=original, rescue=rescue)
+        fitting = settings.render(defaults.read(root), original=original, rescue=rescue)
         durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
         if self._counter:
             self._counter.make()
@@ -172,8 +196,13 @@ class GrubInRoot(_Grub):
 class GrubOnBoot(_Grub):
     """GRUB that reads kernels from a /boot of its own."""
 
-    def __init__(self, boot: Path, uuid: str, counter: Counter | None = None) -> None:
-        super().__init__(boot / "snaptx", uuid, counter)
+    def __init__(
+        self,
+        boot: Path,
+        find_uuid: Callable[[], str],
+        find_counter: Callable[[], Counter | None] = _no_counter,
+    ) -> None:
+        super().__init__(boot / "snaptx", find_uuid, find_counter)
         self._boot = boot
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

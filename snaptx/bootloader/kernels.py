@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaptx import system
+from snaptx.bootloader import defaults
 from snaptx.errors import BootError
 
 KERNEL_PREFIXES = ("vmlinuz-", "vmlinux-", "Image-", "kernel-")
 INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-{v}.img")
 """How Debian, Fedora and Arch, and openSUSE name the initrd of kernel version v."""
+
+ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
+"""The variables of /etc/default/grub that hold the kernel's arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +69,20 @@ def newest(boot: Path) -> Kernel:
 
 def command_line(root: Path) -> list[str]:
     """Return the kernel arguments configured in a root, without those that name the root itself."""
-    words = _from_kernel_cmdline(root) or _from_default_grub(root) or ["quiet"]
+    words = _from_kernel_cmdline(root) or _from_default_grub(root)
     return [word for word in words if not word.startswith(("root=", "rootflags=subvol"))]
 
 
 def _from_kernel_cmdline(root: Path) -> list[str]:
-    return _split(system.read_in_root(root, "etc/kernel/cmdline").decode(errors="replace"))
-
-
-def _from_default_grub(root: Path) -> list[str]:
-    text = system.read_in_root(root, "etc/default/grub").decode(errors="replace")
-    found = dict(re.findall(r"(?m)^\s*(GRUB_CMDLINE_LINUX(?:_DEFAULT)?)=(.*)$", text))
-    values = [found.get("GRUB_CMDLINE_LINUX", ""), found.get("GRUB_CMDLINE_LINUX_DEFAULT", "")]
-    return [word for value in values for part in _split(value) for word in part.split()]
-
-
-def _split(text: str) -> list[str]:
+    text = system.read_in_root(root, "etc/kernel/cmdline").decode(errors="replace")
     try:
         return shlex.split(text, comments=True)
     except ValueError:
-        return []  # an unbalanced quote: the shell would not take it either
+        return []  # an unbalanced quote
+
+
+def _from_default_grub(root: Path) -> list[str]:
+    """Return the words in the order of grub-mkconfig; where nothing is said, what distributions say."""
+    variables = defaults.read(root)
+    found = [variables[name] for name in ARGUMENTS if name in variables]
+    return " ".join(found).split() if found else ["quiet"]

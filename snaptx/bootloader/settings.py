@@ -1,14 +1,13 @@
-"""What /etc/default/grub says of GRUB's menu and terminal, for a menu that grub-mkconfig does not make.
+"""GRUB's menu and terminal as /etc/default/grub has them, for a menu that grub-mkconfig does not make.
 
-Pure: text in, text out.  The names are those of grub-mkconfig (GRUB manual,
+Pure: variables in, text out.  The names are those of grub-mkconfig (GRUB manual,
 "Simple configuration").
 """
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from snaptx.bootloader.quoting import quote
 
@@ -16,30 +15,17 @@ NAME = "settings.cfg"
 _WORDS = re.compile(r"[\w.:,=-]+")
 
 
-def parse(text: str) -> dict[str, str]:
-    """Return the variables of an /etc/default/grub; what a shell would have to work out is left out."""
-    found = {}
-    for name, value in re.findall(r"(?m)^\s*(GRUB_\w+)=(.*)$", text):
-        try:
-            words = shlex.split(value, comments=True)
-        except ValueError:
-            continue  # an unbalanced quote: the shell would not take it either
-        if len(words) < 2 and not any("$" in word or "`" in word for word in words):
-            found[name] = words[0] if words else ""
-    return found
-
-
-def render(text: str, *, original: str = "", rescue: str = "") -> str:
-    """Return the settings file for the text of an /etc/default/grub.
+def render(values: Mapping[str, str], *, original: str = "", rescue: str = "") -> str:
+    """Return the settings file for the variables of an /etc/default/grub.
 
     ``original`` is the distribution's grub.cfg as GRUB finds it, ``rescue``
     what the kernel is told to find the root where GRUB can't see it.
     """
-    lines = ["# From /etc/default/grub, by snaptx init.", *_lines(parse(text), original, rescue)]
+    lines = ["# From /etc/default/grub, by snaptx init.", *_lines(values, original, rescue)]
     return "\n".join(lines) + "\n"
 
 
-def _lines(values: dict[str, str], original: str, rescue: str) -> Iterator[str]:
+def _lines(values: Mapping[str, str], original: str, rescue: str) -> Iterator[str]:
     timeout = values.get("GRUB_TIMEOUT", "")
     if re.fullmatch(r"-?\d+", timeout):
         yield f"set timeout={timeout}"

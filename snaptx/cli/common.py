@@ -8,13 +8,15 @@ import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snaptx import system
 from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
-from snaptx.transaction import Request
+
+if TYPE_CHECKING:
+    from snaptx.transaction import Request
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -36,6 +38,8 @@ def machine(args: Namespace, *, adopted: bool = True) -> Machine:
 
 def request(args: Namespace) -> Request:
     """Return who-asked-for-what of this command line."""
+    from snaptx.transaction import Request
+
     return Request(args.verb, ("snaptx", *args.argv), getattr(args, "message", None) or "")
 
 

@@ -6,11 +6,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from snaptx import convert, reconcile, repair, transaction, verify
+from snaptx import reconcile, repair, transaction, verify
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 from snaptx.reconcile import Arrival, Reconciled, Why
+from snaptx.sharing import conversions, convert
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def run(args: Namespace) -> int:
         common.emit(args, {"problems": problems}, lines or "nothing to repair")
         return 0
     done = repair.repair(machine, common.request(args))
-    if convert.waiting(machine):
+    if conversions.waiting(machine):
         with transaction.exclusive(machine, args.verb):
             done += sharing.describe(convert.settle(machine, common.request(args)))
     common.emit(args, {"done": done}, done or "nothing to repair")

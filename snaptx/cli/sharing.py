@@ -6,12 +6,12 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from snaptx import convert, residents, shared
 from snaptx.cli import common
-from snaptx.convert import Converted
 from snaptx.errors import UsageError
 from snaptx.machine import Machine
-from snaptx.shared import Finding
+from snaptx.sharing import conversions, convert, residents, rules
+from snaptx.sharing.convert import Converted
+from snaptx.sharing.rules import Finding
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Sharing:
     def steps(self) -> Iterator[str]:
         """Yield what would be done, in plain words."""
         for path in self.chosen:
-            name = shared.subvolume_name(path)
+            name = rules.subvolume_name(path)
             yield f"copy {path} into the subvolume {name}, sharing its blocks, and let fstab mount it"
 
 
@@ -53,16 +53,16 @@ def plan(args: Namespace, machine: Machine) -> Sharing:
         raise UsageError("--convert and --accept-rollback contradict each other", hint="give one of them")
     kept = tuple("/" + path.strip("/") for path in args.keep)
     findings = residents.look(machine)
-    chosen = tuple(one.path for one in shared.chosen(findings, kept)) if args.convert else ()
+    chosen = tuple(one.path for one in rules.chosen(findings, kept)) if args.convert else ()
     convert.check(machine, chosen)
     if not args.accept_rollback and not args.convert:
-        shared.require_safe(findings, kept)
+        rules.require_safe(findings, kept)
     return Sharing(findings, chosen, kept)
 
 
 def perform(args: Namespace, machine: Machine, sharing: Sharing) -> tuple[Converted, ...]:
     """Convert what was chosen, and go on with what waits for its mount."""
-    if not args.convert or not (sharing.chosen or convert.waiting(machine)):
+    if not args.convert or not (sharing.chosen or conversions.waiting(machine)):
         return ()
     return convert.convert(machine, common.request(args), sharing.chosen)
 
@@ -86,4 +86,4 @@ def proposal(sharing: Sharing) -> Iterator[str]:
 
 
 def _goes(one: Finding, sharing: Sharing) -> bool:
-    return shared.is_below(one.path, sharing.chosen)
+    return rules.is_below(one.path, sharing.chosen)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from snaptx import convert, prune, residents
 from snaptx.cli import common
 from snaptx.machine import Machine
-from snaptx.model import Generation, Verdict
+from snaptx.model import Generation, Phase, Verdict, View
+from snaptx.sharing import conversions, residents
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,35 +36,35 @@ class Status:
 
 def gather(machine: Machine) -> Status:
     """Read the state of the machine."""
-    entry = machine.boot_state()
+    entry, views = machine.boot_state(), machine.views()
     intent = machine.journal.open()
     verb = str(intent.actor.get("verb", "")) if intent else ""
     at_work = intent is not None and intent.at_work
-    failed = _failed(machine)
+    failed = _failed(views, machine.booted)
     return Status(
         sysroot=str(machine.sysroot),
         booted=machine.booted,
         default=entry.default,
         verdict=machine.generations.read(entry.default).verdict,
         fallback=entry.fallback,
-        staged=tuple(machine.staged()),
+        staged=tuple(view.number for view in views if view.phase is Phase.STAGED),
         reboot_needed=machine.booted != entry.default,
         interrupted="" if at_work else verb,
         ended_by=intent.end if intent and not at_work else "",
         at_work=verb if at_work else "",
         failed=failed.number if failed else 0,
         reason=failed.reason if failed else "",
-        generations=len(machine.generations.recorded()),
-        free_percent=round(prune.free_percent(machine), 1),
+        generations=len(views),
+        free_percent=round(machine.free_percent, 1),
         endangered=residents.endangered(machine),
-        unsettled=convert.waiting(machine),
+        unsettled=conversions.waiting(machine),
     )
 
 
-def _failed(machine: Machine) -> Generation | None:
+def _failed(views: Sequence[View], booted: int) -> Generation | None:
     """Return the newest generation that did not come up or was not tried, if it is newer than what runs."""
-    told = [generation for generation in machine.generations.recorded() if generation.reason]
-    return told[-1] if told and told[-1].number > machine.booted else None
+    told = [view.generation for view in views if view.generation.reason]
+    return told[-1] if told and told[-1].number > booted else None
 
 
 def _lines(status: Status) -> Iterator[str]:

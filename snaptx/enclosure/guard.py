@@ -20,7 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from snaptx import bpf, mounting, system
+from snaptx import mounting, system
+from snaptx.enclosure import bpf
 
 GROUP = "snaptx-enclosure"
 

@@ -64,7 +64,7 @@ def _mount_shared(box: Sandbox, disk: str) -> None:
 
     The root may be of a payload's making: no link is followed.
     """
-    text = system.read_in_root(box.root, "etc/fstab").decode(errors="surrogateescape")
+    text = fstab.read(box.root)
     beneath = system.RESOLVE_BENEATH | system.RESOLVE_NO_SYMLINKS | system.RESOLVE_NO_MAGICLINKS
     with system.descriptor(box.root, os.O_RDONLY | os.O_DIRECTORY) as root_fd:
         for entry in fstab.entries(text):

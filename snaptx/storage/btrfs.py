@@ -29,7 +29,6 @@ from snaptx import mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError, storage_error
 from snaptx.model import Tree
-from snaptx.storage import sendstream
 from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
 STATE = "@snaptx"
@@ -164,6 +163,8 @@ class BtrfsStorage:
 
     def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
         """Name every path that may differ, as ``btrfs send`` finds it."""
+        from snaptx.storage import sendstream
+
         with (
             system.descriptor(self.path(old), os.O_RDONLY | os.O_DIRECTORY) as old_fd,
             system.descriptor(self.path(new), os.O_RDONLY | os.O_DIRECTORY) as new_fd,

@@ -66,7 +66,7 @@ def loader(request: pytest.FixtureRequest, tmp_path: Path) -> BootLoader:
     """Give a boot loader that was installed."""
     makers: dict[str, Callable[[], BootLoader]] = {
         "memory": MemoryBootLoader,
-        "grub in the root": lambda: GrubInRoot(tmp_path / "grub", "1234-5678"),
+        "grub in the root": lambda: GrubInRoot(tmp_path / "grub", lambda: "1234-5678"),
         "grub on /boot": lambda: _on_boot(tmp_path),
     }
     made = makers[request.param]()
@@ -79,4 +79,4 @@ def _on_boot(tmp_path: Path) -> BootLoader:
     boot = tmp_path / "boot"
     boot.mkdir()
     (boot / "vmlinuz-5.0").write_text("old kernel\n")
-    return GrubOnBoot(boot, "1234-5678")
+    return GrubOnBoot(boot, lambda: "1234-5678")

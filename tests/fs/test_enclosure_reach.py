@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import bpf, log, system
-from snaptx.enclosure import guard, standins
+from snaptx import log, system
+from snaptx.enclosure import bpf, guard, standins
 from snaptx.enclosure.chroot import enclosed_environment, run_enclosed
 from tests.fs.conftest import command
 from tests.minimal_root import ROOT, Disk, Root, eventually, made_disk

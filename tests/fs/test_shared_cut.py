@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from snaptx import attach, conversions, convert, mounting
+from snaptx import mounting
 from snaptx.errors import StorageError
+from snaptx.sharing import attach, conversions, convert
 from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.transaction import Transaction
 from tests.boxes import Box, changes

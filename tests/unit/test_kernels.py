@@ -60,6 +60,35 @@ def test_the_command_line_comes_from_default_grub(tmp_path: Path) -> None:
     assert kernels.command_line(tmp_path) == ["console=ttyS0", "quiet", "splash"]
 
 
+def test_fragments_add_to_the_command_line(tmp_path: Path) -> None:
+    place = tmp_path / "etc/default/grub.d"
+    place.mkdir(parents=True)
+    (tmp_path / "etc/default/grub").write_text("GRUB_CMDLINE_LINUX=console=ttyS0\n")
+    (place / "20-more.cfg").write_text('GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX net.ifnames=0"\n')
+    (place / "10-one.cfg").write_text('GRUB_CMDLINE_LINUX="${GRUB_CMDLINE_LINUX} mce=off"\n')
+    (place / "30-none.cfg.dpkg-old").write_text("GRUB_CMDLINE_LINUX=single\n")
+
+    assert kernels.command_line(tmp_path) == ["console=ttyS0", "mce=off", "net.ifnames=0"]
+
+
+def test_an_empty_command_line_stays_so(tmp_path: Path) -> None:
+    assert kernels.command_line(tmp_path) == ["quiet"]
+
+    place = tmp_path / "etc/default/grub"
+    place.parent.mkdir(parents=True)
+    place.write_text('GRUB_CMDLINE_LINUX=""\n')
+
+    assert kernels.command_line(tmp_path) == []
+
+
+def test_what_a_shell_would_run_is_not_on_the_command_line(tmp_path: Path) -> None:
+    place = tmp_path / "etc/default/grub"
+    place.parent.mkdir(parents=True)
+    place.write_text('GRUB_CMDLINE_LINUX="console=$(tty)"\nGRUB_CMDLINE_LINUX_DEFAULT=quiet\n')
+
+    assert kernels.command_line(tmp_path) == ["quiet"]
+
+
 def test_a_kernel_cmdline_file_comes_first(tmp_path: Path) -> None:
     place = tmp_path / "etc/kernel/cmdline"
     place.parent.mkdir(parents=True)

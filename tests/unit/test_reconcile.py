@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from snaptx.bootloader import entryfile, settings
+from snaptx.bootloader import defaults, entryfile, settings
 from snaptx.model import BootEntry, BootState
 from snaptx.reconcile import Arrival, Why, judge
 
@@ -80,7 +80,7 @@ GRUB_TERMINAL="serial console"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`
 """
-    lines = settings.render(text, original="/@/boot/grub/grub.cfg").splitlines()
+    lines = settings.render(defaults.parse(text), original="/@/boot/grub/grub.cfg").splitlines()
 
     assert lines[1:] == [
         "set timeout=7",
@@ -95,4 +95,4 @@ GRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`
 def test_a_setting_runs_nothing(value: str) -> None:
     text = f'GRUB_TIMEOUT="{value}"\nGRUB_TERMINAL="{value}"\nGRUB_SERIAL_COMMAND="{value}"\n'
 
-    assert len(settings.render(text).splitlines()) == 1
+    assert len(settings.render(defaults.parse(text)).splitlines()) == 1

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import config, conversions, fstab, latecomers, shared, system
-from snaptx.conversions import Conversion
+from snaptx import config, fstab, system
 from snaptx.errors import FormatError, JournalError, LayoutError, UsageError
-from snaptx.shared import RULES, Finding, Rule, Seen, State
+from snaptx.places import RULES, Rule
+from snaptx.sharing import conversions, latecomers, rules
+from snaptx.sharing.conversions import Conversion
+from snaptx.sharing.rules import Finding, Seen, State
 from snaptx.trees import copies
 
 HOME, LOG, ROOT = RULES["/home"], RULES["/var/log"], RULES["/root"]
@@ -20,7 +22,7 @@ UUID = "d5a147e6"
 
 def finding(path: str, state: State = State.INSIDE, *, entries: int = 1) -> Finding:
     """Return what is found at a well-known path."""
-    return shared.judge(RULES[path], path, Seen(entries=entries if state is State.INSIDE else 0))
+    return rules.judge(RULES[path], path, Seen(entries=entries if state is State.INSIDE else 0))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def finding(path: str, state: State = State.INSIDE, *, entries: int = 1) -> Find
     ],
 )
 def test_how_a_place_lies(rule: Rule, seen: Seen, state: State, blocks: bool) -> None:
-    found = shared.judge(rule, rule.path, seen)
+    found = rules.judge(rule, rule.path, seen)
 
     assert (found.state, found.blocks) == (state, blocks)
 
@@ -52,7 +54,7 @@ def test_every_well_known_path_is_configured() -> None:
 
 
 def test_rules_follow_the_configuration() -> None:
-    found = list(shared.rules(["/data/", "/home", "home", "/", "/var/log/app"], ["/var/log"]))
+    found = list(rules.of(["/data/", "/home", "home", "/", "/var/log/app"], ["/var/log"]))
 
     assert [rule.path for rule in found] == ["/data", "/home"]
     assert found[0].blocks
@@ -60,7 +62,7 @@ def test_rules_follow_the_configuration() -> None:
 
 
 def test_what_lies_below_goes_along() -> None:
-    found = shared.chosen([finding("/var/spool/mail"), finding("/var/spool"), finding("/home")])
+    found = rules.chosen([finding("/var/spool/mail"), finding("/var/spool"), finding("/home")])
 
     assert [one.path for one in found] == ["/home", "/var/spool"]
 
@@ -74,35 +76,35 @@ def test_nothing_else_is_chosen(state: State) -> None:
         State.EMPTY: Seen(),
     }
 
-    assert shared.chosen([shared.judge(HOME, "/home", lies[state])]) == ()
+    assert rules.chosen([rules.judge(HOME, "/home", lies[state])]) == ()
 
 
 def test_what_is_kept_stays() -> None:
     found = [finding("/home"), finding("/srv")]
 
-    assert [one.path for one in shared.chosen(found, ["/srv"])] == ["/home"]
+    assert [one.path for one in rules.chosen(found, ["/srv"])] == ["/home"]
 
 
 def test_nothing_is_kept_below_what_goes() -> None:
     with pytest.raises(UsageError, match="/var/spool/mail"):
-        shared.chosen([finding("/var/spool"), finding("/var/spool/mail")], ["/var/spool/mail"])
+        rules.chosen([finding("/var/spool"), finding("/var/spool/mail")], ["/var/spool/mail"])
 
 
 def test_data_stops_it_and_the_message_names_all_of_it() -> None:
     found = [finding("/home", entries=3), finding("/var/log"), finding("/srv")]
 
     with pytest.raises(LayoutError) as caught:
-        shared.require_safe(found, ["/srv"])
+        rules.require_safe(found, ["/srv"])
     assert caught.value.message.endswith(": /home (users' files, 3 file(s))")
     assert "--convert" in caught.value.hint
     assert "--accept-rollback" in caught.value.hint
-    shared.require_safe(found, ["/srv", "/home"])
-    shared.require_safe([finding("/var/log")])
+    rules.require_safe(found, ["/srv", "/home"])
+    rules.require_safe([finding("/var/log")])
 
 
 @pytest.mark.parametrize(("path", "name"), [("/home", "@home"), ("/var/lib/mysql", "@var_lib_mysql")])
 def test_subvolumes_are_called_as_usual(path: str, name: str) -> None:
-    assert shared.subvolume_name(path) == name
+    assert rules.subvolume_name(path) == name
 
 
 DEBIAN = (

@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from snaptx import durable
+from snaptx import durable, fstab
 from snaptx.errors import FormatError, JournalError
+from snaptx.machine import Machine
+from snaptx.model import Part, Tree
 
 FORMAT = 1
 NAME = "shared.json"
@@ -69,3 +71,26 @@ def write(state: Path, conversions: Iterable[Conversion]) -> None:
 def put(state: Path, *conversions: Conversion) -> None:
     """Record conversions, in place of earlier ones of the same paths."""
     write(state, (read(state) | {one.path: one for one in conversions}).values())
+
+
+def mounted_by(machine: Machine) -> list[tuple[str, str]]:
+    """Return the (path, subvolume) pairs snaptx has made that the running or the default root's fstab mounts.
+
+    Somebody may have booted a generation from before the conversion.
+    """
+    made = read(machine.storage.state).values()
+    if not made:
+        return []
+    known = fstab.targets(fstab.read(machine.sysroot))
+    default = machine.boot.read()
+    if default and machine.storage.describe(Tree(default.default, Part.ROOT)):
+        known |= fstab.targets(fstab.read(machine.storage.path(Tree(default.default, Part.ROOT))))
+    return [(one.path, one.subvolume) for one in made if one.path in known]
+
+
+def waiting(machine: Machine) -> tuple[str, ...]:
+    """Return the converted paths that are not mounted yet, or not settled."""
+    if not machine.storage.state.is_dir():
+        return ()
+    made, named = read(machine.storage.state), dict(mounted_by(machine))
+    return tuple(path for path, one in made.items() if path in named and not one.settled)

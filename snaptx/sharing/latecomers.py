@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snaptx import inodeflags
 from snaptx.errors import storage_error
 from snaptx.overlay.transplant import transplant
+from snaptx.sharing import inodeflags
 from snaptx.trees import compare
 from snaptx.trees.treeview import Seen, TreeView, joined
 

@@ -12,53 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from snaptx.errors import LayoutError, UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """A place and what is kept there; ``blocks`` is whether its loss could not be made good."""
-
-    path: str
-    reason: str
-    blocks: bool
-
-
-_KNOWN = {
-    "users' files": ("/home", "/root"),
-    "data of services": ("/srv", "/var/www"),
-    "mail": ("/var/mail", "/var/spool/mail", "/var/vmail"),
-    "database": (
-        "/var/lib/mysql",
-        "/var/lib/postgresql",
-        "/var/lib/pgsql",
-        "/var/lib/mongodb",
-        "/var/lib/redis",
-        "/var/lib/ldap",
-        "/var/lib/influxdb",
-    ),
-    "containers and machines": (
-        "/var/lib/docker",
-        "/var/lib/containerd",
-        "/var/lib/containers",
-        "/var/lib/lxc",
-        "/var/lib/lxd",
-        "/var/lib/incus",
-        "/var/lib/machines",
-        "/var/lib/libvirt/images",
-    ),
-    "logs": ("/var/log",),
-    "caches": ("/var/cache",),
-    "temporary files": ("/var/tmp",),
-    "queues": ("/var/spool",),
-}
-_HARMLESS = {"logs", "caches", "temporary files", "queues"}
-
-RULES = {
-    path: Rule(path, reason, reason not in _HARMLESS) for reason, paths in _KNOWN.items() for path in paths
-}
-"""The well-known places."""
-
-PATHS = tuple(RULES)
+from snaptx.places import RULES, Rule
 
 SKELETON = frozenset({
     ".bash_history", ".bash_logout", ".bash_profile", ".bashrc", ".cache", ".cshrc", ".lesshst", ".profile",
@@ -110,7 +64,7 @@ class Finding:
         return f"{self.path} ({self.reason}{count})"
 
 
-def rules(paths: Iterable[str], ignore: Sequence[str]) -> Iterator[Rule]:
+def of(paths: Iterable[str], ignore: Sequence[str]) -> Iterator[Rule]:
     """Yield the rules of the configured paths, those above first; an unknown one is as good as a home."""
     for path in sorted({"/" + path.strip("/") for path in paths} - {"/"}):
         if not is_below(path, ignore):

@@ -16,19 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snaptx import (
-    attach,
-    conversions,
-    inodeflags,
-    latecomers,
-    log,
-    mounting,
-    run,
-    shared,
-    system,
-    transaction,
-)
-from snaptx.conversions import Conversion
+from snaptx import log, mounting, run, system, transaction
 from snaptx.errors import (
     BusyError,
     CommandError,
@@ -38,11 +26,13 @@ from snaptx.errors import (
     VerifyError,
     storage_error,
 )
-from snaptx.latecomers import Late
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.overlay.failure import shown
 from snaptx.recover import Act
+from snaptx.sharing import attach, conversions, inodeflags, latecomers, rules
+from snaptx.sharing.conversions import Conversion
+from snaptx.sharing.latecomers import Late
 from snaptx.transaction import Request, Transaction
 from snaptx.trees import copies
 
@@ -68,22 +58,14 @@ def check(machine: Machine, paths: Iterable[str]) -> None:
     """
     made = conversions.read(machine.storage.state) if machine.storage.state.is_dir() else {}
     for path in paths:
-        name = shared.subvolume_name(path)
+        name = rules.subvolume_name(path)
         if machine.storage.shared(name) and not _is_ours(machine, made.get(path)):
             message = f"a subvolume {name} exists, and is not mounted at {path}"
             raise LayoutError(message, hint="mount it there by fstab, or rename it, and try again")
-        inside = [f"/{one}" for one in machine.storage.running.nested if shared.is_below(f"/{one}", [path])]
+        inside = [f"/{one}" for one in machine.storage.running.nested if rules.is_below(f"/{one}", [path])]
         if inside:
             hint = "move them out and mount them, or --keep the path"
             raise LayoutError(f"{path} has subvolumes inside: {', '.join(inside)}", hint=hint)
-
-
-def waiting(machine: Machine) -> tuple[str, ...]:
-    """Return the converted paths that are not mounted yet, or not settled."""
-    if not machine.storage.state.is_dir():
-        return ()
-    made, named = conversions.read(machine.storage.state), dict(attach.mounted_by(machine))
-    return tuple(path for path, one in made.items() if path in named and not one.settled)
 
 
 def convert(machine: Machine, request: Request, paths: Sequence[str]) -> tuple[Converted, ...]:
@@ -104,11 +86,11 @@ def convert(machine: Machine, request: Request, paths: Sequence[str]) -> tuple[C
     ):
         _copy_all(machine, txn, number, paths)
         txn.step("fstab")
-        names = [(path, shared.subvolume_name(path)) for path in paths]
+        names = [(path, rules.subvolume_name(path)) for path in paths]
         attach.attach(machine.sysroot, machine.storage.uuid, names)
         machine.storage.barrier()
         txn.step("mount")
-        every = dict.fromkeys((*paths, *waiting(machine)))
+        every = dict.fromkeys((*paths, *conversions.waiting(machine)))
         done = tuple(_put_in_place(machine, path) for path in every)
         txn.succeed(converted=[f"{one.path} is {one.subvolume}" for one in done], **_late(done))
     return done
@@ -165,7 +147,7 @@ def _copy_all(machine: Machine, txn: Transaction, number: int, paths: Sequence[s
             machine.storage.keep_shared(one.subvolume)
     finally:
         for path in fresh:
-            machine.storage.abandon_shared(shared.subvolume_name(path))
+            machine.storage.abandon_shared(rules.subvolume_name(path))
     machine.storage.barrier()
 
 
@@ -184,7 +166,7 @@ def _instant(machine: Machine, number: int) -> Iterator[tuple[Path, int]]:
 
 def _copy(machine: Machine, root: Path, path: str, since: int) -> Conversion:
     """Copy one place into a subvolume that has no name yet, sharing its blocks, and compare the two."""
-    name = shared.subvolume_name(path)
+    name = rules.subvolume_name(path)
     source, target = root / path.lstrip("/"), machine.storage.begin_shared(name)
     with system.descriptor(source, DIRECTORY) as source_fd, system.descriptor(target, DIRECTORY) as target_fd:
         try:
@@ -233,7 +215,7 @@ def settle(machine: Machine, request: Request) -> tuple[Converted, ...]:
         StorageError: the filesystem refused; what was not brought over stays where it is.
     """
     made = conversions.read(machine.storage.state)
-    paths = [path for path in waiting(machine) if is_mounted(machine, made[path])]
+    paths = [path for path in conversions.waiting(machine) if is_mounted(machine, made[path])]
     if not paths:
         return ()
     with transaction.begin(machine, Act.RECORD, request, generation=machine.booted) as txn:

@@ -6,9 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from snaptx import fstab, shared, system
+from snaptx import fstab, system
 from snaptx.machine import Machine
-from snaptx.shared import Finding, Rule, Seen, State
+from snaptx.places import Rule
+from snaptx.sharing import rules
+from snaptx.sharing.rules import Finding, Seen, State
 
 ENOUGH = 10_000
 """Files after which counting stops: it is an estimate for people."""
@@ -21,15 +23,13 @@ def look(machine: Machine, *, enough: int = ENOUGH) -> tuple[Finding, ...]:
 
     Counting stops at ``enough`` files.
     """
-    awaited = fstab.targets(
-        system.read_in_root(machine.sysroot, "etc/fstab").decode(errors="surrogateescape")
-    )
+    awaited = fstab.targets(fstab.read(machine.sysroot))
     config = machine.config.shared
     found: dict[str, Finding] = {}
     with system.descriptor(machine.sysroot, os.O_RDONLY | os.O_DIRECTORY) as root_fd:
-        for rule in shared.rules(config.paths, config.ignore):
+        for rule in rules.of(config.paths, config.ignore):
             for finding in _find(machine.sysroot, root_fd, rule, awaited, enough):
-                if not shared.is_below(finding.path, config.ignore):
+                if not rules.is_below(finding.path, config.ignore):
                     found.setdefault(finding.path, finding)
     return tuple(found.values())
 
@@ -52,9 +52,9 @@ def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: in
             seen = Seen(nested=True)
         elif not seen.mounted:
             count, complete = _count(fd, device, enough)
-            waits = shared.is_below(path, awaited - {"/"})
+            waits = rules.is_below(path, awaited - {"/"})
             seen = Seen(False, False, waits, count, complete, frozenset(os.listdir(fd)))
-        yield shared.judge(rule, path, seen)
+        yield rules.judge(rule, path, seen)
     finally:
         os.close(fd)
 
@@ -68,7 +68,7 @@ def _inside(sysroot: Path, fd: int) -> str:
 def _covering(sysroot: Path, path: str) -> str:
     """Return the mount point that ``path`` of the system lies on."""
     place = str(sysroot.resolve() / path.lstrip("/"))
-    return max((m.target for m in system.mounts() if shared.is_below(place, [m.target])), key=len)
+    return max((m.target for m in system.mounts() if rules.is_below(place, [m.target])), key=len)
 
 
 def _count(fd: int, device: int, enough: int) -> tuple[int, bool]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from snaptx import conversions, difference, durable, fstab, system
+from snaptx import difference, durable, fstab, system
 from snaptx.errors import LayoutError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.overlay.manifest import Manifest
-
-NAME = "etc/fstab"
+from snaptx.sharing import conversions
 
 
 def attach(root: Path, uuid: str, shared: list[tuple[str, str]]) -> bool:
@@ -23,18 +22,14 @@ def attach(root: Path, uuid: str, shared: list[tuple[str, str]]) -> bool:
         LayoutError: fstab is a symbolic link.
         StorageError: the filesystem refused; fstab is as it was.
     """
-    path = root / NAME
+    path = root / fstab.NAME
     if path.is_symlink() or path.parent.is_symlink():
-        raise LayoutError(f"/{NAME} is a symbolic link", hint="put a file of its own in its place")
-    text = _read(root)
+        raise LayoutError(f"/{fstab.NAME} is a symbolic link", hint="put a file of its own in its place")
+    text = fstab.read(root)
     wanted = fstab.add(text, uuid, shared)
     if wanted != text:
         _replace(path, wanted.encode(errors="surrogateescape"))
     return wanted != text
-
-
-def _read(root: Path) -> str:
-    return system.read_in_root(root, NAME).decode(errors="surrogateescape")
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -52,20 +47,7 @@ def _replace(path: Path, data: bytes) -> None:
         durable.sync_directory(path.parent)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise storage_error(error, f"cannot replace /{NAME}") from error
-
-
-def mounted_by(machine: Machine) -> list[tuple[str, str]]:
-    """Return the (path, subvolume) pairs snaptx has made that the running or the default root's fstab mounts.
-
-    Somebody may have booted a generation from before the conversion.
-    """
-    known = fstab.targets(_read(machine.sysroot))
-    default = machine.boot.read()
-    if default and machine.storage.describe(Tree(default.default, Part.ROOT)):
-        known |= fstab.targets(_read(machine.storage.path(Tree(default.default, Part.ROOT))))
-    made = conversions.read(machine.storage.state).values()
-    return [(one.path, one.subvolume) for one in made if one.path in known]
+        raise storage_error(error, f"cannot replace /{fstab.NAME}") from error
 
 
 def follow(machine: Machine, number: int) -> bool:
@@ -75,7 +57,7 @@ def follow(machine: Machine, number: int) -> bool:
     Returns whether anything was missing.
     """
     root = machine.storage.path(Tree(number, Part.ROOT))
-    shared = mounted_by(machine)
+    shared = conversions.mounted_by(machine)
     if not shared or not attach(root, machine.storage.uuid, shared):
         return False
     if machine.manifest(number).exists():
@@ -83,5 +65,5 @@ def follow(machine: Machine, number: int) -> bool:
             system.descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
             Manifest.open(machine.manifest(number), writable=True) as manifest,
         ):
-            manifest.put([difference.row_of(root_fd, NAME.encode())])
+            manifest.put([difference.row_of(root_fd, fstab.NAME.encode())])
     return True

@@ -1,0 +1,87 @@
+"""/etc/default/grub: what the administrator says of GRUB's menu, its terminal and the kernel's command line.
+
+grub-mkconfig has a shell read the file, then Debian's and Ubuntu's fragments
+in ``grub.d``.  Here nothing of a generation is run.  Assignments at the
+beginning of a line are read, with quotes, continued lines and references to
+what was set before (``"$GRUB_CMDLINE_LINUX quiet"``).  A variable for which a
+shell would have to do more, such as run a command, counts as not set: better
+nothing than half of what was meant.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from snaptx import system
+
+FILE = "etc/default/grub"
+FRAGMENTS = "etc/default/grub.d"
+
+_ASSIGNMENT = re.compile(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=((?:.*\\\n)*.*)$", re.ASCII)
+_PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|((?:[^\s'"\\;&|<>()]|\\.)+)""")
+"""Part of a word: in single quotes, in double quotes, bare."""
+_TOKEN = re.compile(r"\\(.)|\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})|([^\\$`])", re.ASCII)
+"""A backslash and what it keeps as it is, a reference, or a character that means itself."""
+
+Known = Mapping[str, str | None]
+
+
+def read(root: Path) -> dict[str, str]:
+    """Return the variables that the files of a root set; links are resolved as if ``root`` were /."""
+    fragments = sorted(name for name in system.names_in_root(root, FRAGMENTS) if name.endswith(".cfg"))
+    files = [FILE, *(os.path.join(FRAGMENTS, name) for name in fragments)]
+    return parse("\n".join(system.read_in_root(root, name).decode(errors="replace") for name in files))
+
+
+def parse(text: str) -> dict[str, str]:
+    """Return the variables that ``text`` sets; a later assignment counts."""
+    known: dict[str, str | None] = {}
+    for name, value in _ASSIGNMENT.findall(text):
+        known[name] = _value(value.replace("\\\n", ""), known)
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _value(text: str, known: Known) -> str | None:
+    """Return the word that ``text`` begins with, None if it is another thing for a shell."""
+    value, at = "", 0
+    while at < len(text) and not text[at].isspace():
+        piece = _PIECE.match(text, at)
+        part = _meaning(*piece.groups(), known=known) if piece else None
+        if piece is None or part is None:
+            return None
+        value, at = value + part, piece.end()
+    rest = text[at:].strip()
+    return value if not rest or rest.startswith("#") else None
+
+
+def _meaning(single: str | None, double: str | None, bare: str | None, *, known: Known) -> str | None:
+    if single is not None:
+        return single
+    if double is not None:
+        return _expanded(double, known, r'\$`"')
+    return _expanded(bare or "", known, "")
+
+
+def _expanded(text: str, known: Known, special: str) -> str | None:
+    """Return ``text`` with references replaced; a backslash counts before ``special``, "" for any.
+
+    None if there is more for a shell to do.
+    """
+    found, at = "", 0
+    while at < len(text):
+        token = _TOKEN.match(text, at)
+        if token is None:
+            return None
+        escaped, name, braced, plain = token.groups()
+        part: str | None = plain
+        if escaped is not None:
+            part = escaped if not special or escaped in special else f"\\{escaped}"
+        elif name or braced:
+            part = known.get(name or braced, "")
+        if part is None:
+            return None
+        found, at = found + part, token.end()
+    return found

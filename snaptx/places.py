@@ -1,0 +1,52 @@
+"""Where data lives that no rollback may take back: the well-known places, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A place and what is kept there; ``blocks`` is whether its loss could not be made good."""
+
+    path: str
+    reason: str
+    blocks: bool
+
+
+_KNOWN = {
+    "users' files": ("/home", "/root"),
+    "data of services": ("/srv", "/var/www"),
+    "mail": ("/var/mail", "/var/spool/mail", "/var/vmail"),
+    "database": (
+        "/var/lib/mysql",
+        "/var/lib/postgresql",
+        "/var/lib/pgsql",
+        "/var/lib/mongodb",
+        "/var/lib/redis",
+        "/var/lib/ldap",
+        "/var/lib/influxdb",
+    ),
+    "containers and machines": (
+        "/var/lib/docker",
+        "/var/lib/containerd",
+        "/var/lib/containers",
+        "/var/lib/lxc",
+        "/var/lib/lxd",
+        "/var/lib/incus",
+        "/var/lib/machines",
+        "/var/lib/libvirt/images",
+    ),
+    "logs": ("/var/log",),
+    "caches": ("/var/cache",),
+    "temporary files": ("/var/tmp",),
+    "queues": ("/var/spool",),
+}
+_HARMLESS = {"logs", "caches", "temporary files", "queues"}
+
+RULES = {
+    path: Rule(path, reason, reason not in _HARMLESS) for reason, paths in _KNOWN.items() for path in paths
+}
+"""The well-known places."""
+
+PATHS = tuple(RULES)
