@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.bootloader.base import BootLoader
+from snaptx.bootloader.entryfile import TITLE
 from snaptx.errors import BootError
 from snaptx.model import BootState
 from snaptx.storage.base import MountSpec, TreeInfo
@@ -97,3 +98,10 @@ def test_forgetting_can_be_repeated(loader: BootLoader, root: Path) -> None:
     loader.offer(7, "a title", root, info(7))
     loader.forget(7)
     loader.forget(7)
+
+
+def test_what_an_entry_says_fits_into_a_menu(loader: BootLoader, root: Path) -> None:
+    entry = loader.offer(7, "7: 2026-01-01 10:00 " + 40 * "long ", root, info(7))
+
+    assert len(entry.title) <= TITLE
+    assert entry.title.startswith("7: 2026-01-01 10:00 long")
