@@ -196,9 +196,9 @@ class GrubOnBoot(_Grub):
             raise storage_error(error, "cannot switch the boot entry") from error
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
-        """Copy the tree's kernel, which is its own, on /boot, or was copied before and is gone from there."""
+        """Copy the tree's kernel: its own, one on /boot, or one that was copied before and is gone from there."""
         place = self.home / str(number)
-        kernel = kernels.choose(root, self._boot, place)
+        kernel = kernels.choose(root, self._boot, place, *sorted(self.home.glob("[0-9]*")))
         try:
             for name in filter(None, (kernel.image, kernel.initrd)):
                 _copy(kernel.place / name, place / name)
