@@ -196,7 +196,7 @@ class GrubOnBoot(_Grub):
             raise storage_error(error, "cannot switch the boot entry") from error
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
-        """Copy the tree's kernel: its own, one on /boot, or one that was copied before and is gone from there."""
+        """Copy the tree's kernel: its own, one on /boot, or one copied before that is gone from there."""
         place = self.home / str(number)
         kernel = kernels.choose(root, self._boot, place, *sorted(self.home.glob("[0-9]*")))
         try:
