@@ -1,9 +1,12 @@
 # Everything runs in .venv, which .ci/setup makes together with the packages it needs.
 # Two workers: the tests that need root run one at a time (see tests/conftest.py).
 PYTEST = .venv/bin/python -m pytest -n 2
+# The shortest of tests/vm that take each firmware's way, there and back.
+BOOTS = 'tests/vm/test_init.py::test_forward_and_back_and_away[debian]' \
+	'tests/vm/test_trial.py::test_the_last_good_one_comes_back[debian-efi-kernel missing]'
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-crash test-unit test-vm demo bench fix lint clean
+.PHONY: help venv test test-boot test-crash test-unit test-vm demo bench fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -14,6 +17,10 @@ venv: ## install what is missing; leaves the command at .venv/bin/snaptx
 test: ## run all tests (as root: they mount loop-backed Btrfs file systems)
 	@.ci/setup root
 	$(PYTEST)
+
+test-boot: ## boot two machines in QEMU, BIOS and UEFI: init, menu, fallback (as root; makes their disks first)
+	@.ci/setup vm
+	$(PYTEST) -o faulthandler_timeout=0 $(BOOTS)
 
 test-crash: ## cut the power at 20,000 points of every verb (as root; takes about an hour)
 	@.ci/setup root

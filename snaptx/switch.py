@@ -30,11 +30,16 @@ HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """The signals that end this program in good order."""
 
 
-def order(views: Iterable[View], default: int, limit: int) -> list[Generation]:
-    """Return the committed generations as the menu shows them: default first, then newest first."""
+def order(views: Iterable[View], default: int, last: int, limit: int) -> list[Generation]:
+    """Return the committed generations as the menu shows them: default first, then newest first.
+
+    However many there are, ``last``, which is to fall back to, is among them.
+    """
     committed = [view.generation for view in views if view.phase is Phase.COMMITTED or view.number == default]
     ranked = sorted(committed, key=lambda item: (item.number != default, -item.number))
-    return ranked[:limit]
+    others = [item for item in ranked if item.number not in (default, last)]
+    left_out = others[max(0, limit - (len(ranked) - len(others))) :]
+    return [item for item in ranked if item not in left_out]
 
 
 def fallback(views: Iterable[View], default: int) -> int:
@@ -64,10 +69,11 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
     current = _current(machine)
     same = current is not None and current.default == default
     confirmed = verdicts[default] is Verdict.GOOD
-    entries = _entries(machine, order(views, default, machine.config.boot.menu), default)
+    last = fallback(views, default)
+    entries = _entries(machine, order(views, default, last, machine.config.boot.menu), default)
     return BootState(
         default=default,
-        fallback=fallback(views, default),
+        fallback=last,
         nonce=current.nonce if current and same else secrets.token_hex(8),
         tries=machine.config.boot.tries,
         confirmed=confirmed,
@@ -114,19 +120,18 @@ def _entries(machine: Machine, generations: Iterable[Generation], default: int) 
                 raise BootError(
                     f"the root of generation {generation.number} is missing", hint="run: snaptx repair"
                 )
-            title = _title(generation, generation.number == default)
-            yield machine.boot.offer(generation.number, title, machine.storage.path(tree), info)
+            about = _about(generation)
+            yield machine.boot.offer(generation.number, about, machine.storage.path(tree), info)
         except BootError as error:
             if generation.number == default:
                 raise
             log.warning("left out of the boot menu", generation=generation.number, reason=error.message)
 
 
-def _title(generation: Generation, default: bool) -> str:
+def _about(generation: Generation) -> str:
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(generation.created))
-    about = generation.message or generation.verb
-    mark = "" if generation.verdict is Verdict.GOOD or default else f" [{generation.verdict}]"
-    return f"{generation.number}: {date} {about[:60]}{mark}"
+    mark = "" if generation.verdict is Verdict.GOOD else f" [{generation.verdict}]"
+    return f"{generation.number}: {date}{mark} {generation.message or generation.verb}"
 
 
 def perform(machine: Machine, state: BootState, spent: Iterable[Tree] = ()) -> float:

@@ -21,12 +21,22 @@ NAME = "snaptx.cfg"
 SUBMENU_AFTER = 5
 """So many entries stand in the first menu, the others in a submenu."""
 
+TITLE = 70
+"""So many characters of a title GRUB shows whole on a terminal of 80 columns."""
+
 DAMAGED_HINT = "run: snaptx repair"
 TRIAL = "panic=30 snaptx.trial"
 """What the kernel of a generation on trial is told: to restart so many seconds after a panic, and why."""
 
 WHY = "snaptx.why="
 """Begins the word on the kernel's command line that says why another than the default boots."""
+
+
+def entry_title(about: str, version: str) -> str:
+    """Return the title of an entry: ``about``, cut where it is too long, and the kernel's version."""
+    end = f" ({version})" if version else ""
+    room = TITLE - len(end)
+    return (about if len(about) <= room else about[: room - 2].rstrip() + "..") + end
 
 
 def render(state: BootState, uuid: str) -> str:

@@ -135,7 +135,8 @@ def _words(root: Path) -> list[str]:
 def _entry(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str]) -> BootEntry:
     """Return the entry of a kernel in the directory ``at``, as GRUB finds it."""
     initrd = at + kernel.initrd if kernel.initrd else ""
-    return BootEntry(number, f"{title} ({kernel.version})", at + kernel.image, initrd, " ".join(cmdline))
+    title = entryfile.entry_title(title, kernel.version)
+    return BootEntry(number, title, at + kernel.image, initrd, " ".join(cmdline))
 
 
 def grub_directory(boot: Path) -> str:
@@ -182,8 +183,8 @@ class GrubInRoot(_Grub):
             raise storage_error(error, "cannot switch the boot entry") from error
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
-        """Name the newest kernel inside the tree; paths start at the top level, as GRUB's do."""
-        kernel = kernels.newest(root / "boot")
+        """Name the kernel inside the tree; paths start at the top level, as GRUB's do."""
+        kernel = kernels.choose(root)
         return _entry(number, title, kernel, f"/{info.name}/boot/", [*info.cmdline, *_words(root)])
 
     def forget(self, number: int) -> None:
@@ -224,13 +225,12 @@ class GrubOnBoot(_Grub):
             raise storage_error(error, "cannot switch the boot entry") from error
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
-        """Copy the tree's own kernel, or the newest on /boot where the tree has none."""
-        source = root / "boot" if kernels.find(root / "boot") else self._boot
-        kernel = kernels.newest(source)
+        """Copy the tree's kernel: its own, one on /boot, or one copied before that is gone from there."""
         place = self.home / str(number)
+        kernel = kernels.choose(root, self._boot, place, *sorted(self.home.glob("[0-9]*")))
         try:
             for name in filter(None, (kernel.image, kernel.initrd)):
-                _copy(source / name, place / name)
+                _copy(kernel.place / name, place / name)
         except OSError as error:
             shutil.rmtree(place, ignore_errors=True)
             raise storage_error(error, f"cannot copy the kernel to {self._boot}") from error

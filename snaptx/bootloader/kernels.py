@@ -19,14 +19,17 @@ INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-
 ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 """The variables of /etc/default/grub that hold the kernel's arguments."""
 
+MODULES = ("usr/lib/modules", "lib/modules")
+
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel's version and the names of its files in the boot directory; ``initrd`` may be ""."""
+    """A kernel's version and the names of its files in the directory ``place``; ``initrd`` may be ""."""
 
     version: str
     image: str
     initrd: str
+    place: Path
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -41,7 +44,7 @@ def find(boot: Path) -> list[Kernel]:
         return []
     names = {entry.name for entry in os.scandir(boot) if entry.is_file(follow_symlinks=False)}
     found = [
-        Kernel(name.removeprefix(prefix), name, _initrd(name.removeprefix(prefix), names))
+        Kernel(name.removeprefix(prefix), name, _initrd(name.removeprefix(prefix), names), boot)
         for prefix in KERNEL_PREFIXES
         for name in names
         if name.startswith(prefix) and not name.endswith((".old", ".hmac"))
@@ -54,17 +57,25 @@ def _initrd(version: str, names: set[str]) -> str:
     return next((name for name in patterns if name in names), "")
 
 
-def newest(boot: Path) -> Kernel:
-    """Return the kernel that boots by default.
+def choose(root: Path, *others: Path) -> Kernel:
+    """Return the kernel that ``root`` boots, from its own /boot or from one of ``others``.
+
+    It is the newest that the root has modules for; in the first place that has a kernel, if it has
+    modules for none.
 
     Raises:
-        BootError: there is none.
+        BootError: there is no kernel.
     """
-    kernels = find(boot)
-    if not kernels:
+    places = [kernels for place in (root / "boot", *others) if (kernels := find(place))]
+    if not places:
         hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
         raise BootError("the root has no kernel in /boot", hint=hint)
-    return kernels[0]
+    fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel.version)]
+    return max(fitting or places[0], key=lambda kernel: version_key(kernel.version))
+
+
+def _has_modules(root: Path, version: str) -> bool:
+    return any((root / place / version).is_dir() for place in MODULES)
 
 
 def command_line(root: Path) -> list[str]:

@@ -31,7 +31,9 @@ class MemoryBootLoader:
         """Return an entry that names the tree."""
         if not root.is_dir():
             raise BootError(f"{root} does not exist", hint="run: snaptx repair")
-        return BootEntry(number, title, f"/{info.name}/vmlinuz", "", " ".join(info.cmdline))
+        return BootEntry(
+            number, entryfile.entry_title(title, ""), f"/{info.name}/vmlinuz", "", " ".join(info.cmdline)
+        )
 
     def prepare(self, state: BootState) -> None:
         """Keep the next state aside."""

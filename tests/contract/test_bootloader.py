@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from snaptx.bootloader.base import BootLoader
+from snaptx.bootloader.entryfile import TITLE
+from snaptx.bootloader.grub import GrubOnBoot
 from snaptx.errors import BootError
 from snaptx.model import BootState
 from snaptx.storage.base import MountSpec, TreeInfo
@@ -97,3 +99,25 @@ def test_forgetting_can_be_repeated(loader: BootLoader, root: Path) -> None:
     loader.offer(7, "a title", root, info(7))
     loader.forget(7)
     loader.forget(7)
+
+
+def test_what_an_entry_says_fits_into_a_menu(loader: BootLoader, root: Path) -> None:
+    entry = loader.offer(7, "7: 2026-01-01 10:00 " + 40 * "long ", root, info(7))
+
+    assert len(entry.title) <= TITLE
+    assert entry.title.startswith("7: 2026-01-01 10:00 long")
+
+
+def test_a_kernel_that_is_gone_from_boot_is_still_offered(tmp_path: Path) -> None:
+    boot, root = tmp_path / "boot", tmp_path / "tree"
+    (root / "usr/lib/modules/5.0").mkdir(parents=True)
+    boot.mkdir()
+    (boot / "vmlinuz-5.0").write_text("old kernel\n")
+    loader = GrubOnBoot(boot, "1234-5678")
+    loader.install(tmp_path, info(1))
+    loader.offer(1, "one", root, info(1))
+    (boot / "vmlinuz-5.0").rename(boot / "vmlinuz-6.0")
+
+    for number in (1, 2):
+        assert loader.offer(number, "again", root, info(number)).kernel == f"/snaptx/{number}/vmlinuz-5.0"
+    assert (boot / "snaptx/2/vmlinuz-5.0").read_text() == "old kernel\n"

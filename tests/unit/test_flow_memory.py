@@ -24,7 +24,7 @@ from snaptx import (
     verify,
 )
 from snaptx.bootloader.memory import MemoryBootLoader
-from snaptx.config import Config, Conflicts
+from snaptx.config import BootConfig, Config, Conflicts
 from snaptx.errors import (
     BusyError,
     ConflictError,
@@ -358,3 +358,24 @@ def test_where_tries_are_counted_is_not_forgotten_while_it_is_not_mounted(world:
     world.update(two="2")
 
     assert world.machine.boot_state().counter == "1234:/EFI/snaptx/snaptx.env"
+
+
+def test_what_to_fall_back_to_stays_in_a_full_menu(world: World) -> None:
+    world.machine = replace(world.machine, config=Config(boot=BootConfig(menu=3)))
+    for number in range(2, 6):
+        world.update(hostname=f"{number}\n")
+
+    state = world.machine.boot_state()
+    assert [entry.number for entry in state.entries] == [5, 4, 1]
+    assert state.fallback == 1
+
+
+def test_the_menu_says_what_is_known_of_a_generation(world: World) -> None:
+    world.update(hostname="two\n")
+    world.confirm(2, bad="it hung")
+    world.update(hostname="three\n")
+
+    titles = {entry.number: entry.title for entry in world.machine.boot_state().entries}
+    assert "[bad]" in titles[2]
+    assert "[trial]" in titles[3]
+    assert "[" not in titles[1]

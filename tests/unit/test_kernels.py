@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.bootloader import kernels
+from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError
 
 
@@ -17,10 +18,15 @@ def boot(tmp_path: Path, *names: str) -> Path:
     return tmp_path
 
 
+def newest(place: Path) -> Kernel:
+    """Return the newest kernel in a boot directory."""
+    return kernels.find(place)[0]
+
+
 def test_the_newest_is_found_as_people_count(tmp_path: Path) -> None:
     place = boot(tmp_path, "vmlinuz-6.9.0-1-amd64", "vmlinuz-6.10.0-1-amd64", "vmlinuz-6.10.0~rc1-1-amd64")
 
-    assert kernels.newest(place).version == "6.10.0-1-amd64"
+    assert newest(place).version == "6.10.0-1-amd64"
 
 
 @pytest.mark.parametrize(
@@ -29,25 +35,48 @@ def test_the_newest_is_found_as_people_count(tmp_path: Path) -> None:
     ids=["debian", "fedora", "opensuse"],
 )
 def test_its_initrd_is_found_under_the_distributions_name(tmp_path: Path, initrd: str) -> None:
-    assert kernels.newest(boot(tmp_path, "vmlinuz-6.1-x", initrd, "initrd.img-6.0-x")).initrd == initrd
+    assert newest(boot(tmp_path, "vmlinuz-6.1-x", initrd, "initrd.img-6.0-x")).initrd == initrd
 
 
 def test_arch_names_kernels_without_a_version(tmp_path: Path) -> None:
-    found = kernels.newest(
-        boot(tmp_path, "vmlinuz-linux", "initramfs-linux.img", "initramfs-linux-fallback.img")
-    )
+    found = newest(boot(tmp_path, "vmlinuz-linux", "initramfs-linux.img", "initramfs-linux-fallback.img"))
 
     assert (found.image, found.initrd) == ("vmlinuz-linux", "initramfs-linux.img")
 
 
 def test_backups_are_no_kernels(tmp_path: Path) -> None:
-    assert kernels.newest(boot(tmp_path, "vmlinuz-6.1", "vmlinuz-6.2.old")).version == "6.1"
+    assert newest(boot(tmp_path, "vmlinuz-6.1", "vmlinuz-6.2.old")).version == "6.1"
 
 
 def test_no_kernel_is_an_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(BootError) as caught:
-        kernels.newest(tmp_path)
+        kernels.choose(tmp_path)
     assert caught.value.hint
+
+
+def test_modules_decide_which_kernel_a_root_boots(tmp_path: Path) -> None:
+    (tmp_path / "apart").mkdir()
+    place = boot(tmp_path / "apart", "vmlinuz-6.10", "vmlinuz-6.9")
+    (tmp_path / "usr/lib/modules/6.9").mkdir(parents=True)
+
+    assert kernels.choose(tmp_path, place).version == "6.9"
+
+
+def test_a_roots_own_kernel_comes_before_others_of_its_version(tmp_path: Path) -> None:
+    for name in ("boot", "apart"):
+        (tmp_path / name).mkdir()
+        boot(tmp_path / name, "vmlinuz-6.9")
+    (tmp_path / "usr/lib/modules/6.9").mkdir(parents=True)
+
+    assert kernels.choose(tmp_path, tmp_path / "apart").place == tmp_path / "boot"
+
+
+def test_without_modules_the_roots_own_kernel_is_taken(tmp_path: Path) -> None:
+    for name, version in (("boot", "6.9"), ("apart", "6.10")):
+        (tmp_path / name).mkdir()
+        boot(tmp_path / name, f"vmlinuz-{version}")
+
+    assert kernels.choose(tmp_path, tmp_path / "apart").version == "6.9"
 
 
 def test_the_command_line_comes_from_default_grub(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tests.vm import product
 from tests.vm.run import Run
 
-LONG = 900.0
+LONG = 1800.0
 """Seconds: grub-install and update-initramfs on an emulated processor."""
 
 

@@ -221,7 +221,7 @@ class Run:
         while passed[-1] != title:
             before = self._shown()
             self.console.send(DOWN)
-            deadline = Deadline(KEY / 4)
+            deadline = Deadline(KEY)
             while self._screen.menu() in (None, before) and not deadline.over:
                 self._receive(deadline.left)
             if self._screen.menu() in (None, before):

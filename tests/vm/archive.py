@@ -1,0 +1,54 @@
+"""Packages for a guest, out of the Debian archive: the guest has no network."""
+
+from __future__ import annotations
+
+import subprocess
+import tarfile
+from pathlib import Path
+
+from tests.vm import image, recipe
+
+KERNEL = "linux-image-cloud-amd64"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+BACKPORTS = f"{recipe.SUITE}-backports"
+
+
+def newer_kernel(directory: Path) -> list[Path]:
+    """Download a newer kernel than the guests have, and what it needs, into ``directory``.
+
+    Raises:
+        subprocess.CalledProcessError: apt failed, as told on stderr.
+        AssertionError: the archive has none.
+    """
+    apt = ["apt-get", "-qq", *_options(directory)]
+    subprocess.run([*apt, "update"], check=True, stdin=subprocess.DEVNULL)
+    words = ["--yes", "--no-install-recommends", "--download-only", f"--target-release={BACKPORTS}"]
+    subprocess.run([*apt, *words, "install", KERNEL], check=True, stdin=subprocess.DEVNULL)
+    found = sorted(directory.glob("archives/*.deb"))
+    assert found, f"no kernel in {BACKPORTS} is newer than that of the guests"
+    return found
+
+
+def _options(directory: Path) -> list[str]:
+    """Return what makes apt think of a guest instead of this machine."""
+    for name in ("archives/partial", "lists/partial"):
+        (directory / name).mkdir(parents=True)
+    suites = (recipe.SUITE, BACKPORTS)
+    (directory / "sources.list").write_text(
+        "".join(f"deb [signed-by={KEYRING}] {image.archive()} {suite} main\n" for suite in suites)
+    )
+    with tarfile.open(image.base() / "root.tar") as system:
+        status = system.extractfile("./var/lib/dpkg/status")
+        assert status
+        (directory / "status").write_bytes(status.read())
+    return [
+        f"--option={name}={value}"
+        for name, value in {
+            "Dir::Etc::SourceList": directory / "sources.list",
+            "Dir::Etc::SourceParts": "/dev/null",
+            "Dir::State::Lists": directory / "lists",
+            "Dir::State::Status": directory / "status",
+            "Dir::Cache": directory,
+            "APT::Sandbox::User": "root",
+        }.items()
+    ]
