@@ -14,7 +14,6 @@ It runs in a process of its own, with mounts of its own.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,8 +32,8 @@ from tests.crash.driver import Driver
 from tests.crash.judge import Progress
 from tests.crash.loop import leave_for_private_mounts, loop_device, mounted
 from tests.crash.recorder import KINDS, Disk, Recorder
-from tests.crash.replay import copy_sparse
 from tests.crash.scratch import scratch
+from tests.crash.sparse import copy_image
 from tests.crash.strike import FULL, Striker, is_read_only
 
 ROOT = Path(__file__).parents[2]
@@ -133,14 +132,6 @@ def _outcome(data: dict[str, Any]) -> Outcome:
     return Outcome(**{**data, **lists, "injury": Injury(**data["injury"])})
 
 
-def _copy(source: Path, target: Path) -> None:
-    with (
-        system.descriptor(source, os.O_RDONLY) as old,
-        system.descriptor(target, os.O_RDWR | os.O_CREAT) as new,
-    ):
-        copy_sparse(old, new)
-
-
 def _sorts(kind: str) -> list[Injury]:
     if kind == "space":
         return [Injury(kind, 0, room=room) for room in ROOMS]
@@ -159,7 +150,7 @@ class _Ward:
     def treat(self, injury: Injury) -> Outcome:
         """Do the verb with the injury, and judge the disk."""
         image, left = self.place / "disk.img", self.place / "left.img"
-        _copy(self._base(injury.kind), image)
+        copy_image(self._base(injury.kind), image)
         disk = Disk("disk", image, self.place / "log")
         after: Census | None = None
         with (
@@ -172,13 +163,13 @@ class _Ward:
                 problems = [*_words(done), *_next_call(striker, self.facts.steps[-1])]
                 if injury.kind in FILLING:
                     strike.relieve(injury.kind, striker.above)
-                _copy(image, left)
+                recorder.copy(disk.name, left)
                 recorder.mend()
             with suppress(OSError, SnaptxError):
                 after = None if done.code else striker.census()
             problems += [] if done.code else _lost(after, self.facts.stages[-1])
         state, settled = self._expected(done.code, after)
-        problems += self.bench.judge(state, lambda: _copy(left, self.place / "work"), settled)
+        problems += self.bench.judge(state, lambda: copy_image(left, self.place / "work"), settled)
         return replace(done, problems=tuple(problems))
 
     def _striker(self, device: str, recorder: Recorder, injury: Injury) -> Striker:
@@ -195,7 +186,7 @@ class _Ward:
         if kind not in FILLING:
             return base
         if not ready.exists():
-            _copy(base, ready)
+            copy_image(base, ready)
             with loop_device(ready) as device, mounted(device, self.place / "above", "subvolid=5") as top:
                 strike.prepare(kind, top)
         return ready
@@ -275,9 +266,9 @@ def _treated(directory: Path, wanted: Iterable[Injury]) -> Iterator[Outcome]:
     with scratch() as place:
         for name, version in world.UPDATES.items():
             world.write_update(place / name, version)
-        _copy(directory / "base.img", place / "base.img")
+        copy_image(directory / "base.img", place / "base.img")
         before = _lead_up(place, facts)
-        _copy(place / "base.img", place / "work")
+        copy_image(place / "base.img", place / "work")
         with loop_device(place / "work") as device:
             ward = _Ward(place, facts, before, Bench(place, device, place / "work", facts.uuid))
             for injury in wanted:

@@ -15,7 +15,6 @@ unmount them while it ends, and wait for its own answers for ever.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import mmap
@@ -35,6 +34,7 @@ from snaptx import mounting, system
 from tests.crash import fuse
 from tests.crash.fuse import Op
 from tests.crash.logfile import LogWriter
+from tests.crash.sparse import copy_image, punch
 
 KINDS = ("read", "write", "flush")
 
@@ -203,6 +203,8 @@ class _Server:
                 self.faults[kind] = _Fault(**given)
             case "mend":
                 self.faults.clear()
+            case "copy":
+                copy_image(Path(given["image"]), Path(given["target"]))
             case "stop":
                 self.close()
                 self.control.send(b"{}")
@@ -214,15 +216,6 @@ class _Server:
         """Complete the logs."""
         for export in self.exports.values():
             export.log.close()
-
-
-def punch(fd: int, offset: int, length: int) -> None:
-    """Make a hole of zeros in an open file (fallocate(2))."""
-    mode = fuse.PUNCH_HOLE | 1  # FALLOC_FL_KEEP_SIZE
-    call = ctypes.CDLL(None, use_errno=True).fallocate
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    if call(fd, mode, offset, length):
-        raise OSError(ctypes.get_errno(), "fallocate")
 
 
 class Recorder:
@@ -280,6 +273,11 @@ class Recorder:
         All later ones too if ``lasting``.
         """
         self._tell(do="fail", kind=kind, nth=nth, number=number, lasting=lasting, times=times)
+
+    def copy(self, name: str, target: Path) -> None:
+        """Copy the image of a disk as it is between two requests: what a power cut would leave."""
+        image = next(disk.image for disk in self._disks if disk.name == name)
+        self._tell(do="copy", image=str(image), target=str(target))
 
     def mend(self) -> None:
         """Let nothing fail."""

@@ -8,7 +8,6 @@ log is always the same disk.  Where two disks are cut at once, a cut has a point
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import re
@@ -18,15 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash.logfile import Entry, Flag, read_entries
-from tests.crash.recorder import punch
+from tests.crash.sparse import copy_sparse, punch
 
 PART = 4096
 """Bytes a disk writes in one piece."""
 
 NOTHING = 0
 """The seed that keeps nothing of what was not flushed."""
-
-CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -248,28 +245,3 @@ class Replayer:
         """Close the files."""
         for fd in (self._trunk_fd, self._work_fd, self._log_fd):
             os.close(fd)
-
-
-def copy_sparse(source: int, target: int) -> None:
-    """Make one open file the copy of another, with its holes."""
-    size = os.fstat(source).st_size
-    os.ftruncate(target, 0)
-    os.ftruncate(target, size)
-    for start, end in _data(source):
-        while start < end:
-            data = os.pread(source, min(CHUNK, end - start), start)
-            start += os.pwrite(target, data, start)
-
-
-def _data(fd: int) -> Iterator[tuple[int, int]]:
-    """Yield the ranges of a file that are not holes."""
-    end = 0
-    while True:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        end = os.lseek(fd, start, os.SEEK_HOLE)
-        yield start, end

@@ -75,6 +75,34 @@ with recorder, open(recorder.file("disk"), "r+b", buffering=0) as disk:
 print(json.dumps(said))
 """
 
+COPIED = """
+import threading
+HIGH, LOW = 300 << 20, 200 << 20
+done = threading.Event()
+
+def count(disk):
+    number = 0
+    while not done.is_set():
+        number += 1
+        for offset in (HIGH, LOW):
+            os.pwrite(disk.fileno(), number.to_bytes(8, "big").ljust(512), offset)
+            os.fsync(disk.fileno())
+
+with recorder, open(recorder.file("disk"), "r+b", buffering=0) as disk:
+    for offset in range(LOW, HIGH, 1 << 20):
+        os.pwrite(disk.fileno(), b"x" * 4096, offset)
+    writer = threading.Thread(target=count, args=(disk,))
+    writer.start()
+    pairs = []
+    for _ in range(20):
+        recorder.copy("disk", place / "copy")
+        with (place / "copy").open("rb") as copy:
+            pairs.append([int.from_bytes(os.pread(copy.fileno(), 8, at), "big") for at in (HIGH, LOW)])
+    done.set()
+    writer.join()
+print(json.dumps(pairs))
+"""
+
 WAITING = """
 with recorder, loop_device(recorder.file("disk")) as device, mounted(device, place / "mount") as top:
     (top / "file").write_bytes(b"x" * 100000)
@@ -124,6 +152,15 @@ def test_fails_as_told() -> None:
         assert said == ["fine", "fine", "EIO", "fine", "ENOSPC", "ENOSPC", "fine"]
         writes = [entry for entry in read_entries(place / "log") if entry.is_write]
         assert len(writes) == 3
+
+
+def test_a_copy_is_of_one_instant() -> None:
+    """GRUB takes the newest superblock, wherever it is: what it refers to has to be of the same age."""
+    with scratch() as place:
+        pairs = json.loads(_run(COPIED, place))
+
+    assert len({high for high, _ in pairs}) > 1, "nothing was written meanwhile"
+    assert {high - low for high, low in pairs[1:]} <= {0, 1}
 
 
 @pytest.mark.parametrize("victim", ["starter", "server", "both"])
