@@ -53,7 +53,9 @@ MOUNT_ATTR_NOATIME = 0x10
 
 @dataclass(frozen=True, slots=True)
 class DetachedMount:
-    """A filesystem mounted without a mount point: nobody else sees it and it ends with this process.
+    """A filesystem mounted without a mount point: nobody else sees it.
+
+    It ends with ``close``, or with this process.
 
     ``owner`` holds the mount, ``fd`` is its root directory, ``flags`` are mount(2)'s.
     """
@@ -69,6 +71,12 @@ class DetachedMount:
     def path(self) -> Path:
         """Return where this process reaches the root."""
         return Path(f"/proc/self/fd/{self.fd}")
+
+    def close(self) -> None:
+        """Let go of it; the descriptors' numbers may be given to others from here on."""
+        _detached.pop(self.path, None)
+        os.close(self.fd)
+        os.close(self.owner)
 
 
 _detached: dict[Path, DetachedMount] = {}

@@ -16,6 +16,8 @@ from snaptx.recover import Act
 from snaptx.retention import Decision
 from snaptx.transaction import Request
 
+BY_HAND = "if nothing starts from it, delete its subvolume by hand, then run: snaptx repair"
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
@@ -42,9 +44,9 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
     for number in wanted:
         machine.generations.read(number)
         if number in kept:
-            raise BusyError(
-                f"generation {number} stays: {kept[number]}", hint="'snaptx list' shows the marks"
-            )
+            adopted = kept[number] == retention.ADOPTED
+            hint = BY_HAND if adopted else "'snaptx list' shows the marks"
+            raise BusyError(f"generation {number} stays: {kept[number]}", hint=hint)
     return Decision(kept, tuple(sorted(set(wanted))))
 
 

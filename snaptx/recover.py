@@ -209,10 +209,17 @@ def discard(machine: Machine, number: int) -> None:
 
 
 def _discard_adoption(machine: Machine) -> None:
-    """Forget the adoption of the first root, never the root itself: it is not snaptx's to delete."""
+    """Forget the adoption of the first root, never the root itself: it is not snaptx's to delete.
+
+    Where somebody else has deleted it, nothing of generation 1 is left.
+    """
     machine.storage.delete(Tree(1, Part.SEALED))
     (machine.generations.directory(1) / RECORD).unlink(missing_ok=True)
     _drop_manifest(machine, 1)
+    if machine.storage.describe(Tree(1, Part.ROOT)) is None:
+        machine.boot.forget(1)
+        machine.storage.delete(Tree(1, Part.ROOT))
+        machine.generations.forget(1)
 
 
 def _drop_manifest(machine: Machine, number: int) -> None:

@@ -12,6 +12,8 @@ DAY = 86_400  # seconds
 SCARCE_KEEP = 3
 """Newest generations kept when the filesystem has less free than ``min_free``."""
 
+ADOPTED = "adopted: it is the distribution's, and its boot loader may start from it"
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -43,7 +45,7 @@ def _reason(view: View, last_good: int) -> str:
         (view.generation.pinned, "pinned"),
         (view.phase is Phase.STAGED, "staged"),
         (view.number == last_good, "last good"),
-        (bool(view.generation.subvolume), "adopted: the boot loader may start from it"),
+        (bool(view.generation.subvolume), ADOPTED),
     )
     return next((reason for holds, reason in checks if holds), "")
 

@@ -5,7 +5,9 @@ kernels from inside the generations; a rename on Btrfs is one step for GRUB
 after the storage's barrier.
 
 Where /boot is a filesystem of its own, the home is ``/boot/snaptx`` and each
-generation's kernel is copied to ``/boot/snaptx/N``.  There a rename over the
+generation's kernel is copied to ``/boot/snaptx/N``, into a directory of its
+own for each content, so that GRUB never sees half a file by a name that an entry
+file has.  There a rename over the
 entry file can show GRUB an empty file, because GRUB does not replay ext4's
 journal: names are exchanged instead, and the barrier freezes the filesystem,
 which leaves nothing in the journal.
@@ -14,9 +16,11 @@ which leaves nothing in the journal.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +35,8 @@ from snaptx.storage.base import TreeInfo
 NEXT = entryfile.NAME + ".next"
 ESCAPE = "escape-{nonce}.cfg"
 """An entry file that leads away from the generation on trial, for hooks/initramfs-count."""
+
+UNFINISHED = ".tmp"
 
 GRUB_DIRECTORIES = ("grub", "grub2")
 """How distributions name GRUB's directory in /boot."""
@@ -225,16 +231,19 @@ class GrubOnBoot(_Grub):
             raise storage_error(error, "cannot switch the boot entry") from error
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
-        """Copy the tree's kernel: its own, one on /boot, or one copied before that is gone from there."""
+        """Copy the tree's kernel: its own, one on /boot, or one copied before that is gone from there.
+
+        A copy is never written again: what is made anew gets another directory.
+        """
         place = self.home / str(number)
-        kernel = kernels.choose(root, self._boot, place, *sorted(self.home.glob("[0-9]*")))
+        others = sorted(self.home.glob("[0-9]*"))
+        kernel = kernels.choose(root, self._boot, *(copy for of in (place, *others) for copy in _copies(of)))
         try:
-            for name in filter(None, (kernel.image, kernel.initrd)):
-                _copy(kernel.place / name, place / name)
+            copy = kernel if kernel.place.parent == place else _copied(kernel, place)
         except OSError as error:
-            shutil.rmtree(place, ignore_errors=True)
             raise storage_error(error, f"cannot copy the kernel to {self._boot}") from error
-        return _entry(number, title, kernel, f"/snaptx/{number}/", [*info.cmdline, *_words(root)])
+        at = f"/snaptx/{number}/{copy.place.name}/"
+        return _entry(number, title, copy, at, [*info.cmdline, *_words(root)])
 
     def forget(self, number: int) -> None:
         """Remove the generation's kernel from /boot."""
@@ -242,9 +251,33 @@ class GrubOnBoot(_Grub):
         self._keep_removed()
 
     def discard(self) -> None:
-        """Remove a prepared entry file."""
+        """Remove a prepared entry file, and copies of kernels that no entry names."""
         super().discard()
         self._keep_removed()
+        unnamed = list(self._unnamed())
+        try:
+            if unnamed:
+                self.barrier()  # GRUB may see the entry file from before, which names them
+        except SnaptxError:
+            return  # they stay until the disk obeys
+        try:
+            for path in unnamed:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                durable.sync_directory(path.parent)
+        except OSError as error:
+            raise storage_error(error, f"cannot remove from {self._boot}") from error
+
+    def _unnamed(self) -> Iterator[Path]:
+        """Yield the copies that no entry names, of the generations that have an entry."""
+        try:
+            state = self.read()
+        except SnaptxError:
+            return  # damaged: repair decides by what is there
+        for entry in state.entries if state else ():
+            files = [self._boot / path.lstrip("/") for path in (entry.kernel, entry.initrd) if path]
+            named = {*files, *(path.parent for path in files)}
+            place = self.home / str(entry.number)
+            yield from (path for path in place.glob("*") if path not in named)
 
     def _keep_removed(self) -> None:
         """Let what was removed stay so: the root's disk may know of a transaction's end before /boot does."""
@@ -265,12 +298,40 @@ class GrubOnBoot(_Grub):
                 raise storage_error(error, "/boot could not be made durable") from error
 
 
+def _copies(place: Path) -> list[Path]:
+    """Return the directories of a generation's complete copies."""
+    return sorted(path for path in place.glob("*") if not path.name.endswith(UNFINISHED))
+
+
+def _copied(kernel: Kernel, place: Path) -> Kernel:
+    """Return a copy of ``kernel`` in a directory of ``place``, made if it is not there.
+
+    The directory's name tells one content from another, by the sizes and times of the files.
+    """
+    names = [name for name in (kernel.image, kernel.initrd) if name]
+    found = [(kernel.place / name).stat() for name in names]
+    facts = " ".join(f"{one.st_size} {one.st_mtime_ns}" for one in found)
+    whole = place / hashlib.sha256(facts.encode()).hexdigest()[:8]
+    if not all((whole / name).is_file() for name in names):
+        fresh = whole.with_name(whole.name + UNFINISHED)
+        for old in (fresh, whole):
+            shutil.rmtree(old, ignore_errors=True)
+        try:
+            fresh.mkdir(mode=0o700, parents=True)
+            for name in names:
+                _copy(kernel.place / name, fresh / name)
+            durable.sync_directory(fresh)
+            os.rename(fresh, whole)
+        except OSError:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
+    return replace(kernel, place=whole)
+
+
 def _copy(source: Path, target: Path) -> None:
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        return
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    fresh = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, fresh)
-    with system.descriptor(fresh, os.O_RDONLY) as fd:
+    """Copy a file with its time, durable on return."""
+    shutil.copyfile(source, target)
+    found = source.stat()
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with system.descriptor(target, os.O_RDONLY) as fd:
         os.fsync(fd)
-    os.replace(fresh, target)

@@ -165,8 +165,7 @@ def _grub_home(box: Sandbox) -> Iterator[Path]:
         try:
             yield boot.path / "snaptx"
         finally:
-            os.close(boot.fd)
-            os.close(boot.owner)
+            boot.close()
 
 
 def _require_root() -> None:

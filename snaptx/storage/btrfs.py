@@ -11,7 +11,7 @@
         grub/ journal/ audit/ manifests/ lock
 
 The top level is mounted without a mount point (fsmount): nobody else sees it
-and it ends with the process.
+and it ends with ``close`` or with the process.
 """
 
 from __future__ import annotations
@@ -64,9 +64,13 @@ class BtrfsStorage:
         with _translated(f"cannot mount the top level of {mount.source}"):
             made = mounting.detached_mount("btrfs", mount.source, _options(mount))
         # Older than every write the barrier answers for.
-        self._fd, self._top = made.fd, made.path
+        self._made, self._fd, self._top = made, made.fd, made.path
         self._device = mount.device
         self.uuid = _filesystem_id(self._fd)
+
+    def close(self) -> None:
+        """Let go of the top level, for a process that goes on; nothing can be done with this afterwards."""
+        self._made.close()
 
     @property
     def state(self) -> Path:

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 
 from snaptx.errors import storage_error
 from snaptx.model import Aspect, Change, Op
+from snaptx.overlay import xattrs
 from snaptx.trees.survey import NEW, OLD, Place, Survey, paired
 from snaptx.trees.treeview import Seen, TreeView, joined, same_data
 
@@ -92,10 +93,15 @@ class _Content:
             yield Aspect.MODE
         if (old.uid, old.gid) != (new.uid, new.gid):
             yield Aspect.OWNER
-        if self.views[OLD].xattrs(old_path) != self.views[NEW].xattrs(new_path):
+        if self._attributes(OLD, old_path) != self._attributes(NEW, new_path):
             yield Aspect.XATTRS
         if self._times and not old.is_directory and old.mtime_ns != new.mtime_ns:
             yield Aspect.TIME
+
+    def _attributes(self, side: int, path: bytes) -> dict[str, bytes]:
+        """Return the attributes that are part of what a file is; a label is not, in no manifest either."""
+        found = self.views[side].xattrs(path)
+        return {name: value for name, value in found.items() if xattrs.counts(os.fsencode(name))}
 
 
 def _order(pair: tuple[Op | None, Place]) -> tuple[bytes, bool]:

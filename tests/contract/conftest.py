@@ -49,16 +49,21 @@ def btrfs_root(make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Path]:  # noqa
 
 
 @pytest.fixture(params=["memory", pytest.param("btrfs", marks=pytest.mark.root)])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """Give a storage with a root to adopt, prepared."""
     if request.param == "memory":
-        made = _memory(tmp_path)
-    else:
-        mount = system.mount_at(request.getfixturevalue("btrfs_root"))
-        assert mount is not None
-        made = BtrfsStorage(mount)
-    made.prepare(made.running)
-    return made
+        memory = _memory(tmp_path)
+        memory.prepare(memory.running)
+        yield memory
+        return
+    mount = system.mount_at(request.getfixturevalue("btrfs_root"))
+    assert mount is not None
+    made = BtrfsStorage(mount)
+    try:
+        made.prepare(made.running)
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture(params=["memory", "grub in the root", "grub on /boot"])

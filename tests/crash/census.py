@@ -30,7 +30,8 @@ class Tree:
 
     ``root`` is a digest of everything in it, "" if there is none; ``sealed``
     tells that it was committed; ``boot`` are the digests of its own files in
-    /boot, and GRUB finds the kernel among them below ``kernels``.
+    /boot and of their copies, and GRUB finds the kernel among them below
+    ``kernels``.
     """
 
     subvolume: str
@@ -124,7 +125,7 @@ def _tree(top: Path, boot: Path | None, directory: Path) -> Tree:
         root=digest(place),
         sealed=(directory / "sealed").is_dir(),
         kernels=f"/{BOOT_HOME}/{directory.name}/" if boot else f"/{subvolume}/boot/",
-        boot=own or (_files(boot) if boot else {}),
+        boot={**(own or (_files(boot) if boot else {})), **_copies(boot, directory.name)},
         verdict=str(record.get("verdict", "")),
         pinned=bool(record.get("pinned")),
         recorded=bool(record),
@@ -136,6 +137,16 @@ def _record(directory: Path) -> dict[str, Any]:
         return dict(json.loads((directory / "generation.json").read_bytes()))
     except (OSError, ValueError):
         return {}
+
+
+def _copies(boot: Path | None, number: str) -> dict[str, str]:
+    try:
+        places = sorted((boot / BOOT_HOME / number).glob("*")) if boot else []
+        return {f"{at.name}/{name}": sha for at in places for name, sha in _files(at).items()}
+    except OSError as error:
+        if error.errno == errno.EBADMSG:  # as in entry_state
+            return {}
+        raise
 
 
 def _files(directory: Path) -> dict[str, str]:

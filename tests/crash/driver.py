@@ -18,7 +18,7 @@ import btrfsutil
 from snaptx import system
 from snaptx.cli import main as cli
 from snaptx.transaction import Transaction
-from tests.crash import census
+from tests.crash import census, world
 from tests.crash.census import Census
 from tests.crash.faults import FAULTS, Syncs, btrfs_timer, ext4_timer, hasten
 from tests.crash.loop import mounted
@@ -66,6 +66,8 @@ class Driver:
                 self._boot()
             case ("edit",):
                 (self.root / "etc/edited").write_text("by the administrator\n")
+            case ("rebuild",):
+                world.write_initrd(self.root, 1, "anew", 2 * world.KERNEL_BYTES)
             case ("break",):
                 self._break()
             case ("die", at, *words):

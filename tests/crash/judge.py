@@ -112,7 +112,8 @@ def _boot_files(path: str, state: Progress) -> Iterator[str]:
     for stage in (state.before, state.after):
         for tree in stage.trees.values():
             if path.startswith(tree.kernels):
-                yield tree.boot.get(path.removeprefix(tree.kernels), "?")
+                name = path.removeprefix(tree.kernels)
+                yield tree.boot.get(name) or tree.boot.get(name.rpartition("/")[2], "?")
 
 
 def _whole(found: Census, state: Progress, chosen: int = 0) -> Iterator[str]:

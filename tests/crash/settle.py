@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -32,6 +34,8 @@ KNOWN = {
 }
 BOOT_FILES = ("grub.cfg", settings.NAME, counter.NAME, entryfile.NAME)
 """What may lie there. A file that was to replace another is no leftover: the next of its name replaces it."""
+
+_STAMP = re.compile(r"/[0-9a-f]{8}/")
 
 
 def load() -> None:
@@ -97,11 +101,21 @@ def _problems(machine: Machine) -> Iterator[str]:
     if machine.journal.open() is not None:
         yield "a transaction is open"
     state = machine.boot_state()
-    if switch.plan(machine, state.default) != state:
-        yield "the entry file is not what the records say"
     yield from _leftovers(machine)
     if os.path.ismount(machine.sysroot / "boot"):
         yield from _boot_leftovers(machine.sysroot / "boot" / BOOT_HOME, state)
+    if _of_the_records(switch.plan(machine, state.default)) != _of_the_records(state):
+        yield "the entry file is not what the records say"
+    machine.boot.discard()  # planning copies an initrd that was made anew
+
+
+def _of_the_records(state: BootState) -> BootState:
+    """Return a state without what tells the copies of an initrd on /boot from each other."""
+    entries = (
+        replace(entry, kernel=_STAMP.sub("/", entry.kernel), initrd=_STAMP.sub("/", entry.initrd))
+        for entry in state.entries
+    )
+    return replace(state, entries=tuple(entries))
 
 
 def _leftovers(machine: Machine) -> Iterator[str]:
@@ -122,6 +136,6 @@ def _boot_leftovers(home: Path, state: BootState) -> Iterator[str]:
     """On a /boot of its own lie what GRUB needs and the kernels that the entry file names, and no more."""
     named = {Path(path) for entry in state.entries for path in (entry.kernel, entry.initrd) if path}
     files = {Path("/", BOOT_HOME, name) for name in BOOT_FILES} | named
-    known = files | {path.parent for path in named}
+    known = files | {above for path in named for above in (path.parent, path.parent.parent)}
     left = {"/" / path.relative_to(home.parent) for path in home.rglob("*")} - known
     yield from (f"left over on /boot: {path}" for path in sorted(left))

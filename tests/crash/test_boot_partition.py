@@ -24,7 +24,9 @@ WORKERS = 2
 
 
 @pytest.mark.root
-@pytest.mark.parametrize(("name", "hasty", "count"), [("commit", "", 36), ("prune", DISK, 12)])
+@pytest.mark.parametrize(
+    ("name", "hasty", "count"), [("commit", "", 36), ("rebuilt", "", 24), ("prune", DISK, 12)]
+)
 def test_old_or_new_never_between(name: str, hasty: str, count: int) -> None:
     with scratch() as place:
         directory = place / name

@@ -29,7 +29,12 @@ def write_kernel(root: Path, version: int) -> None:
     boot = root / "boot"
     boot.mkdir(parents=True, exist_ok=True)
     (boot / f"vmlinuz-{version}.0").write_bytes(_noise(f"kernel {version}", KERNEL_BYTES))
-    (boot / f"initrd.img-{version}.0").write_bytes(_noise(f"initrd {version}", KERNEL_BYTES // 2))
+    write_initrd(root, version, "initrd", KERNEL_BYTES // 2)
+
+
+def write_initrd(root: Path, version: int, text: str, size: int) -> None:
+    """Put the initrd of a version into ``root/boot``, in place of one that is there."""
+    (root / f"boot/initrd.img-{version}.0").write_bytes(_noise(f"{text} {version}", size))
 
 
 def write_root(root: Path, *, shell: bool) -> None:
@@ -97,6 +102,7 @@ _ON_ROOT = {
         Flow("run", (("init",),), (_SHELL,)),
         Flow("commit", (("init",), _update(2)), (("commit",),)),
         Flow("commit-carry", (("init",), _update(2), ("edit",)), (("commit",),)),
+        Flow("rebuilt", (("init",), _update(2), ("rebuild",)), (("commit",),)),
         Flow("rollback", _TWO, (("rollback", "1"),)),
         Flow("activate", (("init",), _update(2), ("commit",)), (("rollback",),)),
         Flow("confirm", _TWO[:-1], (("confirm",),)),
@@ -107,7 +113,7 @@ _ON_ROOT = {
         Flow("reconcile", (("init",), _update(2), ("die", "switch", "commit")), (("repair",),)),
     )
 }
-_ON_BOOT = ("init", "commit", "rollback", "activate", "confirm", "reject", "prune", "reconcile")
+_ON_BOOT = ("init", "commit", "rebuilt", "rollback", "activate", "confirm", "reject", "prune", "reconcile")
 
 FLOWS = {
     **_ON_ROOT,

@@ -10,6 +10,7 @@ import pytest
 from snaptx import reconcile, transaction
 from snaptx.machine import open_machine
 from snaptx.reconcile import Arrival, Reconciled, Why
+from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.transaction import Request
 from tests.boxes import Box, made
 
@@ -30,8 +31,12 @@ def box(tmp_path: Path, programs: Path) -> Iterator[Box]:
 def booted(box: Box, why: Why) -> Reconciled:
     """Do what snaptx-boot.service does on a boot that the boot loader gave a reason for."""
     machine = open_machine(box.root)
-    with transaction.exclusive(machine, "repair"):
-        return reconcile.reconcile(machine, Request("repair"), why)
+    assert isinstance(machine.storage, BtrfsStorage)
+    try:
+        with transaction.exclusive(machine, "repair"):
+            return reconcile.reconcile(machine, Request("repair"), why)
+    finally:
+        machine.storage.close()
 
 
 @pytest.mark.parametrize("why", [Why.TRIES, Why.LOAD])
