@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from snaptx import durable, system
+from snaptx.errors import storage_error
 from snaptx.system import Mount
 
 NAME = "snaptx.env"
@@ -36,11 +37,25 @@ class Counter:
         return f"{self.uuid}:{self.path}"
 
     def make(self) -> None:
-        """Make the block unless it is there and whole."""
-        if self.file.is_file() and self.file.stat().st_size == SIZE:
+        """Make the block unless it is there and whole.
+
+        Raises:
+            StorageError: the filesystem refused.
+        """
+        if self._is_whole():
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, f"cannot make {self.file.parent}") from error
         durable.replace(self.file, HEADER.ljust(SIZE, b"#"), 0o644)
+
+    def _is_whole(self) -> bool:
+        try:
+            data = self.file.read_bytes()
+        except OSError:
+            return False
+        return len(data) == SIZE and data.startswith(HEADER)
 
 
 def esp(sysroot: Path) -> Mount | None:

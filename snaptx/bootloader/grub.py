@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import defaults, entryfile, kernels, settings
+from snaptx.bootloader import defaults, entryfile, kernels, settings, sums
 from snaptx.bootloader.counter import Counter
 from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError, SnaptxError, storage_error
@@ -31,6 +31,8 @@ from snaptx.storage.base import TreeInfo
 NEXT = entryfile.NAME + ".next"
 ESCAPE = "escape-{nonce}.cfg"
 """An entry file that leads away from the generation on trial, for hooks/initramfs-count."""
+
+PER_TRIAL = (ESCAPE, sums.NAME)
 
 GRUB_DIRECTORIES = ("grub", "grub2")
 """How distributions name GRUB's directory in /boot."""
@@ -58,18 +60,21 @@ def _no_counter() -> Counter | None:
 class _Grub:
     """What both homes share.
 
-    ``find_uuid`` tells the filesystem that holds the kernels, ``find_counter``
-    where GRUB can count tries: looked up, at the cost of a command and of
-    reading all mounts, by verbs that write an entry file only.
+    ``top`` is where GRUB's paths begin.  ``find_uuid`` tells the filesystem
+    that holds the kernels, ``find_counter`` where GRUB can count tries: looked
+    up, at the cost of a command and of reading all mounts, by verbs that write
+    an entry file only.
     """
 
     def __init__(
         self,
         home: Path,
+        top: Path,
         find_uuid: Callable[[], str],
         find_counter: Callable[[], Counter | None] = _no_counter,
     ) -> None:
         self.home = home
+        self._top = top
         self._find_uuid = find_uuid
         self._find_counter = find_counter
         self._entry = home / entryfile.NAME
@@ -114,12 +119,37 @@ class _Grub:
         return entryfile.parse(text)
 
     def prepare(self, state: BootState) -> None:
-        """Write the next entry file beside the current one."""
+        """Write the next entry file beside the current one, and what a trial needs besides."""
+        if not state.confirmed:
+            self._prepare_trial(state)
         durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644)
 
+    def _prepare_trial(self, state: BootState) -> None:
+        if self._counter:
+            self._counter.make()
+        path = self.home / sums.NAME.format(nonce=state.nonce)
+        entry = next((entry for entry in state.entries if entry.number == state.default), None)
+        if entry is None or path.exists():
+            return
+        try:
+            text = sums.render(entry, self._top)
+        except OSError as error:
+            raise storage_error(error, "cannot read the kernel") from error
+        durable.write_new(path, text.encode(), 0o644)
+
     def discard(self) -> None:
-        """Remove a prepared entry file."""
+        """Remove a prepared entry file, and what was made for trials that are over."""
         self._next.unlink(missing_ok=True)
+        try:
+            state = self.read()
+        except SnaptxError:
+            return  # damaged: repair decides by what is there
+        nonce = state.nonce if state and not state.confirmed else ""
+        for name in PER_TRIAL:
+            kept = name.format(nonce=nonce)
+            for path in self.home.glob(name.format(nonce="*")):
+                if path.name != kept:
+                    path.unlink()
 
     def remove(self) -> None:
         """Remove the home and the counter."""
@@ -145,7 +175,15 @@ def grub_directory(boot: Path) -> str:
 
 
 class GrubInRoot(_Grub):
-    """GRUB that reads kernels out of the generations, on the same Btrfs."""
+    """GRUB that reads kernels out of the generations, on the same Btrfs; ``home`` is ``@snaptx/grub``."""
+
+    def __init__(
+        self,
+        home: Path,
+        find_uuid: Callable[[], str],
+        find_counter: Callable[[], Counter | None] = _no_counter,
+    ) -> None:
+        super().__init__(home, home.parents[1], find_uuid, find_counter)
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
@@ -162,18 +200,6 @@ class GrubInRoot(_Grub):
             text = entryfile.render(escape, self.uuid)
             durable.write_new(self.home / ESCAPE.format(nonce=state.nonce), text.encode(), 0o644)
         super().prepare(state)
-
-    def discard(self) -> None:
-        """Remove a prepared entry file, and ways out of what is no longer on trial."""
-        super().discard()
-        try:
-            state = self.read()
-        except SnaptxError:
-            return  # damaged: repair decides by what is there
-        kept = ESCAPE.format(nonce=state.nonce) if state and entryfile.escape(state) else ""
-        for path in self.home.glob(ESCAPE.format(nonce="*")):
-            if path.name != kept:
-                path.unlink()
 
     def switch(self) -> None:
         """Rename the prepared entry file over the current one."""
@@ -203,7 +229,7 @@ class GrubOnBoot(_Grub):
         find_uuid: Callable[[], str],
         find_counter: Callable[[], Counter | None] = _no_counter,
     ) -> None:
-        super().__init__(boot / "snaptx", find_uuid, find_counter)
+        super().__init__(boot / "snaptx", boot, find_uuid, find_counter)
         self._boot = boot
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

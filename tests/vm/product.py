@@ -30,7 +30,7 @@ def files() -> dict[str, Content]:
         "/usr/bin/snaptx": COMMAND,
         "/usr/share/snaptx/grub/grub.cfg": ROOT / "grub/grub.cfg",
         "/usr/lib/snaptx/initramfs-count": hooks["initramfs-count"],
-        "/usr/share/initramfs-tools/scripts/local-bottom/snaptx": hooks["initramfs-count"],
+        "/usr/share/initramfs-tools/scripts/local-premount/snaptx": hooks["initramfs-count"],
         **units,
     }
 

@@ -1,0 +1,98 @@
+"""What lies beside the entry file while a generation is on trial: digests for GRUB, and its counter."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from snaptx.bootloader.counter import HEADER, SIZE, Counter
+from snaptx.bootloader.grub import GrubInRoot
+from snaptx.errors import StorageError
+from snaptx.model import BootEntry, BootState
+
+ENTRY = BootEntry(2, "2: two", "/two/boot/vmlinuz-6", "/two/boot/initrd.img-6", "root=UUID=1")
+STATE = BootState(2, 1, "0123abcd", 2, False, (ENTRY,), "1:/x")
+
+
+@pytest.fixture
+def loader(tmp_path: Path) -> GrubInRoot:
+    """Give a GRUB whose menu knows generation 2."""
+    (tmp_path / "two/boot").mkdir(parents=True)
+    (tmp_path / "@snaptx/grub").mkdir(parents=True)
+    for path in (ENTRY.kernel, ENTRY.initrd):
+        (tmp_path / path.lstrip("/")).write_text(path)
+    counter = Counter("1", "/x", tmp_path / "esp/EFI/snaptx/snaptx.env")
+    return GrubInRoot(tmp_path / "@snaptx/grub", lambda: "1234-5678", lambda: counter)
+
+
+def switch(loader: GrubInRoot, state: BootState) -> None:
+    """Make ``state`` current."""
+    loader.prepare(state)
+    loader.switch()
+    loader.discard()
+
+
+def sums(loader: GrubInRoot) -> list[Path]:
+    """Return the files of digests."""
+    return sorted(loader.home.glob("sums-*"))
+
+
+def test_the_digests_are_those_of_kernel_and_initrd(loader: GrubInRoot, tmp_path: Path) -> None:
+    switch(loader, STATE)
+
+    (found,) = sums(loader)
+    assert found.name == "sums-0123abcd"
+    text = found.read_text()
+    assert [line.split()[1] for line in text.splitlines()] == [ENTRY.kernel, ENTRY.initrd]
+    here = text.replace("  /", f"  {tmp_path}/")
+    subprocess.run(["sha256sum", "--check", "--quiet"], input=here, text=True, check=True)
+
+
+def test_what_was_damaged_since_is_not_taken_for_whole(loader: GrubInRoot, tmp_path: Path) -> None:
+    switch(loader, STATE)
+    before = sums(loader)[0].read_text()
+    (tmp_path / ENTRY.kernel.lstrip("/")).write_text("cut sh")
+    switch(loader, STATE)
+
+    assert sums(loader)[0].read_text() == before
+
+
+@pytest.mark.parametrize("change", [{"confirmed": True}, {"nonce": "4567ef"}])
+def test_digests_go_with_their_trial(loader: GrubInRoot, change: dict[str, object]) -> None:
+    switch(loader, STATE)
+    after = replace(STATE, **change)  # type: ignore[arg-type]
+    switch(loader, after)
+
+    assert [path.name for path in sums(loader)] == ([] if after.confirmed else ["sums-4567ef"])
+
+
+def test_a_kernel_that_can_not_be_read_is_not_committed(loader: GrubInRoot, tmp_path: Path) -> None:
+    (tmp_path / ENTRY.initrd.lstrip("/")).unlink()
+
+    with pytest.raises(StorageError):
+        loader.prepare(STATE)
+
+
+@pytest.mark.parametrize("left", [None, b"", b"\0" * SIZE])
+def test_a_counter_that_is_gone_is_made_anew(loader: GrubInRoot, tmp_path: Path, left: bytes | None) -> None:
+    switch(loader, replace(STATE, confirmed=True))
+    file = tmp_path / "esp/EFI/snaptx/snaptx.env"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if left is not None:
+        file.write_bytes(left)
+    switch(loader, STATE)
+
+    assert file.read_bytes() == HEADER.ljust(SIZE, b"#")
+
+
+def test_what_grub_has_counted_stays(loader: GrubInRoot, tmp_path: Path) -> None:
+    file = tmp_path / "esp/EFI/snaptx/snaptx.env"
+    file.parent.mkdir(parents=True)
+    counted = (HEADER + b"snaptx_left=1\n").ljust(SIZE, b"#")
+    file.write_bytes(counted)
+    switch(loader, STATE)
+
+    assert file.read_bytes() == counted
