@@ -22,7 +22,7 @@ from pathlib import Path
 
 from snaptx import durable, system
 from snaptx.bootloader import defaults, entryfile, kernels, settings, sums
-from snaptx.bootloader.counter import Counter
+from snaptx.bootloader.counter import Counter, InPartition
 from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
@@ -53,7 +53,10 @@ def static_config() -> bytes:
     raise BootError("snaptx's grub.cfg is not installed", hint="reinstall snaptx")
 
 
-def _no_counter() -> Counter | None:
+FindCounter = Callable[[], Counter | InPartition | None]
+
+
+def _no_counter() -> Counter | InPartition | None:
     return None
 
 
@@ -71,7 +74,7 @@ class _Grub:
         home: Path,
         top: Path,
         find_uuid: Callable[[], str],
-        find_counter: Callable[[], Counter | None] = _no_counter,
+        find_counter: FindCounter = _no_counter,
     ) -> None:
         self.home = home
         self._top = top
@@ -86,7 +89,7 @@ class _Grub:
         return self._find_uuid()
 
     @cached_property
-    def _counter(self) -> Counter | None:
+    def _counter(self) -> Counter | InPartition | None:
         return self._find_counter()
 
     @property
@@ -155,7 +158,7 @@ class _Grub:
         """Remove the home and the counter."""
         shutil.rmtree(self.home, ignore_errors=True)
         if self._counter:
-            self._counter.file.unlink(missing_ok=True)
+            self._counter.remove()
 
 
 def _words(root: Path) -> list[str]:
@@ -181,7 +184,7 @@ class GrubInRoot(_Grub):
         self,
         home: Path,
         find_uuid: Callable[[], str],
-        find_counter: Callable[[], Counter | None] = _no_counter,
+        find_counter: FindCounter = _no_counter,
     ) -> None:
         super().__init__(home, home.parents[1], find_uuid, find_counter)
 
@@ -227,7 +230,7 @@ class GrubOnBoot(_Grub):
         self,
         boot: Path,
         find_uuid: Callable[[], str],
-        find_counter: Callable[[], Counter | None] = _no_counter,
+        find_counter: FindCounter = _no_counter,
     ) -> None:
         super().__init__(boot / "snaptx", boot, find_uuid, find_counter)
         self._boot = boot

@@ -1,4 +1,4 @@
-"""The initramfs's counting, on a real Btrfs: each boot leaves its trace, and the last one turns away or waits."""
+"""Counting in the initramfs, on a real Btrfs: each boot leaves a trace, the last one turns away or waits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Initramfs:
         (self.home / "snaptx.cfg").write_text(entryfile.render(STATE, "1"))
         (self.home / "escape-abcd.cfg").write_text(entryfile.render(out, "1"))
         (self.home / "sums-abcd").write_text("0 /2/vmlinuz\n")
-        find = ["findmnt", "--noheadings", "--output", "SOURCE", top]
+        find = ["findmnt", "--noheadings", "--output", "SOURCE", f"{top}"]
         self.device = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
         (scratch / "bin").mkdir()
         (scratch / "bin/reboot").write_text('#!/bin/sh\necho "reboot $*"\n')
@@ -51,7 +51,7 @@ class Initramfs:
         """Run the hook of a kernel that was told ``words``; return what it says."""
         (self.scratch / "cmdline").write_text(" ".join(["ro", *words, "quiet"]) + "\n")
         names = ("cmdline", "console", "bin")
-        places = [*(self.scratch / name for name in names), self.device, HOOK]
+        places = [*(f"{self.scratch / name}" for name in names), self.device, f"{HOOK}"]
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", RUN, "sh"]
         done = subprocess.run([*command, *places], capture_output=True, text=True, check=True)
         return done.stdout

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from snaptx.bootloader.counter import HEADER, SIZE, Counter
+from snaptx.bootloader.counter import HEADER, SIZE, Counter, InPartition
 from snaptx.bootloader.grub import GrubInRoot
-from snaptx.errors import StorageError
+from snaptx.errors import BootError, StorageError
 from snaptx.model import BootEntry, BootState
 
 ENTRY = BootEntry(2, "2: two", "/two/boot/vmlinuz-6", "/two/boot/initrd.img-6", "root=UUID=1")
@@ -96,3 +98,53 @@ def test_what_grub_has_counted_stays(loader: GrubInRoot, tmp_path: Path) -> None
     switch(loader, STATE)
 
     assert file.read_bytes() == counted
+
+
+@pytest.fixture
+def partition(tmp_path: Path) -> InPartition:
+    """Give a partition of 32 sectors, as empty as a new one."""
+    device = tmp_path / "vda4"
+    device.write_bytes(bytes(32 * 512))
+    return InPartition(device, "aa-bb")
+
+
+def members(partition: InPartition) -> dict[str, bytes]:
+    """Return what is in the archive on a partition."""
+    with tarfile.open(partition.device) as archive:
+        return {member.name: (archive.extractfile(member) or io.BytesIO()).read() for member in archive}
+
+
+def test_a_partition_holds_the_block_as_a_member_of_an_archive(partition: InPartition) -> None:
+    partition.make()
+
+    assert members(partition) == {"snaptx-aa-bb.env": HEADER.ljust(SIZE, b"#")}
+    assert partition.name == ":/snaptx-aa-bb.env"
+    assert partition.device.stat().st_size == 32 * 512
+
+
+def test_what_grub_has_counted_in_a_partition_stays(partition: InPartition) -> None:
+    partition.make()
+    with partition.device.open("r+b") as file:
+        file.seek(512 + len(HEADER))
+        file.write(b"snaptx_left=1\n")
+    partition.make()
+
+    assert b"snaptx_left=1\n" in members(partition)["snaptx-aa-bb.env"]
+
+
+def test_a_partition_that_holds_something_else_is_left_alone(partition: InPartition) -> None:
+    other = b"data" + bytes(32 * 512 - 4)
+    partition.device.write_bytes(other)
+
+    with pytest.raises(BootError, match="not empty"):
+        partition.make()
+    assert partition.device.read_bytes() == other
+
+
+def test_what_is_removed_from_a_partition_can_be_made_again(partition: InPartition) -> None:
+    partition.make()
+    partition.remove()
+
+    assert not partition.device.read_bytes().strip(b"\0")
+    partition.make()
+    assert members(partition)
