@@ -1,18 +1,22 @@
-"""The disk of a machine that is off, opened on the host: to damage what its next boot relies on.
+"""The disk of a machine that is off, opened on the host.
 
-The machine's disk is a qcow2; QEMU's storage daemon shows it as a raw file.
+To damage what its next boot relies on, and to see what its last one has left:
+both without a boot for it.  The machine's disk is a qcow2; QEMU's storage daemon shows it as a raw file.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SYSTEM, ROOT = 1, 3
 """The numbers of the partitions, as disk.py makes them."""
@@ -86,19 +90,24 @@ def _partitions(raw: Path) -> dict[int, Part]:
 
 
 @contextmanager
-def top_level(part: Part) -> Iterator[Path]:
-    """Mount the top level of the Btrfs in a partition, for as long as the block lasts."""
+def mounted(part: Part, subvolume: str = "") -> Iterator[Path]:
+    """Mount a subvolume of the Btrfs in a partition, or its top level, for as long as the block lasts."""
     place = ("--offset", f"{part.start}", "--sizelimit", f"{part.size}")
     device = _run("losetup", "--find", "--show", *place, f"{part.disk}").strip()
     try:
-        with tempfile.TemporaryDirectory() as top:
-            _run("mount", "-t", "btrfs", "-o", "subvolid=5", device, top)
+        with tempfile.TemporaryDirectory() as target:
+            _run("mount", "-t", "btrfs", "-o", f"subvol=/{subvolume}", device, target)
             try:
-                yield Path(top)
+                yield Path(target)
             finally:
-                _run("umount", top)
+                _run("umount", target)
     finally:
         _run("losetup", "--detach", device)
+
+
+def snaptx(root: Path, *words: str) -> Any:
+    """Run a verb on a mounted root and return its result."""
+    return json.loads(_run(sys.executable, "-m", "snaptx", "--json", "--sysroot", f"{root}", *words))
 
 
 def _run(*words: str) -> str:
