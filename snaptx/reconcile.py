@@ -34,7 +34,7 @@ class Why(StrEnum):
 
 
 FROM_INITRAMFS = Path("/run/snaptx/why")
-"""What hooks/initramfs-count says of this boot."""
+"""What hooks/initramfs-count.sh says of this boot."""
 
 REASONS = {
     Why.TRIES: "it did not confirm itself in {tries} tries",

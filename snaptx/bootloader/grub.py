@@ -30,7 +30,7 @@ from snaptx.storage.base import TreeInfo
 
 NEXT = entryfile.NAME + ".next"
 ESCAPE = "escape-{nonce}.cfg"
-"""An entry file that leads away from the generation on trial, for hooks/initramfs-count."""
+"""An entry file that leads away from the generation on trial, for hooks/initramfs-count.sh."""
 
 PER_TRIAL = (ESCAPE, sums.NAME)
 

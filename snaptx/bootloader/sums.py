@@ -13,7 +13,7 @@ from pathlib import Path
 from snaptx.model import BootEntry
 
 NAME = "sums-{nonce}"
-"""Beside the entry file, which grub.cfg and hooks/initramfs-count take for granted."""
+"""Beside the entry file, which grub.cfg and hooks/initramfs-count.sh take for granted."""
 
 
 def render(entry: BootEntry, top: Path) -> str:

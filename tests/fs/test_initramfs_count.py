@@ -12,14 +12,17 @@ from snaptx.model import BootEntry, BootState
 
 pytestmark = pytest.mark.root
 
-HOOK = Path(__file__).parents[2] / "hooks/initramfs-count"
+HOOK = Path(__file__).parents[2] / "hooks/initramfs-count.sh"
 # In mounts of its own: nothing of it reaches this machine.
 RUN = """
 mount -t tmpfs none /run
 mount --bind "$1" /proc/cmdline
 mount --bind "$2" /dev/console
-export PATH=$3:$PATH ROOT=$4
-sh "$5"
+export PATH=$3:$PATH
+case $6 in
+    initramfs-tools) ROOT=$4 sh "$5" ;;
+    dracut) root=block:$4 sh -euc '. "$1"; echo "the next hook"' sh "$5" ;;
+esac
 cat /run/snaptx/why 2>/dev/null || :
 """
 ENTRIES = tuple(
@@ -47,11 +50,11 @@ class Initramfs:
         (scratch / "bin/reboot").chmod(0o755)
         (scratch / "console").write_text("\n")
 
-    def boots(self, *words: str) -> str:
-        """Run the hook of a kernel that was told ``words``; return what it says."""
+    def boots(self, *words: str, maker: str = "initramfs-tools") -> str:
+        """Run the hook as ``maker``'s initramfs does, told ``words``; return what it says."""
         (self.scratch / "cmdline").write_text(" ".join(["ro", *words, "quiet"]) + "\n")
         names = ("cmdline", "console", "bin")
-        places = [*(f"{self.scratch / name}" for name in names), self.device, f"{HOOK}"]
+        places = [*(f"{self.scratch / name}" for name in names), self.device, f"{HOOK}", maker]
         command = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", RUN, "sh"]
         done = subprocess.run([*command, *places], capture_output=True, text=True, check=True)
         return done.stdout
@@ -106,6 +109,13 @@ def test_what_runs_is_whole_from_then_on(initramfs: Initramfs) -> None:
     initramfs.boots("snaptx.trial")
 
     assert not (initramfs.home / "sums-abcd").exists()
+
+
+@pytest.mark.parametrize("word", ["snaptx.trial", "quiet"])
+def test_dracut_goes_on_after_it(initramfs: Initramfs, word: str) -> None:
+    """It sources its hooks: one that exits takes the others with it."""
+    assert initramfs.boots(word, maker="dracut") == "the next hook\n"
+    assert (initramfs.home / "tries").exists() == (word == "snaptx.trial")
 
 
 def test_without_a_way_out_it_goes_on(initramfs: Initramfs) -> None:
