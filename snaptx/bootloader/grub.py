@@ -29,6 +29,7 @@ from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
 
 NEXT = entryfile.NAME + ".next"
+KEPT = "grub.cfg.old"
 ESCAPE = "escape-{nonce}.cfg"
 """An entry file that leads away from the generation on trial, for hooks/initramfs-count.sh."""
 
@@ -82,6 +83,7 @@ class _Grub:
         self._find_counter = find_counter
         self._entry = home / entryfile.NAME
         self._next = home / NEXT
+        self._kept = home / KEPT
 
     @cached_property
     def uuid(self) -> str:
@@ -122,10 +124,23 @@ class _Grub:
         return entryfile.parse(text)
 
     def prepare(self, state: BootState) -> None:
-        """Write the next entry file beside the current one, and what a trial needs besides."""
+        """Write the next entry file beside the current one, and what it needs besides."""
+        self._renew()
         if not state.confirmed:
             self._prepare_trial(state)
         durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644)
+
+    def _renew(self) -> None:
+        """Let grub.cfg be the one that this snaptx writes entry files for."""
+        path = self.home / "grub.cfg"
+        wanted = static_config()
+        if path.is_file() and path.read_bytes() == wanted:
+            return
+        if path.is_file():
+            # The old file has to last until the barrier: GRUB may still find it by the name.
+            self._kept.unlink(missing_ok=True)
+            os.link(path, self._kept)
+        durable.replace(path, wanted, 0o644)
 
     def _prepare_trial(self, state: BootState) -> None:
         if self._counter:
@@ -142,7 +157,8 @@ class _Grub:
 
     def discard(self) -> None:
         """Remove a prepared entry file, and what was made for trials that are over."""
-        self._next.unlink(missing_ok=True)
+        for path in (self._next, self._kept):
+            path.unlink(missing_ok=True)
         try:
             state = self.read()
         except SnaptxError:

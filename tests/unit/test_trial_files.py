@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.bootloader.counter import HEADER, SIZE, Counter, InPartition
-from snaptx.bootloader.grub import GrubInRoot
+from snaptx.bootloader.grub import GrubInRoot, static_config
 from snaptx.errors import BootError, StorageError
 from snaptx.model import BootEntry, BootState
 
@@ -76,6 +76,20 @@ def test_a_kernel_that_can_not_be_read_is_not_committed(loader: GrubInRoot, tmp_
 
     with pytest.raises(StorageError):
         loader.prepare(STATE)
+
+
+def test_an_older_grub_configuration_makes_room_for_the_one_that_knows_the_entries(
+    loader: GrubInRoot,
+) -> None:
+    path = loader.home / "grub.cfg"
+    path.write_text("# an older one\n")
+    loader.prepare(STATE)
+
+    assert path.read_bytes() == static_config()
+    assert (loader.home / "grub.cfg.old").read_text() == "# an older one\n", "GRUB may still need it"
+    loader.switch()
+    loader.discard()
+    assert {path.name for path in loader.home.iterdir()} == {"grub.cfg", "snaptx.cfg", "sums-0123abcd"}
 
 
 @pytest.mark.parametrize("left", [None, b"", b"\0" * SIZE])
