@@ -113,7 +113,7 @@ def test_a_kernel_that_is_gone_from_boot_is_still_offered(tmp_path: Path) -> Non
     (root / "usr/lib/modules/5.0").mkdir(parents=True)
     boot.mkdir()
     (boot / "vmlinuz-5.0").write_text("old kernel\n")
-    loader = GrubOnBoot(boot, "1234-5678")
+    loader = GrubOnBoot(boot, lambda: "1234-5678")
     loader.install(tmp_path, info(1))
     loader.offer(1, "one", root, info(1))
     (boot / "vmlinuz-5.0").rename(boot / "vmlinuz-6.0")
