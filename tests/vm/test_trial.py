@@ -104,6 +104,9 @@ FAULTS = {
 EVERYWHERE = (*LAYOUTS, "debian-gap")
 CASES = [(layout, name) for layout in EVERYWHERE for name, fault in FAULTS.items() if layout in fault.layouts]
 
+PATIENCE = "[Manager]\nDefaultDeviceTimeoutSec=900s\nDefaultTimeoutStartSec=900s\n"
+"""An emulated machine on a busy one needs more than systemd's 90 seconds to find its disks."""
+
 IN_THE_GAP = ("sgdisk", "--set-alignment=1", "--new=9:64:95", "--change-name=9:snaptx-counter")
 
 MOMENTS = (
@@ -146,6 +149,7 @@ class _Committed(dict[str, Image]):
                 with offline.opened(machine.disk) as parts:
                     subprocess.run([*IN_THE_GAP, parts[offline.ROOT].disk], check=True)
             with machine.boot() as run:
+                run.put({"/etc/systemd/system.conf.d/patience.conf": PATIENCE})
                 adopt(run)
                 if layout not in COUNTED_BY_GRUB:
                     run.check(["update-initramfs", "-u"], LONG)
