@@ -9,8 +9,10 @@ and nothing is changed.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 
 from snaptx import late, log, switch, system, transaction
 from snaptx.bootloader.entryfile import WHY
@@ -30,6 +32,9 @@ class Why(StrEnum):
     COUNTER = "counter"
     STOPPED = "stopped"
 
+
+FROM_INITRAMFS = Path("/run/snaptx/why")
+"""What hooks/initramfs-count.sh says of this boot."""
 
 REASONS = {
     Why.TRIES: "it did not confirm itself in {tries} tries",
@@ -63,6 +68,8 @@ class Reconciled:
 def why_booted() -> Why:
     """Return what the boot loader says of this boot."""
     said = [word.removeprefix(WHY) for word in system.kernel_words() if word.startswith(WHY)]
+    with suppress(OSError):
+        said.append(FROM_INITRAMFS.read_text().strip())
     known = set(Why)
     return Why(said[-1]) if said and said[-1] in known else Why.NOTHING
 
@@ -72,12 +79,17 @@ def judge(state: BootState, booted: int, why: Why) -> Arrival:
     if booted == 0:
         return Arrival.FOREIGN
     if booted == state.default:
-        return Arrival.FELL_BACK if state.failed else Arrival.AS_CHOSEN
+        return _turned_away(why) if state.failed else Arrival.AS_CHOSEN
     if why in (Why.TRIES, Why.LOAD):
         return Arrival.FELL_BACK
     if why in (Why.COUNTER, Why.STOPPED):
         return Arrival.NOT_TRIED
     return Arrival.BY_HAND
+
+
+def _turned_away(why: Why) -> Arrival:
+    """Return what it means that the initramfs has turned to the fallback."""
+    return Arrival.NOT_TRIED if why is Why.STOPPED else Arrival.FELL_BACK
 
 
 def reconcile(machine: Machine, request: Request, why: Why) -> Reconciled:

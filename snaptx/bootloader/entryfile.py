@@ -28,6 +28,9 @@ DAMAGED_HINT = "run: snaptx repair"
 TRIAL = "panic=30 snaptx.trial"
 """What the kernel of a generation on trial is told: to restart so many seconds after a panic, and why."""
 
+FALLBACK = "snaptx.fallback"
+"""What the kernel is told of the generation that the initramfs turned to, which it counts as well."""
+
 WHY = "snaptx.why="
 """Begins the word on the kernel's command line that says why another than the default boots."""
 
@@ -71,7 +74,7 @@ def escape(state: BootState) -> BootState | None:
     """
     if state.confirmed or state.counter or state.fallback == state.default:
         return None
-    entries = [replace(entry, cmdline=entry.cmdline.removesuffix(f" {TRIAL}")) for entry in state.entries]
+    entries = [_turned_to(entry, entry.number == state.fallback) for entry in state.entries]
     entries.sort(key=lambda entry: entry.number != state.fallback)
     return replace(
         state,
@@ -80,6 +83,11 @@ def escape(state: BootState) -> BootState | None:
         failed=state.default,
         entries=tuple(entries),
     )
+
+
+def _turned_to(entry: BootEntry, fallback: bool) -> BootEntry:
+    cmdline = entry.cmdline.removesuffix(f" {TRIAL}")
+    return replace(entry, cmdline=f"{cmdline} {FALLBACK}" if fallback else cmdline)
 
 
 def _in_reach(state: BootState) -> list[BootEntry]:
@@ -97,21 +105,28 @@ def entry_id(number: int) -> str:
 
 
 def _menuentry(entry: BootEntry, uuid: str, state: BootState) -> str:
-    arguments = " ".join(quote(word) for word in entry.cmdline.split())
+    words = [quote(word) for word in entry.cmdline.split()]
     lines = [
         f"menuentry {quote(entry.title)} --id '{entry_id(entry.number)}' --class gnu-linux --class os {{",
         f"    search --no-floppy --fs-uuid --set=root {quote(uuid)}",
     ]
+    load = _load(entry, words if entry.number == state.default else [*words, "$snaptx_why"])
     if entry.number == state.default:
         # What boots after this one could not be loaded is told why.
         lines += ["    snaptx_count trial", f"    set snaptx_why='{WHY}load'"]
-        lines += [f"    linux {quote(entry.kernel)} {arguments}"]
+        lines += ["    if snaptx_whole; then", *(f"    {line}" for line in load), "    fi"]
     else:
         lines += ["    snaptx_count fallback"] if entry.number == state.fallback else []
-        lines += [f"    linux {quote(entry.kernel)} {arguments} $snaptx_why"]
-    if entry.initrd:
-        lines.append(f"    initrd {quote(entry.initrd)}")
+        lines += load
     return "\n".join([*lines, "}"])
+
+
+def _load(entry: BootEntry, words: list[str]) -> list[str]:
+    """Return the lines that load the kernel and its initrd, both or none."""
+    files = [quote(path) for path in (entry.kernel, entry.initrd) if path]
+    commands = [f"        linux {files[0]} {' '.join(words)}"]
+    commands += [f"        initrd {files[1]}"] if entry.initrd else []
+    return [f"    if snaptx_there {' '.join(files)}; then", *commands, "    fi"]
 
 
 def _signed(body: str) -> str:

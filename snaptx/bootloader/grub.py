@@ -25,16 +25,19 @@ from functools import cached_property
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import defaults, entryfile, kernels, settings
-from snaptx.bootloader.counter import Counter
+from snaptx.bootloader import defaults, entryfile, kernels, settings, sums
+from snaptx.bootloader.counter import Counter, InPartition
 from snaptx.bootloader.kernels import Kernel
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
 
 NEXT = entryfile.NAME + ".next"
+KEPT = "grub.cfg.old"
 ESCAPE = "escape-{nonce}.cfg"
-"""An entry file that leads away from the generation on trial, for hooks/initramfs-count."""
+"""An entry file that leads away from the generation on trial, for hooks/initramfs-count.sh."""
+
+PER_TRIAL = (ESCAPE, sums.NAME)
 
 UNFINISHED = ".tmp"
 
@@ -57,29 +60,36 @@ def static_config() -> bytes:
     raise BootError("snaptx's grub.cfg is not installed", hint="reinstall snaptx")
 
 
-def _no_counter() -> Counter | None:
+FindCounter = Callable[[], Counter | InPartition | None]
+
+
+def _no_counter() -> Counter | InPartition | None:
     return None
 
 
 class _Grub:
     """What both homes share.
 
-    ``find_uuid`` tells the filesystem that holds the kernels, ``find_counter``
-    where GRUB can count tries: looked up, at the cost of a command and of
-    reading all mounts, by verbs that write an entry file only.
+    ``top`` is where GRUB's paths begin.  ``find_uuid`` tells the filesystem
+    that holds the kernels, ``find_counter`` where GRUB can count tries: looked
+    up, at the cost of a command and of reading all mounts, by verbs that write
+    an entry file only.
     """
 
     def __init__(
         self,
         home: Path,
+        top: Path,
         find_uuid: Callable[[], str],
-        find_counter: Callable[[], Counter | None] = _no_counter,
+        find_counter: FindCounter = _no_counter,
     ) -> None:
         self.home = home
+        self._top = top
         self._find_uuid = find_uuid
         self._find_counter = find_counter
         self._entry = home / entryfile.NAME
         self._next = home / NEXT
+        self._kept = home / KEPT
 
     @cached_property
     def uuid(self) -> str:
@@ -87,7 +97,7 @@ class _Grub:
         return self._find_uuid()
 
     @cached_property
-    def _counter(self) -> Counter | None:
+    def _counter(self) -> Counter | InPartition | None:
         return self._find_counter()
 
     @property
@@ -120,18 +130,57 @@ class _Grub:
         return entryfile.parse(text)
 
     def prepare(self, state: BootState) -> None:
-        """Write the next entry file beside the current one."""
+        """Write the next entry file beside the current one, and what it needs besides."""
+        self._renew()
+        if not state.confirmed:
+            self._prepare_trial(state)
         durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644)
 
+    def _renew(self) -> None:
+        """Let grub.cfg be the one that this snaptx writes entry files for."""
+        path = self.home / "grub.cfg"
+        wanted = static_config()
+        if path.is_file() and path.read_bytes() == wanted:
+            return
+        if path.is_file():
+            # The old file has to last until the barrier: GRUB may still find it by the name.
+            self._kept.unlink(missing_ok=True)
+            os.link(path, self._kept)
+        durable.replace(path, wanted, 0o644)
+
+    def _prepare_trial(self, state: BootState) -> None:
+        if self._counter:
+            self._counter.make()
+        path = self.home / sums.NAME.format(nonce=state.nonce)
+        entry = next((entry for entry in state.entries if entry.number == state.default), None)
+        if entry is None or path.exists():
+            return
+        try:
+            text = sums.render(entry, self._top)
+        except OSError as error:
+            raise storage_error(error, "cannot read the kernel") from error
+        durable.write_new(path, text.encode(), 0o644)
+
     def discard(self) -> None:
-        """Remove a prepared entry file."""
-        self._next.unlink(missing_ok=True)
+        """Remove a prepared entry file, and what was made for trials that are over."""
+        for path in (self._next, self._kept):
+            path.unlink(missing_ok=True)
+        try:
+            state = self.read()
+        except SnaptxError:
+            return  # damaged: repair decides by what is there
+        nonce = state.nonce if state and not state.confirmed else ""
+        for name in PER_TRIAL:
+            kept = name.format(nonce=nonce)
+            for path in self.home.glob(name.format(nonce="*")):
+                if path.name != kept:
+                    path.unlink()
 
     def remove(self) -> None:
         """Remove the home and the counter."""
         shutil.rmtree(self.home, ignore_errors=True)
         if self._counter:
-            self._counter.file.unlink(missing_ok=True)
+            self._counter.remove()
 
 
 def _words(root: Path) -> list[str]:
@@ -151,7 +200,15 @@ def grub_directory(boot: Path) -> str:
 
 
 class GrubInRoot(_Grub):
-    """GRUB that reads kernels out of the generations, on the same Btrfs."""
+    """GRUB that reads kernels out of the generations, on the same Btrfs; ``home`` is ``@snaptx/grub``."""
+
+    def __init__(
+        self,
+        home: Path,
+        find_uuid: Callable[[], str],
+        find_counter: FindCounter = _no_counter,
+    ) -> None:
+        super().__init__(home, home.parents[1], find_uuid, find_counter)
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
@@ -168,18 +225,6 @@ class GrubInRoot(_Grub):
             text = entryfile.render(escape, self.uuid)
             durable.write_new(self.home / ESCAPE.format(nonce=state.nonce), text.encode(), 0o644)
         super().prepare(state)
-
-    def discard(self) -> None:
-        """Remove a prepared entry file, and ways out of what is no longer on trial."""
-        super().discard()
-        try:
-            state = self.read()
-        except SnaptxError:
-            return  # damaged: repair decides by what is there
-        kept = ESCAPE.format(nonce=state.nonce) if state and entryfile.escape(state) else ""
-        for path in self.home.glob(ESCAPE.format(nonce="*")):
-            if path.name != kept:
-                path.unlink()
 
     def switch(self) -> None:
         """Rename the prepared entry file over the current one."""
@@ -207,9 +252,9 @@ class GrubOnBoot(_Grub):
         self,
         boot: Path,
         find_uuid: Callable[[], str],
-        find_counter: Callable[[], Counter | None] = _no_counter,
+        find_counter: FindCounter = _no_counter,
     ) -> None:
-        super().__init__(boot / "snaptx", find_uuid, find_counter)
+        super().__init__(boot / "snaptx", boot, find_uuid, find_counter)
         self._boot = boot
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

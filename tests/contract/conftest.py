@@ -71,13 +71,21 @@ def loader(request: pytest.FixtureRequest, tmp_path: Path) -> BootLoader:
     """Give a boot loader that was installed."""
     makers: dict[str, Callable[[], BootLoader]] = {
         "memory": MemoryBootLoader,
-        "grub in the root": lambda: GrubInRoot(tmp_path / "grub", lambda: "1234-5678"),
+        "grub in the root": lambda: _in_root(tmp_path),
         "grub on /boot": lambda: _on_boot(tmp_path),
     }
     made = makers[request.param]()
     adopted = TreeInfo("@", False, (), MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1234-5678",))
     made.install(tmp_path, adopted)
     return made
+
+
+def _in_root(tmp_path: Path) -> BootLoader:
+    for number in range(1, 10):
+        place = tmp_path / f"@snaptx/generations/{number}"
+        place.mkdir(parents=True)
+        (place / "root").symlink_to(tmp_path / "tree")
+    return GrubInRoot(tmp_path / "@snaptx/grub", lambda: "1234-5678")
 
 
 def _on_boot(tmp_path: Path) -> BootLoader:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from snaptx import initialise, repair, switch, system, verify
 from snaptx.bootloader import counter, entryfile, settings
-from snaptx.bootloader.grub import ESCAPE
+from snaptx.bootloader.grub import PER_TRIAL
 from snaptx.errors import SnaptxError
 from snaptx.log import Level, set_threshold
 from snaptx.machine import Machine, open_machine
@@ -122,7 +122,7 @@ def _leftovers(machine: Machine) -> Iterator[str]:
     state = machine.storage.state
     numbers = {str(generation.number) for generation in machine.generations.recorded()}
     known = {**KNOWN, "generations": KNOWN["generations"] | numbers}
-    known["grub"] = KNOWN["grub"] | {ESCAPE.format(nonce=machine.boot_state().nonce)}
+    known["grub"] = KNOWN["grub"] | _of_the_trial(machine.boot_state())
     known["manifests"] = {f"{number}.sqlite" for number in numbers}
     for directory, names in known.items():
         left = {path.name for path in (state / directory).iterdir()} - names
@@ -132,10 +132,14 @@ def _leftovers(machine: Machine) -> Iterator[str]:
         yield from (f"left over: generations/{number}/{name}" for name in sorted(left))
 
 
+def _of_the_trial(state: BootState) -> set[str]:
+    return {name.format(nonce=state.nonce) for name in PER_TRIAL}
+
+
 def _boot_leftovers(home: Path, state: BootState) -> Iterator[str]:
     """On a /boot of its own lie what GRUB needs and the kernels that the entry file names, and no more."""
     named = {Path(path) for entry in state.entries for path in (entry.kernel, entry.initrd) if path}
-    files = {Path("/", BOOT_HOME, name) for name in BOOT_FILES} | named
+    files = {Path("/", BOOT_HOME, name) for name in {*BOOT_FILES, *_of_the_trial(state)}} | named
     known = files | {above for path in named for above in (path.parent, path.parent.parent)}
     left = {"/" / path.relative_to(home.parent) for path in home.rglob("*")} - known
     yield from (f"left over on /boot: {path}" for path in sorted(left))

@@ -60,6 +60,17 @@ def test_beyond_five_entries_a_submenu_begins() -> None:
     assert after.count("menuentry ") == 9 - entryfile.SUBMENU_AFTER
 
 
+def test_a_kernel_is_loaded_with_its_initrd_or_not_at_all() -> None:
+    blocks = entryfile.render(state(2, 1), "uuid").split("menuentry ")[1:]
+
+    for number, block in zip((2, 1), blocks, strict=True):
+        there = f"if snaptx_there '/@/{number}/vmlinuz' '/@/{number}/initrd'; then"
+        before, _, after = block.partition(there)
+        assert "linux" not in before.partition("\n")[2]
+        assert after.index("linux") < after.index("initrd '") < after.index("fi\n")
+        assert ("if snaptx_whole; then" in before) == (number == 2)
+
+
 def test_a_file_cut_anywhere_is_refused() -> None:
     text = entryfile.render(state(2, 1), "uuid")
 

@@ -180,6 +180,8 @@ def test_lint_notices(tmp_path: Path) -> None:
 def _units() -> dict[str, configparser.ConfigParser]:
     found = {}
     for path in sorted((ROOT / "hooks").glob("*.*")):
+        if path.suffix == ".sh":
+            continue
         unit = configparser.ConfigParser(interpolation=None, strict=True)
         unit.optionxform = str  # type: ignore[assignment,method-assign]
         unit.read(path)

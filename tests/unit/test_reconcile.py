@@ -36,7 +36,10 @@ def test_each_boot_has_its_meaning(booted: int, why: Why, meaning: Arrival) -> N
 
 
 def test_what_the_initramfs_turned_away_from_has_failed() -> None:
-    assert judge(replace(STATE, default=4, failed=9), 4, Why.NOTHING) is Arrival.FELL_BACK
+    turned = replace(STATE, default=4, failed=9)
+
+    assert judge(turned, 4, Why.NOTHING) is Arrival.FELL_BACK
+    assert judge(turned, 4, Why.STOPPED) is Arrival.NOT_TRIED
 
 
 def test_the_fallback_is_in_the_first_menu_and_named_by_its_place() -> None:

@@ -22,6 +22,7 @@ machine rebooted by itself is known for sure, and the next boot is the test's.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -70,10 +71,15 @@ class Kernel:
         return ["-kernel", f"{self.kernel}", "-initrd", f"{self.initrd}", "-append", self.command_line]
 
 
-def _drive(number: int, path: Path, form: str) -> list[str]:
+def _drive(number: int, path: Path, form: str, unwritable: int | None = None) -> list[str]:
     node = f"disk{number}"
+    backend = f"format={form},file={path}"
+    if unwritable is not None:
+        fault = f"event=none,iotype=write,sector={unwritable},errno={errno.EROFS}"
+        faults = ",".join(f"inject-error.0.{word}" for word in fault.split(","))
+        backend = f"driver=blkdebug,image.driver={form},image.file.filename={path},{faults}"
     return [
-        *("-drive", f"if=none,id={node},format={form},file={path}"),
+        *("-drive", f"if=none,id={node},{backend}"),
         *("-device", f"virtio-blk-pci,drive={node},bootindex={number + 1}"),
     ]
 
@@ -86,6 +92,8 @@ class Machine:
     directory: Path
     processors: int = 1
     runs: list[Run] = field(default_factory=list)
+    unwritable: int | None = None
+    """A sector of the disk (512 bytes) that reads well and can't be written."""
 
     def __post_init__(self) -> None:
         """Make the disk that takes the writes."""
@@ -137,7 +145,7 @@ class Machine:
             *("-m", f"{MEMORY}", "-nodefaults", "-display", "none", "-vga", "std", "-nic", "none"),
             *("-device", "i6300esb", "-action", "watchdog=reset"),
             *self._firmware(),
-            *_drive(0, self.disk, "qcow2"),
+            *_drive(0, self.disk, "qcow2", self.unwritable),
             *_drive(1, self.parcel, "raw"),
         ]
 

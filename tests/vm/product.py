@@ -29,8 +29,8 @@ def files() -> dict[str, Content]:
         PLACE: ROOT / "snaptx",
         "/usr/bin/snaptx": COMMAND,
         "/usr/share/snaptx/grub/grub.cfg": ROOT / "grub/grub.cfg",
-        "/usr/lib/snaptx/initramfs-count": hooks["initramfs-count"],
-        "/usr/share/initramfs-tools/scripts/local-bottom/snaptx": hooks["initramfs-count"],
+        "/usr/lib/snaptx/initramfs-count.sh": hooks["initramfs-count.sh"],
+        "/usr/share/initramfs-tools/scripts/local-premount/snaptx": hooks["initramfs-count.sh"],
         **units,
     }
 

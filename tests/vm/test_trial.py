@@ -1,143 +1,253 @@
 """A generation that does not come up: the last good one runs again, nobody has helped, the reason is told.
 
-On UEFI GRUB counts the tries, on the EFI system partition.  On BIOS, with /boot
-inside the root, the initramfs does; what dies before it runs is not covered
-there.
+On UEFI GRUB counts the tries, on the EFI system partition; on BIOS, with /boot
+inside the root, in a partition made for it ("debian-gap").  Where there is none
+the initramfs counts, and what dies before it finds the disk is not covered.
+
+A machine is taken over and generation 2 committed once for each layout.  Each
+test damages a copy of that disk while the machine is off, and starts it.
 """
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.vm import image
-from tests.vm.guests import LONG, adopt, commit_update, root_of, snaptx
+from tests.vm import image, offline
+from tests.vm.guests import LONG, adopt, commit_update
 from tests.vm.machine import Image, Machine
-from tests.vm.run import End, Run
+from tests.vm.run import End, MachineError, Run
 
 pytestmark = pytest.mark.vm
 
 MOST_BOOTS = 6
+LAYOUTS = ("debian-efi", "debian")
+COUNTED_BY_GRUB = ("debian-efi", "debian-gap")
+OLD, NEW = "@rootfs", "@snaptx/generations/2/root"
+COMMAND_LINE = r"Command line: [^\r\n]*[\r\n]"
+RECORDED = r"Finished.*snaptx-boot\."
+ENVIRONMENT = b"# GRUB Environment Block\n"
+SEAL = "sed -i '/^# sha256/d' $entry; sum=$(sha256sum <$entry); echo \"# sha256 ${sum%% *}\" >>$entry"
+"""What follows a change of the entry file, so that snaptx believes it."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is done to generation 2, in ``$root``, after it was committed; what ``status`` says of it."""
+    """What is done to the disk, and what ``status`` says of generation 2 then.
+
+    ``script`` is for sh: ``$top`` is the top level, ``$root`` generation 2's root, ``$entry`` the entry
+    file, ``$esp`` the EFI system partition as mtools call it.
+    """
 
     script: str
     reason: str
     verdict: str = "bad"
+    layouts: tuple[str, ...] = LAYOUTS
+    read_only: bool = False
+    """Whether the sectors of GRUB's environment can't be written."""
 
 
 TRIES = "did not confirm itself in 2 tries"
 LOAD = "could not be loaded"
-UNIT = """[Unit]
-DefaultDependencies=no
-Before=sysinit.target
-[Service]
-Type=oneshot
-ExecStart=sleep infinity
-[Install]
-WantedBy=sysinit.target
-"""
+COUNT = "could not be counted"
 
-LATE_FAULTS = {
-    "init ends": Fault("printf '#!/bin/sh\\nexit 1\\n' >$root/usr/lib/systemd/systemd", TRIES),
-    "emergency mode": Fault(
-        "echo '/dev/none /none ext4 defaults,x-systemd.device-timeout=5s 0 0' >>$root/etc/fstab", TRIES
-    ),
+
+def unit(name: str, command: str) -> str:
+    """Return the script that runs ``command`` early in generation 2's boot, which waits for its end."""
+    text = (
+        "[Unit]\\nDefaultDependencies=no\\nBefore=sysinit.target\\n"
+        f"[Service]\\nType=oneshot\\nExecStart={command}\\n"
+    )
+    return (
+        f"cd $root/etc/systemd/system; printf '{text}' >{name}.service; mkdir -p sysinit.target.wants;"
+        f" ln -s /etc/systemd/system/{name}.service sysinit.target.wants/"
+    )
+
+
+def told(old: str, new: str) -> str:
+    """Return the script that changes what the kernel of generation 2 is told."""
+    return f'sed -i "/^menuentry .2:/,/^}}/s,{old},{new}," $entry; {SEAL}'
+
+
+FAULTS = {
+    "kernel missing": Fault("rm $root/boot/vmlinuz-*", LOAD),
+    "kernel truncated": Fault("truncate --size 1M $root/boot/vmlinuz-*", LOAD),
+    "initrd missing": Fault("rm $root/boot/initrd.img-*", LOAD),
+    "initrd truncated": Fault("truncate --size 1M $root/boot/initrd.img-*", LOAD),
+    "counter missing": Fault("mdel -i $esp ::/EFI/snaptx/snaptx.env", COUNT, "trial", ("debian-efi",)),
+    "counter read-only": Fault(":", COUNT, "trial", ("debian-efi",), read_only=True),
     "required check": Fault(
         "mkdir -p $root/etc/snaptx/hooks.d/check; cd $root/etc/snaptx/hooks.d/check;"
         " printf '#!/bin/sh\\necho no network >&2; exit 1\\n' >network; chmod +x network",
         "no network",
     ),
+    "init ends": Fault("printf '#!/bin/sh\\nexit 1\\n' >$root/usr/lib/systemd/systemd", TRIES),
+    "kernel panic": Fault(unit("panic", 'sh -c "echo c >/proc/sysrq-trigger"'), TRIES),
+    "root subvolume not found": Fault(told("subvol=@snaptx", "subvol=@lost"), TRIES),
+    "root device not found": Fault(
+        told("root=UUID=[0-9a-f]*", "root=UUID=00000000"), TRIES, layouts=COUNTED_BY_GRUB
+    ),
+    "emergency mode": Fault(
+        "echo '/dev/none /none ext4 defaults,x-systemd.device-timeout=5s 0 0' >>$root/etc/fstab", TRIES
+    ),
     "hang": Fault(
-        f"printf '{UNIT}' >$root/etc/systemd/system/hang.service;"
-        " mkdir -p $root/etc/systemd/system/sysinit.target.wants"
-        " $root/etc/systemd/system/snaptx-watchdog.timer.d;"
-        " ln -s /etc/systemd/system/hang.service $root/etc/systemd/system/sysinit.target.wants/;"
-        " printf '[Timer]\\nOnBootSec=\\nOnBootSec=90s\\n'"
-        " >$root/etc/systemd/system/snaptx-watchdog.timer.d/soon.conf",
+        unit("hang", "sleep infinity") + "; mkdir snaptx-watchdog.timer.d; printf"
+        " '[Timer]\\nOnBootSec=\\nOnBootSec=60s\\n' >snaptx-watchdog.timer.d/soon.conf",
         TRIES,
     ),
-    "kernel missing": Fault("rm $root/boot/vmlinuz-*", LOAD),
-    "kernel truncated": Fault("truncate --size 1M $root/boot/vmlinuz-*", LOAD),
-    "initrd missing": Fault("rm $root/boot/initrd.img-*", LOAD),
 }
-EARLY_FAULTS = {
-    "initrd truncated": Fault("truncate --size 1M $root/boot/initrd.img-*", TRIES),
-    "no counter": Fault("rm /boot/efi/EFI/snaptx/snaptx.env", "could not be counted", "trial"),
-}
-CASES = [("debian", name) for name in LATE_FAULTS] + [
-    ("debian-efi", name) for name in {**LATE_FAULTS, **EARLY_FAULTS}
-]
+EVERYWHERE = (*LAYOUTS, "debian-gap")
+CASES = [(layout, name) for layout in EVERYWHERE for name, fault in FAULTS.items() if layout in fault.layouts]
+
+PATIENCE = "[Manager]\nDefaultDeviceTimeoutSec=900s\nDefaultTimeoutStartSec=900s\n"
+"""An emulated machine on a busy one needs more than systemd's 90 seconds to find its disks."""
+
+IN_THE_GAP = ("sgdisk", "--set-alignment=1", "--new=9:64:95", "--change-name=9:snaptx-counter")
+
+MOMENTS = (
+    "Memory: ",
+    "Run /init",
+    "Journal Service",
+    r"Starting.*snaptx-boot\.",
+    r"Starting.*snaptx-confi",
+)
+"""What the console shows when the power is cut: from the kernel's first line to the health checks."""
+
+AT_FAULT = """
+for root in $root $top/@rootfs; do
+    mv $root/usr/lib/systemd/systemd $root/usr/lib/systemd/systemd.real
+    cat >$root/usr/lib/systemd/systemd <<'END'
+#!/bin/sh
+grep -q snaptx.why=stopped /proc/cmdline || [ -s /run/snaptx/why ] || echo b >/proc/sysrq-trigger
+exec /usr/lib/systemd/systemd.real "$@"
+END
+    chmod +x $root/usr/lib/systemd/systemd
+done
+"""
+"""The machine restarts as soon as the kernel is up, until somebody has looked after it."""
 
 
 @pytest.fixture(scope="module")
-def adopted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
-    """Give machines of two layouts that snaptx manages, each made when it is asked for first."""
-    return _Adopted(tmp_path_factory)
+def committed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+    """Give machines that boot generation 2 next, each made when its layout is asked for first."""
+    return _Committed(tmp_path_factory.mktemp)
 
 
-class _Adopted(dict[str, Image]):
-    def __init__(self, factory: pytest.TempPathFactory) -> None:
+class _Committed(dict[str, Image]):
+    def __init__(self, place: Callable[[str], Path]) -> None:
         super().__init__()
-        self._factory = factory
+        self._place = place
 
     def __missing__(self, layout: str) -> Image:
-        with Machine(image.image(layout), self._factory.mktemp(layout)) as machine:
+        with Machine(image.image(layout.removesuffix("-gap")), self._place(layout)) as machine:
+            if layout.endswith("-gap"):
+                with offline.opened(machine.disk) as parts:
+                    subprocess.run([*IN_THE_GAP, parts[offline.ROOT].disk], check=True)
             with machine.boot() as run:
+                run.put({"/etc/systemd/system.conf.d/patience.conf": PATIENCE})
                 adopt(run)
-                if layout == "debian":
+                if layout not in COUNTED_BY_GRUB:
                     run.check(["update-initramfs", "-u"], LONG)
+                assert commit_update(run, "two") == 2
                 assert run.poweroff() is End.POWEROFF
             self[layout] = machine.frozen()
         return self[layout]
 
 
-def commit_and_break(run: Run, fault: Fault) -> None:
-    """Commit generation 2, then break it behind snaptx's back, and restart."""
-    run.state(LONG)
-    assert commit_update(run, "two") == 2
-    run.script(
-        "mkdir -p /run/top; mount -o subvolid=5 $(findmnt -no SOURCE / | sed 's/\\[.*//') /run/top;"
-        f" root=/run/top/@snaptx/generations/2/root; {fault.script}; cd /; sync; umount /run/top"
-    )
-    assert run.reboot() is End.REBOOT
+def damage(machine: Machine, script: str, *, read_only: bool = False) -> None:
+    """Run a script on the disk of a machine that is off."""
+    with offline.opened(machine.disk) as parts:
+        system = parts.get(offline.SYSTEM)
+        with offline.mounted(parts[offline.ROOT]) as top:
+            places = {"top": top, "root": top / NEW, "entry": top / "@snaptx/grub/snaptx.cfg"}
+            words = [f"{name}={place}" for name, place in places.items()]
+            words += [f"esp={system.mtools}"] if system else []
+            subprocess.run(["env", *words, "sh", "-euc", script], check=True)
+        if read_only and system:
+            machine.unwritable = system.sector_of(ENVIRONMENT)
 
 
-def came_back(machine: Machine, generation: int) -> Run:
-    """Boot until a generation runs that is not the broken one; nobody touches a key."""
+def records(machine: Machine) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the status and the last audit record, as the machine's last run has left them."""
+    with (
+        offline.opened(machine.disk) as parts,
+        offline.mounted(parts[offline.ROOT], OLD) as root,
+    ):
+        return offline.snaptx(root, "status"), offline.snaptx(root, "log")[-1]
+
+
+def came_back(machine: Machine) -> None:
+    """Boot until a generation runs that is not the new one, and is on record; nobody touches a key."""
     for _ in range(MOST_BOOTS):
-        run = machine.boot()
-        try:
-            run.ready()
-        except AssertionError:
+        with machine.boot() as run:
+            if OLD in run.expect(COMMAND_LINE, LONG):
+                run.expect(RECORDED, LONG)
+                return
             run.wait(LONG)
-            run.close()
-            continue
-        if root_of(run) != f"@snaptx/generations/{generation}/root":
-            return run
-        run.wait(LONG)
-        run.close()
     raise AssertionError("the last good generation did not come back")
 
 
 @pytest.mark.parametrize(("layout", "name"), CASES)
 def test_the_last_good_one_comes_back(
-    adopted: dict[str, Image], layout: str, name: str, tmp_path: Path
+    committed: dict[str, Image], layout: str, name: str, tmp_path: Path
 ) -> None:
-    fault = {**LATE_FAULTS, **EARLY_FAULTS}[name]
-    with Machine(adopted[layout], tmp_path) as machine:
+    fault = FAULTS[name]
+    with Machine(committed[layout], tmp_path) as machine:
+        damage(machine, fault.script, read_only=fault.read_only)
+        came_back(machine)
+        status, last = records(machine)
+        assert (status["default"], status["failed"]) == (1, 2)
+        assert fault.reason in status["reason"]
+        assert fault.reason in last["reason"]
+        assert (last["generation"], last["verdict"]) == (2, fault.verdict)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_power_cut_is_no_failure(committed: dict[str, Image], layout: str, tmp_path: Path) -> None:
+    with Machine(committed[layout], tmp_path) as machine:
+        tries = len(MOMENTS) + 1
+        tries_of_both = f"s/tries='2'/tries='{tries}'/; s/tries.: 2/tries\\\": {tries}/"
+        damage(machine, f'sed -i "{tries_of_both}" $entry; {SEAL}')
+        for moment in MOMENTS:
+            with machine.boot() as run:
+                assert NEW in run.expect(COMMAND_LINE, LONG)
+                print("power cut at:", run.expect(moment, LONG))
+                run.cut()
         with machine.boot() as run:
-            commit_and_break(run, fault)
-        with came_back(machine, 2) as run:
-            run.state(LONG)
-            status = snaptx(run, "status")
-            assert (status["booted"], status["default"], status["failed"]) == (1, 1, 2)
-            assert fault.reason in status["reason"]
-            assert fault.reason in str(snaptx(run, "log"))
-            assert [row["verdict"] for row in snaptx(run, "list")] == ["good", fault.verdict]
-            assert run.poweroff() is End.POWEROFF
+            assert NEW in run.expect(COMMAND_LINE, LONG)
+            run.expect(r"Finished.*snaptx-confirm\.", LONG)
+        status, last = records(machine)
+        assert (status["default"], status["verdict"], status["failed"]) == (2, "good", 0)
+        assert (last["generation"], last["verdict"]) == (2, "good")
+
+
+@pytest.mark.parametrize("layout", EVERYWHERE)
+def test_a_machine_that_is_at_fault_stops(committed: dict[str, Image], layout: str, tmp_path: Path) -> None:
+    with Machine(committed[layout], tmp_path) as machine:
+        damage(machine, AT_FAULT)
+        for _ in range(4 if layout in COUNTED_BY_GRUB else 5):
+            with machine.boot() as run:
+                assert run.wait(LONG) is End.REBOOT
+        with machine.boot() as run:
+            run.expect("STOPPED", LONG)
+            with pytest.raises(MachineError):
+                run.expect("Command line|systemd", timeout=20)
+            somebody_tries_again(run, layout)
+            run.expect(RECORDED, LONG)
+        status, last = records(machine)
+        assert (status["default"], status["failed"]) == (1, 2)
+        assert "neither" in status["reason"]
+        assert (last["generation"], last["verdict"]) == (2, "trial")
+
+
+def somebody_tries_again(run: Run, layout: str) -> None:
+    """Do what the message asks for."""
+    if layout in COUNTED_BY_GRUB:
+        run.choose(next(title for title in run.menu().entries if title.startswith("1:")))
+    else:
+        run.console.send(b"\r")

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Counts boots where GRUB can't, before the root is mounted (after a hibernated
+# system had its chance: it would not survive the mount). A generation on trial
+# without a try left gives way to the last good one; when that does not come up
+# in two boots either, the machine waits for somebody.
+# In initramfs-tools: scripts/local-premount/snaptx. In dracut: see dracut-module.
+[ "${1-}" = prereqs ] && echo btrfs resume && exit 0
+
+value() { # of a variable in the entry file
+    while read -r _ word; do
+        case $word in "$1="*) word=${word#*=\'} && echo "${word%\'}" && return ;; esac
+    done <"$home/snaptx.cfg"
+}
+
+snaptx_count() ( # dracut sources this file: it must not exit
+    case " $(cat /proc/cmdline) " in
+        *" snaptx.trial "*) last=0 ;;
+        *" snaptx.fallback "*) last=-2 ;;
+        *) exit ;;
+    esac
+    top=/run/snaptx/count
+    mkdir -p "$top"
+    mount -t btrfs -o subvolid=5,rw "${ROOT:-${root#block:}}" "$top" || exit
+    home=$top/@snaptx/grub
+    nonce=$(value snaptx_nonce)
+    escape=$home/escape-$nonce.cfg
+    rm -f "$home/sums-$nonce" # this kernel and this initrd are whole
+    read -r counted left <"$home/tries" || counted=
+    [ "$counted" = "$nonce" ] || left=$(value snaptx_tries)
+    if [ "$left" -gt "$last" ]; then
+        echo "$nonce $((left - 1))" >"$home/tries.new" && mv "$home/tries.new" "$home/tries"
+    elif [ "$last" != 0 ]; then
+        echo stopped >/run/snaptx/why
+    elif [ -s "$escape" ]; then
+        echo "snaptx: the generation on trial did not come up; the last good one is next"
+        mv "$escape" "$home/snaptx.cfg" && restart=yes
+    fi
+    sync
+    umount "$top"
+    [ -z "${restart-}" ] || reboot -f
+    [ -s /run/snaptx/why ] || exit 0
+    echo "snaptx: STOPPED: two generations did not come up; the machine itself may be at fault"
+    echo "snaptx: press Enter to try again"
+    read -r _ </dev/console || sleep 2147483647
+)
+snaptx_count

@@ -1,0 +1,31 @@
+"""The digests of a kernel and its initrd, which GRUB compares before it starts them for the first time.
+
+A kernel that is cut short does not panic: it hangs, where nobody counts.  An
+initrd that is cut short can't count either.  The form is that of sha256sum,
+which GRUB's ``sha256sum --check`` reads (GRUB manual, "hashsum").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from snaptx.model import BootEntry
+
+NAME = "sums-{nonce}"
+"""Beside the entry file, which grub.cfg and hooks/initramfs-count.sh take for granted."""
+
+
+def render(entry: BootEntry, top: Path) -> str:
+    """Return the digests of an entry's files; ``top`` is where GRUB's paths begin.
+
+    Raises:
+        OSError: one can't be read.
+    """
+    paths = [path for path in (entry.kernel, entry.initrd) if path]
+    return "".join(f"{_digest(top / path.lstrip('/'))}  {path}\n" for path in paths)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
