@@ -69,11 +69,12 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
     current = _current(machine)
     same = current is not None and current.default == default
     confirmed = verdicts[default] is Verdict.GOOD
-    last = fallback(views, default)
-    entries = _entries(machine, order(views, default, last, machine.config.boot.menu), default)
+    shown = order(views, default, fallback(views, default), machine.config.boot.menu)
+    entries = tuple(_entries(machine, shown, default))
+    offered = {entry.number for entry in entries}
     return BootState(
         default=default,
-        fallback=last,
+        fallback=fallback((view for view in views if view.number in offered), default),
         nonce=current.nonce if current and same else secrets.token_hex(8),
         tries=machine.config.boot.tries,
         confirmed=confirmed,

@@ -379,3 +379,16 @@ def test_the_menu_says_what_is_known_of_a_generation(world: World) -> None:
     assert "[bad]" in titles[2]
     assert "[trial]" in titles[3]
     assert "[" not in titles[1]
+
+
+def test_what_can_not_boot_is_nothing_to_fall_back_to(world: World) -> None:
+    world.update(hostname="two\n")
+    world.confirm(2)
+    world.update(hostname="three\n")
+    assert world.machine.boot_state().fallback == 2
+    world.storage.delete(Tree(2, Part.ROOT))
+    world.update(hostname="four\n")
+
+    state = world.machine.boot_state()
+    assert state.fallback == 1
+    assert [entry.number for entry in state.entries] == [4, 3, 1]
