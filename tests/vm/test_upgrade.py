@@ -46,8 +46,8 @@ def upgrades_the_kernel(run: Run) -> None:
     assert {"/srv", "/var/log", "/var/lib/mysql"} <= {one["path"] for one in converted}
     assert "/home" not in {one["path"] for one in converted}, "it is a subvolume already"
     has(run, DATA)
-    install = f"apt-get install --yes {DEBS}/*.deb"
-    snaptx(run, "run", "--commit", "--message", "another kernel", "--", "sh", "-c", install)
+    install = ["sh", "-c", f"apt-get install --yes {DEBS}/*.deb"]
+    run.check(["snaptx", "--quiet", "run", "--commit", "--message", "another kernel", "--", *install], LONG)
     run.put(dict(LATE))
     assert run.reboot() is End.REBOOT
 
