@@ -88,7 +88,7 @@ def shows_them(run: Run) -> None:
     print(run.screen)
     assert [number for number, _, _ in said(first)] == ["9", "8", "7", "6", "1"]
     assert said(first)[0][1] == "trial"
-    assert said(first)[0][2].startswith("update 9 long")
+    assert said(first)[0][2].startswith("update 9 l")
     assert [title.split()[0] for title in first[5:]] == [OLDER.split()[0], "Rescue:", "As"]
     run.choose(OLDER)
     older = run.menu().entries
