@@ -31,6 +31,11 @@ def commit_update(run: Run, text: str) -> int:
 def adopt(run: Run) -> str:
     """Install snaptx and adopt the root; return the root's subvolume."""
     product.install(run)
+    return take_over(run)
+
+
+def take_over(run: Run) -> str:
+    """Adopt the root, with snaptx installed; return the root's subvolume."""
     adopted = root_of(run)
     plan = snaptx(run, "init", "--accept-rollback", "--dry-run")
     assert adopted in "\n".join(plan["steps"])

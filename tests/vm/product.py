@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
+from tests.vm import offline, parcel
+from tests.vm.layouts import Layout
 from tests.vm.parcel import Content
 from tests.vm.run import Run
 
@@ -42,3 +45,16 @@ def install(run: Run) -> None:
     run.check(["python3", "-m", "compileall", "-q", PLACE], COMPILING)
     run.check(["systemctl", "daemon-reload"])
     run.check(["systemctl", "enable", *ENABLED])
+
+
+def install_on(disk: Path, layout: Layout) -> None:
+    """Do the same on the qcow2 ``disk`` of a machine that is off: the host's processor is not emulated."""
+    commands = (
+        ["python3", "-m", "compileall", "-q", PLACE],
+        ["systemctl", "--quiet", "enable", *ENABLED],
+    )
+    with offline.opened(disk) as parts, offline.mounted(parts[offline.ROOT], layout.root) as root:
+        unpack = ["tar", "--extract", "--directory", f"{root}", "--no-overwrite-dir"]
+        subprocess.run(unpack, input=parcel.packed(files()), check=True)
+        for command in commands:
+            subprocess.run(["chroot", f"{root}", *command], stdin=subprocess.DEVNULL, check=True)

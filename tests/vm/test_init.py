@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import image
-from tests.vm.guests import LONG, adopt, commit_update, root_of, snaptx
+from tests.vm import image, product
+from tests.vm.guests import LONG, commit_update, root_of, snaptx, take_over
+from tests.vm.layouts import LAYOUTS
 from tests.vm.machine import Machine
 from tests.vm.run import End, Run
 
@@ -47,8 +48,9 @@ def goes_back_and_lets_go(run: Run, adopted: str) -> None:
 @pytest.mark.parametrize("layout", ["debian", "debian-efi", "fedora", "ubuntu", "opensuse", "fedora-efi"])
 def test_forward_and_back_and_away(layout: str, tmp_path: Path) -> None:
     with Machine(image.image(layout), tmp_path) as machine:
+        product.install_on(machine.disk, LAYOUTS[layout])
         with machine.boot() as run:
-            adopted = adopt(run)
+            adopted = take_over(run)
             assert commit_update(run, "two") == 2
             assert run.reboot() is End.REBOOT
         with machine.boot() as run:

@@ -10,6 +10,7 @@ import pytest
 from tests.vm import offline, product
 from tests.vm.conftest import Maker
 from tests.vm.guests import LONG, root_of, snaptx
+from tests.vm.layouts import LAYOUTS
 from tests.vm.run import End, Run
 
 pytestmark = pytest.mark.vm
@@ -99,9 +100,9 @@ def shows_them(run: Run) -> None:
 
 def test_older_generations_are_in_a_submenu(machine_of: Maker, tmp_path: Path) -> None:
     machine = machine_of("debian")
+    product.install_on(machine.disk, LAYOUTS["debian"])
     with machine.boot() as run:
         run.state(LONG)
-        product.install(run)
         plans_only(run)
         snaptx(run, "init", "--accept-rollback")
         stays_inside(run)

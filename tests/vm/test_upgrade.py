@@ -9,6 +9,7 @@ import pytest
 from tests.vm import archive, product
 from tests.vm.conftest import Maker
 from tests.vm.guests import LONG, root_of, snaptx
+from tests.vm.layouts import LAYOUTS
 from tests.vm.run import End, Run
 
 pytestmark = pytest.mark.vm
@@ -40,7 +41,6 @@ def kernel_of(run: Run) -> str:
 def upgrades_the_kernel(run: Run) -> None:
     """Adopt the root, its data apart; commit a generation with another kernel; change something after it."""
     run.state(LONG)
-    product.install(run)
     run.put(dict(DATA))
     converted = snaptx(run, "init", "--convert")["converted"]
     assert {"/srv", "/var/log", "/var/lib/mysql"} <= {one["path"] for one in converted}
@@ -69,6 +69,7 @@ def goes_back(run: Run) -> None:
 def test_kernel_goes_forward_and_back_and_data_stays(machine_of: Maker, tmp_path: Path) -> None:
     packages = archive.newer_kernel(tmp_path / "packages")
     machine = machine_of("ubuntu")
+    product.install_on(machine.disk, LAYOUTS["ubuntu"])
     with machine.boot() as run:
         run.put({f"{DEBS}/{path.name}": path for path in packages})
         old = kernel_of(run)
