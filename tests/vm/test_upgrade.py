@@ -52,8 +52,8 @@ def upgrades_the_kernel(run: Run) -> None:
     assert run.reboot() is End.REBOOT
 
 
-def goes_back(run: Run) -> None:
-    """See what was committed and what came late; write something; roll back."""
+def goes_back(run: Run) -> str:
+    """See what was committed and what came late; write something; roll back; return the kernel."""
     assert run.state(LONG) in ("running", "degraded")
     assert root_of(run) == "@snaptx/generations/2/root"
     has(run, {**DATA, **LATE})
@@ -61,9 +61,11 @@ def goes_back(run: Run) -> None:
         place = run.check(["findmnt", "--noheadings", "--output", "FSROOT", path]).strip()
         assert place == "/@" + path[1:].replace("/", "_")
     assert [row["marks"] for row in snaptx(run, "list")] == ["G", "NRG"]
+    kernel = kernel_of(run)
     run.put({"/srv/newer": "written by generation 2"})
     assert snaptx(run, "rollback")["number"] == 3
     assert run.reboot() is End.REBOOT
+    return kernel
 
 
 def test_kernel_goes_forward_and_back_and_data_stays(machine_of: Maker, tmp_path: Path) -> None:
@@ -75,8 +77,7 @@ def test_kernel_goes_forward_and_back_and_data_stays(machine_of: Maker, tmp_path
         old = kernel_of(run)
         upgrades_the_kernel(run)
     with machine.boot() as run:
-        goes_back(run)
-        new = kernel_of(run)
+        new = goes_back(run)
     with machine.boot() as run:
         assert run.state(LONG) in ("running", "degraded")
         assert root_of(run) == "@snaptx/generations/3/root"
