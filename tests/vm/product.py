@@ -20,6 +20,13 @@ PLACE = "/usr/lib/python3/dist-packages/snaptx"
 COMPILING = 600.0
 """Seconds."""
 
+# On a host that has other things to do, a disk of an emulated machine may need minutes to appear.
+PATIENCE: dict[str, Content] = {
+    "/etc/systemd/system.conf.d/patience.conf": (
+        "[Manager]\nDefaultDeviceTimeoutSec=15min\nDefaultTimeoutStartSec=15min\n"
+    )
+}
+
 UNITS = "/usr/lib/systemd/system"
 ENABLED = ("snaptx-boot.service", "snaptx-confirm.service", "snaptx-give-up.service", "snaptx-watchdog.timer")
 
@@ -55,6 +62,6 @@ def install_on(disk: Path, layout: Layout) -> None:
     )
     with offline.opened(disk) as parts, offline.mounted(parts[offline.ROOT], layout.root) as root:
         unpack = ["tar", "--extract", "--directory", f"{root}", "--no-overwrite-dir"]
-        subprocess.run(unpack, input=parcel.packed(files()), check=True)
+        subprocess.run(unpack, input=parcel.packed(files() | PATIENCE), check=True)
         for command in commands:
             subprocess.run(["chroot", f"{root}", *command], stdin=subprocess.DEVNULL, check=True)

@@ -23,10 +23,10 @@ from tests.vm import parcel, serial
 from tests.vm.screen import Menu, Screen
 from tests.vm.serial import Deadline, Line, Monitor
 
-BOOT = 420.0
+BOOT = 900.0
 """Seconds until a machine that starts must have come up, at most."""
-COMMAND = 180.0
-KEY = 20.0
+COMMAND = 600.0
+KEY = 60.0
 QUIET = 0.3
 """Seconds without a byte, after which a menu is taken to be painted."""
 AFTER_PANIC = 45.0
