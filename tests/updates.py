@@ -31,12 +31,13 @@ def key(number: int = 0) -> tuple[bytes, bytes]:
 
 
 def overlay(files: Mapping[str, bytes]) -> bytes:
-    """Return a tar of files."""
+    """Return a tar of files; one that begins with ``#!`` is executable."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size, member.mtime = len(content), 1_700_000_000
+            member.mode = 0o755 if content.startswith(b"#!") else 0o644
             tar.addfile(member, io.BytesIO(content))
     return archive.getvalue()
 

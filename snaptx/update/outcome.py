@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from snaptx.commit import Committed
-from snaptx.errors import SnaptxError
+from snaptx.errors import RejectedError, SnaptxError
 from snaptx.update import timing
 from snaptx.update.policy import Bound, Step
 from snaptx.update.source import Offer
@@ -62,6 +62,13 @@ class Outcome:
         return next((result for result, applies in told.items() if applies), Result.CURRENT)
 
     @property
+    def code(self) -> int:
+        """Return the exit status of the run, but for 77."""
+        if self.failures:
+            return self.failures[0].code
+        return RejectedError.code if self.result is Result.REJECTED else 0
+
+    @property
     def message(self) -> str:
         """Return it in a line."""
         offers = "; ".join(offer.summary for offer in self.offers)
@@ -93,7 +100,7 @@ def remember(before: State, outcome: Outcome, *, now: float, interval: int, draw
     ``now`` is in seconds since the epoch, ``interval`` in hours, ``draw`` random from 0 up to 1.
     A run that did not look at the sources leaves alone when that is due, unless it failed.
     """
-    run = Run(now, outcome.result, outcome.message, outcome.failures[0].code if outcome.failures else 0)
+    run = Run(now, outcome.result, outcome.message, outcome.code)
     after = replace(before, last=run, offered=_offered(before, outcome))
     if outcome.failures:
         failures = before.failures + 1
