@@ -4,7 +4,8 @@
 ``/etc/snaptx/hooks.d/STAGE`` what the administrator adds: a file there hides
 one of the same name, a link to /dev/null switches it off.  They run in the
 order of their names.  STAGE ``check`` are required health checks,
-``check-wanted`` only warn.
+``check-wanted`` only warn; one in ``update`` that fails keeps the machine from
+updating itself.
 """
 
 from __future__ import annotations
@@ -58,11 +59,16 @@ def _is_hook(path: Path) -> bool:
 def health(machine: Machine, number: int) -> Iterator[Failure]:
     """Run the checks of the running root and yield those that fail."""
     for stage in (REQUIRED, WANTED):
-        for hook in find(machine.sysroot, stage):
-            reason = _run(machine, hook, number)
-            log.info("health check", check=hook, result=reason or "passed")
-            if reason:
-                yield Failure(hook, stage == REQUIRED, reason)
+        yield from answers(machine, stage, number)
+
+
+def answers(machine: Machine, stage: str, number: int) -> Iterator[Failure]:
+    """Run the hooks of a stage in the running root and yield those that end with another status than 0."""
+    for hook in find(machine.sysroot, stage):
+        reason = _run(machine, hook, number)
+        log.info("hook", stage=stage, hook=hook, result=reason or "passed")
+        if reason:
+            yield Failure(hook, stage == REQUIRED, reason)
 
 
 def _run(machine: Machine, hook: str, number: int) -> str:

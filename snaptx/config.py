@@ -14,12 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from snaptx import places
+from snaptx import places, window
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
-AT_LEAST_ONE = {"timeout", "tries", "menu"}
-"""Without an end no check fails; without a try or an entry nothing boots."""
+AT_LEAST_ONE = {"timeout", "tries", "menu", "interval"}
+"""Without an end nothing fails; without a try or an entry nothing boots; without a pause nobody rests."""
 
 
 class Nested(StrEnum):
@@ -36,6 +36,17 @@ class Conflicts(StrEnum):
     FAIL = "fail"
     NEW = "new"
     OLD = "old"
+
+
+class Policy(StrEnum):
+    """How far an unattended update goes by itself; each includes those before it."""
+
+    NONE = "none"
+    CHECK = "check"
+    DOWNLOAD = "download"
+    STAGE = "stage"
+    COMMIT = "commit"
+    REBOOT = "reboot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,20 @@ class SharedConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class UpdateConfig:
+    """How the machine updates itself."""
+
+    policy: Policy = Policy.COMMIT
+    sources: tuple[str, ...] = ()  # directories and URLs of overlays
+    window: tuple[str, ...] = ()  # when to commit and restart; always, if empty
+    interval: int = 24  # hours between two looks at the sources
+    max_download: int = 4 * GIB  # bytes kept for one update
+    timeout: int = 30  # seconds a server may say nothing
+    motd: str = "/run/motd.d/snaptx"  # the line for those who log in; none, if empty
+    metrics: str = "/var/lib/prometheus/node-exporter"  # directory of textfiles, if it exists
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured, with its defaults."""
 
@@ -99,6 +124,7 @@ class Config:
     health: HealthConfig = field(default_factory=HealthConfig)
     boot: BootConfig = field(default_factory=BootConfig)
     shared: SharedConfig = field(default_factory=SharedConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
 
 
 def files(sysroot: Path) -> list[Path]:
@@ -150,6 +176,8 @@ def _merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
         changes[key] = _convert(value, getattr(section, key), f"{where} {key}")
         if key in AT_LEAST_ONE and changes[key] == 0:
             raise ConfigError(f"{where} {key}: 0 is too few", hint="1 or more")
+        if key == "window":
+            _check_windows(changes[key], f"{where} {key}")
     return replace(section, **changes)
 
 
@@ -160,12 +188,23 @@ def _convert(value: Any, default: Any, where: str) -> Any:
             if value not in choices:
                 raise ConfigError(f"{where}: {value!r} is not possible", hint=f"one of: {', '.join(choices)}")
             return type(default)(value)
+        case str() if isinstance(value, str):
+            return value
         case int() if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         case tuple() if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-    wanted = "a list of text" if isinstance(default, tuple) else "a whole number, 0 or more"
+    kinds: dict[type, str] = {tuple: "a list of text", str: "text"}
+    wanted = kinds.get(type(default), "a whole number, 0 or more")
     raise ConfigError(f"{where}: {value!r} is not {wanted}", hint="snaptx.conf(5) describes the file")
+
+
+def _check_windows(windows: tuple[str, ...], where: str) -> None:
+    for text in windows:
+        try:
+            window.parse(text)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error}", hint="as in: Sat,Sun 02:00-05:00") from error
 
 
 def _unknown(where: str, name: str, known: Any) -> ConfigError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from snaptx import checks, switch, transaction
+from snaptx import blame, checks, switch, transaction
 from snaptx.checks import Failure
 from snaptx.errors import BusyError
 from snaptx.machine import Machine
@@ -60,7 +60,8 @@ def confirm(machine: Machine, request: Request, number: int, *, bad: str | None 
         machine.generations.write(replace(record, verdict=verdict, reason=reason))
         txn.step("menu")
         default = _entries(txn, number, verdict)
-        txn.succeed(verdict=verdict, reason=reason, default=default, failures=failures)
+        blamed = blame.of_verdict(machine, number, verdict)
+        txn.succeed(verdict=verdict, reason=reason, default=default, failures=failures, **blamed)
     return Confirmed(number, verdict, failures, default)
 
 

@@ -77,6 +77,18 @@ class DigestError(SourceError):
     code = 23
 
 
+class FetchError(SourceError):
+    """The source of updates can't be reached, or breaks off again and again."""
+
+    code = 24
+
+
+class TrustError(SourceError):
+    """The source of updates is not signed by a trusted key, out of date, or older than one seen before."""
+
+    code = 25
+
+
 class CommandError(SnaptxError):
     """A command run inside a generation ended with a non-zero status."""
 
@@ -87,6 +99,12 @@ class HealthError(SnaptxError):
     """A required health check failed."""
 
     code = 32
+
+
+class RejectedError(SnaptxError):
+    """The only updates on offer were judged bad or rolled back before."""
+
+    code = 33
 
 
 class VerifyError(SnaptxError):

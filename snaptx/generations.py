@@ -106,5 +106,6 @@ def decode(data: Any) -> Generation:
             "verdict": Verdict(values.get("verdict", Verdict.TRIAL)),
             "includes": tuple(values.get("includes", ())),
             "nested": tuple(values.get("nested", ())),
+            "updates": dict(values.get("updates", {})),
         }
     )

@@ -89,7 +89,8 @@ class Generation:
     before that; ``includes`` are staged generations whose work it
     took over.  ``content`` names the generation whose sealed tree a rollback
     brought back.  ``subvolume`` is set only where the root is not
-    ``generations/N/root`` (generation 1, adopted in place).
+    ``generations/N/root`` (generation 1, adopted in place).  ``updates`` says
+    how far unattended updates have come in it: source to identity.
     """
 
     number: int
@@ -108,6 +109,7 @@ class Generation:
     pinned: bool = False
     nested: tuple[str, ...] = ()
     arrived: float = 0.0
+    updates: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

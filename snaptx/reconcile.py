@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from snaptx import late, log, switch, system, transaction
+from snaptx import blame, late, log, switch, system, transaction
 from snaptx.bootloader.entryfile import WHY
 from snaptx.carry import Carried
 from snaptx.machine import Machine
@@ -120,7 +120,9 @@ def _stay(machine: Machine, request: Request, failed: int, reason: str, *, bad: 
         verdict = Verdict.BAD if bad else record.verdict
         machine.generations.write(replace(record, verdict=verdict, reason=reason))
         txn.switch(machine.booted)
-        txn.succeed(verdict=verdict, reason=reason, default=machine.booted)
+        # What was not tried is not bad, but an update that brings it again would be left behind again.
+        blamed = blame.of_verdict(machine, failed, Verdict.BAD)
+        txn.succeed(verdict=verdict, reason=reason, default=machine.booted, **blamed)
     log.warning("another generation runs than was to", generation=failed, reason=reason)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import system, transaction
+from snaptx import blame, system, transaction
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict, View
@@ -93,7 +93,7 @@ def _activate(machine: Machine, request: Request, target: int, previous: int) ->
         )
     with transaction.begin(machine, Act.ACTIVATE, request, generation=target, base=previous) as txn:
         pause = txn.switch(target)
-        txn.succeed(previous=previous, content=target)
+        txn.succeed(previous=previous, content=target, **blame.of_rollback(machine, previous, target))
     return RolledBack(target, target, previous, pause)
 
 
@@ -105,7 +105,7 @@ def _restore(machine: Machine, request: Request, target: int, previous: int) -> 
         txn.step("record")
         machine.generations.write(_record(machine, request, number, target))
         pause = txn.switch(number)
-        txn.succeed(previous=previous, content=target)
+        txn.succeed(previous=previous, content=target, **blame.of_rollback(machine, previous, target))
     return RolledBack(number, target, previous, pause)
 
 
@@ -131,4 +131,5 @@ def _record(machine: Machine, request: Request, number: int, target: int) -> Gen
         content=before.content or target,
         nested=before.nested,
         verdict=Verdict.TRIAL,
+        updates=before.updates,
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptx import difference, nested, system, transaction
@@ -81,7 +81,8 @@ class Workspace:
 
     def _record(self, counts: Counts, payload: Payload | None, committed: int) -> Generation:
         request = self.txn.intent.actor
-        before = self.machine.generations.read(self.base.number) if self.base.staged else None
+        base = self.machine.generations.read(self.base.number)
+        before = base if self.base.staged else None
         messages = [before.message if before else "", request["message"]]
         return Generation(
             number=self.number,
@@ -93,6 +94,7 @@ class Workspace:
             counts=before.counts + counts if before else counts,
             includes=(*before.includes, before.number) if before else (),
             nested=self.nested,
+            updates={**base.updates, **request.get("updates", {})},
         )
 
 
@@ -170,10 +172,12 @@ def apply(
     base: int | None = None,
     sha256: str | None = None,
     allow_devices: bool = False,
+    called: str = "",
     progress: Callable[[int, int, int | None], None] | None = None,
 ) -> Staged:
     """Lay a payload over a snapshot of the base and leave the result staged.
 
+    ``called`` is what the records call it, by default ``source``.
     ``progress`` is told members, packed bytes read and packed bytes in all
     (None if unknown).
 
@@ -189,7 +193,7 @@ def apply(
         work.txn.step("write")
         tell = (lambda files, _: progress(files, payload.bytes_read, payload.total)) if progress else None
         counts, origin = _write(work, payload, tell)
-        return work.keep(counts, origin)
+        return work.keep(counts, replace(origin, source=called or origin.source))
 
 
 def rehearse(

@@ -33,11 +33,15 @@ from snaptx.recover import Act
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What somebody asked for: the verb, the whole command line, and why."""
+    """What somebody asked for: the verb, the whole command line, and why.
+
+    ``updates`` is what an unattended update brings: source to identity.
+    """
 
     verb: str
     argv: tuple[str, ...] = ()
     message: str = ""
+    updates: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -218,6 +222,7 @@ def _intent(act: Act, request: Request, generation: int, base: int, targets: tup
         "generation": generation,
         "base": base,
         "who": asdict(system.identity()),
+        **({"updates": dict(request.updates)} if request.updates else {}),
     }
     return Intent(
         transaction=secrets.token_hex(8),

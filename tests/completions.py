@@ -21,7 +21,7 @@ BEGIN, END = "# made by tests/completions.py: begin", "# made by tests/completio
 
 NOTHING, COMMAND = "", "command"
 KINDS = {"N": "generation", "A": "generation", "B": "generation", "DIR": "directory"}
-KINDS |= {"FILE": "file", "PAYLOAD": "file", "TREE|TAR": "file"}
+KINDS |= {"SOURCE": "directory", "FILE": "file", "PAYLOAD": "file", "TREE|TAR": "file"}
 """What a metavar stands for; text that nobody can guess is not in it."""
 
 

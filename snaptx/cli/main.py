@@ -34,6 +34,8 @@ VERBS = {
     "prune": "remove generations nobody needs",
     "pin": "protect a generation from prune",
     "unpin": "let prune take a generation again",
+    "update": "bring the machine up to date from its sources",
+    "publish": "make and sign the index of a directory of overlays",
     "sandbox": "a Btrfs image to try snaptx on",
 }
 """Every verb with its one line of help; the verb's file in this package has the rest."""

@@ -10,6 +10,8 @@ from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
 from snaptx.sharing import conversions, residents
+from snaptx.update import state
+from snaptx.update.state import Run, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Status:
     free_percent: float
     endangered: tuple[str, ...]
     unsettled: tuple[str, ...]
+    updates: State
 
 
 def gather(machine: Machine) -> Status:
@@ -58,6 +61,7 @@ def gather(machine: Machine) -> Status:
         free_percent=round(machine.free_percent, 1),
         endangered=residents.endangered(machine),
         unsettled=conversions.waiting(machine),
+        updates=state.read(state.directory(machine)),
     )
 
 
@@ -88,7 +92,16 @@ def _lines(status: Status) -> Iterator[str]:
     if status.unsettled:
         paths = ", ".join(status.unsettled)
         yield f"shared:   not settled yet: {paths}; after a reboot 'snaptx repair' does it"
+    if status.updates.last:
+        yield from _updates(status.updates, status.updates.last)
     yield f"kept:     {status.generations} generation(s), {status.free_percent} % of the filesystem free"
+
+
+def _updates(updates: State, last: Run) -> Iterator[str]:
+    yield f"updates:  {common.date(last.time)} {last.result}: {last.message}"
+    if updates.failures:
+        yield f"          {updates.failures} failure(s) in a row, since {common.date(updates.succeeded)}"
+    yield f"          the next is due {common.date(updates.next)}"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

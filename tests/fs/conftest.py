@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from snaptx.update import download
 from tests.boxes import Box, made
+from tests.followers import trust
+from tests.updates import Server, Shop, serving
 
 MIB = 1 << 20
 SMALLEST = 128 * MIB
@@ -117,3 +120,25 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> str:
     for number in range(200):
         (tree / f"opt/{number}").write_bytes(os.urandom(100_000))
     return str(tree)
+
+
+@pytest.fixture
+def follower(box: Box) -> Box:
+    """Give a sandbox that trusts the shop."""
+    return trust(box)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """Give a shop with one overlay, and nobody waits long before trying again."""
+    monkeypatch.setattr(download, "FIRST_PAUSE", 0.001)
+    one = Shop(tmp_path / "shop")
+    one.put("motd", {"etc/motd": b"hello\n"}, "a greeting")
+    return one
+
+
+@pytest.fixture
+def server(shop: Shop) -> Iterator[Server]:
+    """Serve that shop."""
+    with serving(shop.place) as one:
+        yield one

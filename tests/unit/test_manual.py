@@ -149,7 +149,7 @@ def test_configuration_page_has_every_key_with_its_default() -> None:
 
 
 def test_configuration_page_has_every_choice() -> None:
-    for choices in (config.Nested, config.Conflicts):
+    for choices in (config.Nested, config.Conflicts, config.Policy):
         found = {choice.value for choice in choices if f".It Cm {choice.value}\n" in CONFIG_PAGE}
         assert found == {choice.value for choice in choices}
 
@@ -200,6 +200,15 @@ def test_units_run_commands_that_exist() -> None:
         build_parser(None).parse_args(words)
 
 
+def test_cron_runs_a_command_that_exists() -> None:
+    (line,) = [line for line in (ROOT / "hooks/update-cron").read_text().splitlines() if " root " in line]
+    *moment, user, command = line.split(None, 6)
+    words = command.partition("snaptx ")[2].partition(" >")[0].split()
+
+    assert (len(moment), user) == (5, "root")
+    assert build_parser(None).parse_args(words).unattended
+
+
 def test_timer_has_its_service() -> None:
     units = _units()
     timers = {name: unit["Timer"] for name, unit in units.items() if name.endswith(".timer")}
@@ -224,7 +233,7 @@ def test_units_are_described() -> None:
         ("", 0, ""),
         ("snaptx-confirm.service loaded failed failed Confirm", 0, ""),
         (
-            "a@b.service loaded failed failed A\nsnaptx-confirm.service loaded failed failed C\nc.mount x",
+            "a@b.service loaded failed failed A\nsnaptx-update.service\nsnaptx-confirm.service y\nc.mount x",
             1,
             "failed units: a@b.service c.mount\n",
         ),

@@ -111,7 +111,7 @@ def test_every_door_is_a_requirement() -> None:
     setup.read(ROOT / "setup.cfg")
     required = setup["options"]["install_requires"]
 
-    for library in ("btrfsutil", "sh", "structlog", "zstandard"):
+    for library in ("btrfsutil", "cryptography", "sh", "structlog", "zstandard"):
         assert f"\n{library}>=" in required
 
 

@@ -20,12 +20,22 @@ def newer_kernel(directory: Path) -> list[Path]:
         subprocess.CalledProcessError: apt failed, as told on stderr.
         AssertionError: the archive has none.
     """
+    return package(directory, KERNEL, BACKPORTS)
+
+
+def package(directory: Path, name: str, release: str = recipe.SUITE) -> list[Path]:
+    """Download a package of a release, and what it needs that the guests lack, into ``directory``.
+
+    Raises:
+        subprocess.CalledProcessError: apt failed, as told on stderr.
+        AssertionError: the guests have it, and nothing newer is there.
+    """
     apt = ["apt-get", "-qq", *_options(directory)]
     subprocess.run([*apt, "update"], check=True, stdin=subprocess.DEVNULL)
-    words = ["--yes", "--no-install-recommends", "--download-only", f"--target-release={BACKPORTS}"]
-    subprocess.run([*apt, *words, "install", KERNEL], check=True, stdin=subprocess.DEVNULL)
+    words = ["--yes", "--no-install-recommends", "--download-only", f"--target-release={release}"]
+    subprocess.run([*apt, *words, "install", name], check=True, stdin=subprocess.DEVNULL)
     found = sorted(directory.glob("archives/*.deb"))
-    assert found, f"no kernel in {BACKPORTS} is newer than that of the guests"
+    assert found, f"nothing of {name} in {release} is newer than what the guests have"
     return found
 
 

@@ -75,6 +75,14 @@ set -g __snaptx_valued \
     'log --generation' \
     'log -g' \
     'prune --keep' \
+    'update --policy' \
+    'update --source' \
+    'update --splay' \
+    'publish --key' \
+    'publish --name' \
+    'publish --message' \
+    'publish -m' \
+    'publish --days' \
     'sandbox create --size' \
     'sandbox create --from' \
     'sandbox create --layout' \
@@ -157,6 +165,19 @@ complete -c snaptx -n '__snaptx_at pin' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a unpin -d 'let prune take a generation again'
 complete -c snaptx -n '__snaptx_at unpin' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at unpin' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a update -d 'bring the machine up to date from its sources'
+complete -c snaptx -n '__snaptx_at update' -l policy -x -a 'none check download stage commit reboot' -d 'how far to go (default: as configured)'
+complete -c snaptx -n '__snaptx_at update' -l check -d 'only look, as --policy check'
+complete -c snaptx -n '__snaptx_at update' -l source -x -a '(__fish_complete_directories)' -d 'a directory or URL of overlays; may be repeated'
+complete -c snaptx -n '__snaptx_at update' -l unattended -d 'keep to the interval, the window and what inhibits it'
+complete -c snaptx -n '__snaptx_at update' -l splay -x -d 'first wait a random time up to it'
+complete -c snaptx -n '__snaptx_at update' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a publish -d 'make and sign the index of a directory of overlays'
+complete -c snaptx -n '__snaptx_at publish' -l key -r -F -d 'the private key to sign with (default: say how to sign)'
+complete -c snaptx -n '__snaptx_at publish' -l name -x -d 'what machines call it (default: as the directory is called)'
+complete -c snaptx -n '__snaptx_at publish' -l message -s m -x -d 'what the new overlays are for'
+complete -c snaptx -n '__snaptx_at publish' -l days -x -d 'how long it is true (default: 30)'
+complete -c snaptx -n '__snaptx_at publish' -a '(__fish_complete_directories)'
 complete -c snaptx -n '__snaptx_at' -a sandbox -d 'a Btrfs image to try snaptx on'
 complete -c snaptx -n '__snaptx_at sandbox' -a create -d 'make a Btrfs image and mount its root as if it had booted'
 complete -c snaptx -n '__snaptx_at sandbox create' -l size -x -d 'size of the image, sparse (default: 4G)'

@@ -1,0 +1,183 @@
+"""Files by HTTP and HTTPS, with the standard library's urllib.
+
+A redirect may not lead to another server, what is slower than a modem is
+given up, and a file that was begun is asked for from where it ended (RFC 9110,
+14.2).  Proxies are those of the environment (``http_proxy``, ``https_proxy``,
+``no_proxy``).  What the server says is only believed as far as it fits what was
+signed.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from snaptx import __version__
+from snaptx.errors import ConfigError, DigestError, FetchError
+from snaptx.update.transport import BrokenOffError, Stream, too_long
+
+SLOWEST = 256
+"""Bytes a second, on the average of the time a server may say nothing; below it, it is given up."""
+
+PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""Statuses that may be others in a while."""
+
+REDIRECTS = 5
+
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+def origin(url: str) -> tuple[str, str | None, int | None]:
+    """Return scheme, host and port of a URL."""
+    parts = urllib.parse.urlsplit(url)
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, parts.port or default
+
+
+class _SameServer(urllib.request.HTTPRedirectHandler):
+    max_redirections = REDIRECTS
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if origin(newurl) != origin(req.full_url):
+            host = urllib.parse.urlsplit(newurl).netloc
+            hint = "if that is meant, name that server as the source"
+            raise FetchError(f"{req.full_url} leads to another server: {host}", hint=hint)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    made = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPErrorProcessor,
+        _SameServer,
+    ):
+        made.add_handler(handler())
+    return made
+
+
+class HttpTransport:
+    """The files below a URL; ``timeout`` is how many seconds the server may say nothing."""
+
+    def __init__(self, base: str, timeout: float) -> None:
+        parts = urllib.parse.urlsplit(base)
+        try:
+            whole = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if not whole or parts.username or parts.query or parts.fragment:
+            hint = "as in: https://updates.example.org/overlays/"
+            raise ConfigError(f"{base} is no URL of a directory", hint=hint)
+        self._base = base.rstrip("/") + "/"
+        self._timeout = timeout
+        self._opener = _opener()
+
+    def document(self, name: str, limit: int) -> bytes:
+        """Return a whole file."""
+        with self._ask(name, 0) as answer:
+            body, data = _Body(answer, 0, self._timeout), b""
+            while part := body.read(limit + 1 - len(data)):
+                data += part
+                if len(data) > limit:
+                    raise too_long(name, limit)
+            announced = answer.headers.get("Content-Length")
+            if announced is not None and announced != str(len(data)):
+                raise BrokenOffError(f"{name} broke off after {len(data)} of {announced} bytes")
+            return data
+
+    @contextmanager
+    def stream(self, name: str, offset: int, size: int) -> Iterator[Stream]:
+        """Open a file at ``offset``, or at its beginning if the server can't."""
+        with self._ask(name, offset) as answer:
+            begin = _begin(answer, name, offset, size)
+            yield _Body(answer, begin, self._timeout)
+
+    def _ask(self, name: str, offset: int) -> http.client.HTTPResponse:
+        url = self._base + urllib.parse.quote(name)
+        headers = {"User-Agent": f"snaptx/{__version__}"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        request = urllib.request.Request(url, headers=headers)
+        with _translated(url):
+            try:
+                return self._opener.open(request, timeout=self._timeout)  # type: ignore[no-any-return]
+            except urllib.error.HTTPError as error:
+                error.close()
+                raise _refusal(error, url) from error
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    """Tell what the network did as something that may pass."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise BrokenOffError(f"{url}: {str(reason) or type(error).__name__}") from error
+
+
+def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:
+    said = f"{url}: the server says {error.code} {error.reason}"
+    if error.code in PASSING or error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return BrokenOffError(said)
+    return FetchError(said, hint="is the URL of the source right, and the source complete?")
+
+
+def _begin(answer: http.client.HTTPResponse, name: str, offset: int, size: int) -> int:
+    """Return where the body begins.
+
+    Raises:
+        DigestError: the server says that the file has another size.
+        BrokenOffError: it sends something else than what was asked for.
+    """
+    length = answer.headers.get("Content-Length")
+    if answer.status == http.client.PARTIAL_CONTENT:
+        found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        if not found or int(found[1]) != offset:
+            raise BrokenOffError(f"{name}: the server sends another part than was asked for")
+        begin, whole = offset, found[2]
+    else:
+        begin, whole = 0, length or "*"
+    if whole not in ("*", str(size)):
+        hint = "its maker has to publish it anew"
+        raise DigestError(f"{name} has {whole} bytes, the index says {size}", hint=hint)
+    return begin
+
+
+class _Body:
+    """The rest of an answer; what comes too slowly breaks off."""
+
+    def __init__(self, answer: http.client.HTTPResponse, offset: int, patience: float) -> None:
+        self.offset = offset
+        self._answer: Any = answer
+        self._patience = patience
+        self._since, self._count = time.monotonic(), 0
+
+    def read(self, size: int, /) -> bytes:
+        with _translated(self._answer.url):
+            part: bytes = self._answer.read1(size)
+        self._count += len(part)
+        elapsed = time.monotonic() - self._since
+        if elapsed >= self._patience:
+            if self._count < SLOWEST * elapsed:
+                raise BrokenOffError(f"the server is too slow: {self._count} bytes in {elapsed:.0f} s")
+            self._since, self._count = time.monotonic(), 0
+        return part

@@ -1,0 +1,181 @@
+"""One run of an update: look, check, download, stage, commit, restart, as far as the rules let it go.
+
+::
+
+    sources ──> check ──> download ──> stage ──> commit ──> restart
+                  │                      │
+                  │                      └─ the lock of all verbs is held from here to the commit
+                  └─ an update that was judged bad is left out
+
+Sources fail one by one: what the others have is installed all the same.  Work
+that was staged here and can't be completed is discarded.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from snaptx import blame, commit, discard, lock, log, run, stage, system, transaction
+from snaptx.errors import SnaptxError, StorageError
+from snaptx.machine import Machine
+from snaptx.recover import Act
+from snaptx.update import inhibit, policy, report, situation, sources, state
+from snaptx.update.outcome import Outcome, remember
+from snaptx.update.policy import Bound, Situation, Staged, Step
+from snaptx.update.situation import VERB, Asked
+from snaptx.update.source import Offer, Progress, Source
+from snaptx.update.state import State
+
+SYSTEMD = Path("/run/systemd/system")
+
+Wanted = list[tuple[Source, Offer]]
+
+
+def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> Outcome:
+    """Do what the policy and the moment allow, and remember how it went, also if it went wrong.
+
+    Raises:
+        LockError: another update runs; or somebody else is at work when the machine is to restart.
+        JournalError: what earlier ones left can't be understood.
+        SnaptxError: that could not be remembered.
+    """
+    place = state.directory(machine)
+    sources.make(place)
+    with lock.exclusive(place / "lock", VERB):
+        before, outcome = state.read(place), Outcome()
+        with outcome.keeping():
+            _work(machine, asked, before, outcome, progress)
+        if not outcome.early:
+            _keep(machine, place, outcome)
+    if outcome.restarts:
+        with transaction.exclusive(machine, VERB):  # nobody is at work
+            run.run(["systemctl", "reboot"] if SYSTEMD.is_dir() else ["shutdown", "-r", "now"])
+    return outcome
+
+
+def rehearse(machine: Machine, asked: Asked) -> Outcome:
+    """Ask the sources and return what would be done; nothing is remembered."""
+    outcome = Outcome()
+    now = situation.look(machine, asked)
+    outcome.bound = policy.reach(now)
+    with TemporaryDirectory(prefix="snaptx-") as name, outcome.keeping():
+        place = Path(name)
+        state.write(place, state.read(state.directory(machine)))
+        _check(machine, sources.make_all(machine, asked.sources, place), now, outcome)
+    return outcome
+
+
+def _keep(machine: Machine, place: Path, outcome: Outcome) -> None:
+    """Remember a run, and tell those who watch; what went wrong before says more than that this did."""
+    interval, draw = machine.config.update.interval, random.random()
+    before = state.read(place)
+    after = remember(before, outcome, now=system.now(), interval=interval, draw=draw)
+    try:
+        state.write(place, after)
+    except StorageError as error:
+        if not outcome.failures:
+            raise
+        log.warning("the update could not be recorded", reason=error.message)
+    if inhibit.is_running_system(machine):
+        report.publish(machine, after)
+
+
+def _work(machine: Machine, asked: Asked, before: State, outcome: Outcome, progress: Progress | None) -> None:
+    now = situation.look(machine, asked)
+    outcome.bound = policy.reach(now)
+    outcome.staged = machine.staged()[-1] if now.staged is Staged.UPDATE else 0
+    wanted: Wanted = []
+    if outcome.bound.step is Step.NOTHING:
+        return
+    if not asked.unattended or system.now() >= before.next:
+        every = sources.make_all(machine, asked.sources, state.directory(machine))
+        wanted = _check(machine, every, now, outcome)
+        if outcome.bound.step >= Step.DOWNLOAD:
+            wanted = _download(wanted, outcome, progress)
+    elif before.failures or not _waits(machine, now, outcome.bound):
+        outcome.early = True
+        return
+    if outcome.bound.step >= Step.STAGE:
+        _install(machine, asked, wanted, outcome)
+
+
+def _waits(machine: Machine, now: Situation, bound: Bound) -> bool:
+    """Return whether there is something to do without asking the sources."""
+    commits = now.staged is Staged.UPDATE and bound.step >= Step.COMMIT
+    return commits or (bound.step >= Step.REBOOT and situation.wants_restart(machine, now))
+
+
+def _check(machine: Machine, every: list[Source], now: Situation, outcome: Outcome) -> Wanted:
+    """Ask every source, and leave out what was judged bad."""
+    outcome.looked = True
+    installed, rejected = situation.installed(machine, now), blame.rejected(machine)
+    wanted: Wanted = []
+    for source in every:
+        with outcome.keeping():
+            offer = source.check(installed)
+            if offer and source.is_bad(offer, {bad for key, bad in rejected if key == offer.key}):
+                outcome.rejected.append(offer)
+            elif offer:
+                outcome.offers.append(offer)
+                wanted.append((source, offer))
+    return wanted
+
+
+def _download(wanted: Wanted, outcome: Outcome, progress: Progress | None) -> Wanted:
+    """Bring what is wanted here; return what has arrived."""
+    arrived: Wanted = []
+    for source, offer in wanted:
+        with outcome.keeping():
+            source.download(offer, progress)
+            arrived.append((source, offer))
+    return arrived
+
+
+def _install(machine: Machine, asked: Asked, wanted: Wanted, outcome: Outcome) -> None:
+    """Stage, commit, and find out whether to restart; somebody may have staged something since the look."""
+    with transaction.exclusive(machine, VERB):
+        now = situation.look(machine, asked)
+        outcome.bound = policy.reach(now)
+        if outcome.bound.step < Step.STAGE:
+            return
+        outcome.staged = machine.staged()[-1] if now.staged is Staged.UPDATE else 0
+        if now.staged is Staged.STALE:
+            _drop(machine, asked)
+        _stage(machine, asked, wanted, outcome)
+        if outcome.staged and outcome.bound.step >= Step.COMMIT:
+            outcome.committed = commit.commit(machine, asked.request, outcome.staged)
+    if outcome.bound.step >= Step.REBOOT:
+        outcome.restarts = situation.wants_restart(machine, situation.look(machine, asked))
+
+
+def _stage(machine: Machine, asked: Asked, wanted: Wanted, outcome: Outcome) -> None:
+    try:
+        for source, offer in wanted:
+            done = source.stage(machine, asked.request, offer)
+            outcome.staged = done.number or outcome.staged
+            _note(machine, asked, offer)
+    except (SnaptxError, OSError):
+        outcome.staged = 0
+        _drop(machine, asked)
+        raise
+
+
+def _note(machine: Machine, asked: Asked, offer: Offer) -> None:
+    """Say in the record that a generation has an update, where installing it changed nothing."""
+    base = machine.generations.read(stage.choose_base(machine, None).number)
+    if base.updates.get(offer.key) == offer.identity:
+        return
+    updates = {offer.key: offer.identity}
+    request = replace(asked.request, message=offer.summary, updates=updates)
+    with transaction.begin(machine, Act.RECORD, request, generation=base.number) as txn:
+        machine.generations.write(replace(base, updates={**base.updates, **updates}))
+        txn.succeed()
+
+
+def _drop(machine: Machine, asked: Asked) -> None:
+    """Discard what updates have staged; none of anybody else's is there, or this would not run."""
+    for number in machine.staged():
+        discard.abort(machine, asked.request, number)

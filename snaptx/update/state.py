@@ -1,0 +1,137 @@
+"""What is remembered from one update to the next: ``@snaptx/update``.
+
+    update/state.json   the last run, when the next is due, which indexes were seen
+    update/cache/KEY/   what was downloaded from a source: SHA256, or SHA256.part
+    update/lock         held while an update runs
+
+Nothing of it is rolled back: an index that was seen stays seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from snaptx import durable
+from snaptx.errors import FormatError, JournalError
+from snaptx.machine import Machine
+from snaptx.model import jsonable
+
+FORMAT = 1
+NAME = "state.json"
+
+
+class Result(StrEnum):
+    """What an update came to."""
+
+    OFF = "off"
+    EARLY = "early"
+    HELD = "held"
+    CURRENT = "current"
+    REJECTED = "rejected"
+    AVAILABLE = "available"
+    DOWNLOADED = "downloaded"
+    STAGED = "staged"
+    COMMITTED = "committed"
+    REBOOTING = "rebooting"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The newest index that was accepted from a source."""
+
+    name: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run: when it ended (seconds since the epoch), what it came to, in words, and its exit status."""
+
+    time: float
+    result: Result
+    message: str
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that is remembered.
+
+    ``succeeded`` is when all sources were last read, ``next`` when the next
+    run is due, both in seconds since the epoch; ``failures`` counts runs that
+    failed in a row; ``offered`` is what waits, in words; ``seen`` the newest
+    index of each source.
+    """
+
+    last: Run | None = None
+    succeeded: float = 0.0
+    next: float = 0.0
+    failures: int = 0
+    offered: tuple[str, ...] = ()
+    seen: Mapping[str, Seen] = field(default_factory=dict)
+
+
+def directory(machine: Machine) -> Path:
+    """Return where the state lies."""
+    return machine.storage.state / "update"
+
+
+def read(place: Path) -> State:
+    """Return what is remembered in ``place``.
+
+    Raises:
+        JournalError: it is damaged.
+        FormatError: a newer snaptx wrote it.
+    """
+    try:
+        data = json.loads((place / NAME).read_bytes())
+        if data["format"] > FORMAT:
+            raise FormatError("a newer snaptx has updated this machine", hint="use that version or newer")
+        return _state(data)
+    except FileNotFoundError:
+        return State()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        hint = f"move @snaptx/update/{NAME} away; old indexes are accepted once more then"
+        raise JournalError(f"the state of the updates is damaged: {error}", hint=hint) from error
+
+
+def _state(data: Any) -> State:
+    last = data["last"]
+    return State(
+        last=Run(**{**last, "result": Result(last["result"])}) if last else None,
+        succeeded=float(data["succeeded"]),
+        next=float(data["next"]),
+        failures=int(data["failures"]),
+        offered=tuple(data["offered"]),
+        seen={source: Seen(**seen) for source, seen in data["seen"].items()},
+    )
+
+
+def write(place: Path, state: State) -> None:
+    """Replace what is remembered, durable on return."""
+    text = json.dumps({"format": FORMAT, **jsonable(state)}, indent=1, sort_keys=True) + "\n"
+    durable.replace(place / NAME, text.encode())
+
+
+class Memory:
+    """The indexes that were seen, durable as soon as one is put."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def get(self, source: str) -> Seen | None:
+        """Return the newest index that was accepted from a source."""
+        return read(self._place).seen.get(source)
+
+    def put(self, source: str, seen: Seen) -> None:
+        """Remember it."""
+        state = read(self._place)
+        if state.seen.get(source) != seen:
+            write(self._place, replace(state, seen={**state.seen, source: seen}))

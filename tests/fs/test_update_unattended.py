@@ -1,0 +1,198 @@
+"""``update`` and what stands in its way: people, trials, windows, its time, whoever says no."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snaptx import lock, run
+from snaptx.run import Result
+from snaptx.update import index, inhibit
+from tests.boxes import Box, changes, made
+from tests.followers import cached, kept, source, trust, update
+from tests.updates import Shop
+
+
+def test_what_was_staged_by_hand_is_left_alone(follower: Box, shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    follower.ok("apply", str(tmp_path / "mine"))
+    before = kept(follower)
+    done = update(follower, shop)
+
+    assert done["result"] == "downloaded"
+    assert "by hand" in done["message"]
+    assert changes(before, kept(follower)) == {}
+    assert len(cached(follower)) == 1
+
+
+def test_work_on_top_of_a_staged_update_is_somebodys(follower: Box, shop: Shop, tmp_path: Path) -> None:
+    update(follower, shop, "--policy", "stage")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    follower.ok("apply", str(tmp_path / "mine"))
+
+    assert "by hand" in follower.json("update", *source(shop))["bound"]["reason"]
+    assert follower.boot().default == 1
+
+
+def test_a_generation_on_trial_is_waited_for(follower: Box, shop: Shop) -> None:
+    update(follower, shop)
+    follower.reboot()
+    shop.put("zz", {"etc/zz": b""})
+    before = kept(follower)
+
+    assert "runs on trial" in update(follower, shop)["message"]
+    assert changes(before, kept(follower)) == {}
+    follower.ok("confirm")
+    assert update(follower, shop)["result"] == "committed"
+
+
+@pytest.fixture
+def closed(follower: Box) -> Box:
+    """Give that sandbox with a window that is not open now, by more than an hour."""
+    now = time.localtime()
+    begin = (now.tm_hour + 12) % 24
+    follower.configure(f'[update]\nwindow = ["{begin:02d}:00-{(begin + 1) % 24:02d}:00"]\n')
+    return follower
+
+
+def test_outside_of_the_window_nothing_is_committed(closed: Box, shop: Shop) -> None:
+    done = update(closed, shop, "--unattended")
+
+    assert (done["result"], "window" in done["message"]) == ("staged", True)
+    assert closed.boot().default == 1
+    again = update(closed, shop, "--unattended")
+    assert again["result"] == "early"
+    closed.configure("")
+    (shop.place / index.NAME).unlink()  # what is staged needs no source any more
+    assert update(closed, shop, "--unattended")["result"] == "committed"
+
+
+def test_whoever_types_it_needs_no_window(closed: Box, shop: Shop) -> None:
+    assert update(closed, shop)["result"] == "committed"
+
+
+def test_an_unattended_run_keeps_to_its_time(follower: Box, shop: Shop) -> None:
+    assert update(follower, shop, "--unattended", "--policy", "check")["result"] == "available"
+    told = follower.json("status")["updates"]
+    assert update(follower, shop, "--unattended")["result"] == "early"
+    assert follower.run("update", *source(shop), "--unattended", "--unchanged-exit-77").code == 77
+    assert follower.json("status")["updates"] == told
+    assert update(follower, shop)["result"] == "committed"
+
+
+def test_a_failure_is_put_off_longer_each_time(follower: Box, shop: Shop) -> None:
+    shop.unsign()
+    pauses = []
+    for failures in (1, 2, 3):
+        assert follower.run("update", *source(shop)).code == 25
+        told = follower.json("status")["updates"]
+        pauses.append(told["next"] - told["last"]["time"])
+        assert told["failures"] == failures
+
+    assert pauses == sorted(pauses)
+    assert 400 < pauses[0] < 1000
+    assert update(follower, shop, "--unattended")["result"] == "early"
+
+
+def _held(follower: Box, shop: Shop, reason: str) -> None:
+    before = kept(follower)
+    done = update(follower, shop, "--unattended")
+
+    assert (done["result"], done["offers"]) == ("held", [])
+    assert reason in done["message"]
+    assert changes(before, kept(follower)) == {}
+    assert follower.run("update", *source(shop), "--unattended", "--unchanged-exit-77").code == 77
+
+
+def test_a_file_holds_it_back(follower: Box, shop: Shop) -> None:
+    (follower.root / "run/snaptx").mkdir(parents=True)
+    (follower.root / "run/snaptx/inhibit").write_text("the backup\nruns\n")
+    _held(follower, shop, "/run/snaptx/inhibit is there: the backup runs")
+    (follower.root / "run/snaptx/inhibit").unlink()
+    assert update(follower, shop, "--unattended")["result"] == "committed"
+
+
+def test_a_program_holds_it_back(programs: Path, shop: Shop) -> None:
+    with made(source=programs) as one:
+        hook = trust(one).root / "etc/snaptx/hooks.d/update/metered"
+        hook.parent.mkdir(parents=True)
+        hook.write_text("#!/bin/sh\necho the network is metered >&2; exit 1\n")
+        hook.chmod(0o755)
+        _held(one, shop, "status 1: the network is metered")
+        assert update(one, shop)["result"] == "committed"
+
+
+@pytest.fixture
+def restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give a file with a line for each restart that is asked for, of a machine that may be restarted."""
+    asked, real = tmp_path / "restarts", run.run
+
+    def noted(argv: Sequence[str | Path], **options: Any) -> Result:
+        if argv[0] not in ("systemctl", "shutdown"):
+            return real(argv, **options)
+        with asked.open("a") as stream:
+            stream.write(f"{argv[0]}\n")
+        return Result(0, "", "")
+
+    monkeypatch.setattr(run, "run", noted)
+    monkeypatch.setattr(inhibit, "of_restart", lambda _: "")
+    asked.touch()
+    return asked
+
+
+def _restarts(asked: Path) -> int:
+    return len(asked.read_text().splitlines())
+
+
+def test_a_restart_is_asked_for_until_it_came(follower: Box, shop: Shop, restarts: Path) -> None:
+    words = ("--policy", "reboot", "--unattended")
+    assert update(follower, shop, *words)["result"] == "rebooting"
+    assert update(follower, shop, *words)["result"] == "rebooting"
+    assert _restarts(restarts) == 2
+    follower.reboot()
+    assert update(follower, shop, *words)["result"] == "early"
+    follower.ok("confirm")
+    assert update(follower, shop, *words[:2])["result"] == "current"
+    assert _restarts(restarts) == 2
+
+
+def test_a_commit_of_somebody_else_is_no_reason_to_restart(
+    follower: Box, shop: Shop, restarts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    update(follower, shop)
+    follower.ok("apply", "--commit", str(tmp_path / "mine"))
+
+    assert update(follower, shop, "--policy", "reboot")["result"] == "current"
+    assert _restarts(restarts) == 0
+
+
+def test_nothing_is_restarted_while_somebody_is_at_work(follower: Box, shop: Shop, restarts: Path) -> None:
+    update(follower, shop)
+    with lock.exclusive(follower.state / "lock", "shell"):
+        said = follower.run("update", *source(shop), "--policy", "reboot")
+
+    assert (said.code, "'snaptx shell'" in said.err) == (4, True)
+    assert _restarts(restarts) == 0
+
+
+def test_a_sandbox_is_not_restarted(follower: Box, shop: Shop) -> None:
+    done = update(follower, shop, "--policy", "reboot")
+
+    assert done["result"] == "committed"
+    assert "not the running system" in done["bound"]["reason"]
+
+
+def test_policy_none_does_nothing(follower: Box, shop: Shop) -> None:
+    follower.configure('[update]\npolicy = "none"\n')
+    before = kept(follower)
+
+    assert update(follower, shop)["result"] == "held"
+    assert changes(before, kept(follower)) == {}
