@@ -277,6 +277,7 @@ class Run:
         self.ready()
         words = shlex.join(command)
         assert len(words) <= LONGEST, "hand it in by put()"
+        assert "\n" not in words, "the guest's shell takes a line at a time"
         mark = secrets.token_hex(8)
         # The mark in two parts: an echo of the command is no proof of its end.
         closing = f"printf '\\n%s%s %d.\\n' {mark[:8]} {mark[8:]} $?"
