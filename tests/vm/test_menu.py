@@ -75,7 +75,7 @@ def said(titles: tuple[str, ...]) -> list[tuple[str, str, str]]:
 def commits_many(disk: Path, place: Path) -> None:
     """Commit generations 3 to 9 while the machine is off; one of them was bad."""
     with offline.opened(disk) as parts, offline.mounted(parts[offline.ROOT], "@rootfs") as root:
-        root.joinpath("etc/snaptx").mkdir()
+        root.joinpath("etc/snaptx").mkdir(exist_ok=True)
         root.joinpath("etc/snaptx/snaptx.conf").write_text(LIMIT)
         place.joinpath("etc").mkdir(parents=True)
         for number in range(3, 10):
