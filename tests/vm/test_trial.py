@@ -10,6 +10,7 @@ test damages a copy of that disk while the machine is off, and starts it.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests.vm import image, offline
+from tests.vm import image, offline, product
 from tests.vm.guests import LONG, adopt, commit_update
 from tests.vm.machine import Image, Machine
 from tests.vm.run import End, MachineError, Run
@@ -104,9 +105,6 @@ FAULTS = {
 EVERYWHERE = (*LAYOUTS, "debian-gap")
 CASES = [(layout, name) for layout in EVERYWHERE for name, fault in FAULTS.items() if layout in fault.layouts]
 
-PATIENCE = "[Manager]\nDefaultDeviceTimeoutSec=900s\nDefaultTimeoutStartSec=900s\n"
-"""An emulated machine on a busy one needs more than systemd's 90 seconds to find its disks."""
-
 IN_THE_GAP = ("sgdisk", "--set-alignment=1", "--new=9:64:95", "--change-name=9:snaptx-counter")
 
 MOMENTS = (
@@ -145,18 +143,26 @@ class _Committed(dict[str, Image]):
 
     def __missing__(self, layout: str) -> Image:
         with Machine(image.image(layout.removesuffix("-gap")), self._place(layout)) as machine:
-            if layout.endswith("-gap"):
-                with offline.opened(machine.disk) as parts:
-                    subprocess.run([*IN_THE_GAP, parts[offline.ROOT].disk], check=True)
+            self._make_counter(layout, machine)
             with machine.boot() as run:
-                run.put({"/etc/systemd/system.conf.d/patience.conf": PATIENCE})
                 adopt(run)
-                if layout not in COUNTED_BY_GRUB:
-                    run.check(["update-initramfs", "-u"], LONG)
                 assert commit_update(run, "two") == 2
                 assert run.poweroff() is End.POWEROFF
             self[layout] = machine.frozen()
         return self[layout]
+
+    def _make_counter(self, layout: str, machine: Machine) -> None:
+        """Do what an administrator does, or a package: the fast way, on the host."""
+        with offline.opened(machine.disk) as parts:
+            if layout == "debian-gap":
+                subprocess.run([*IN_THE_GAP, parts[offline.ROOT].disk], check=True)
+            elif layout not in COUNTED_BY_GRUB:
+                with offline.mounted(parts[offline.ROOT], OLD) as root:
+                    hook = product.files()[product.COUNT]
+                    assert isinstance(hook, Path)
+                    shutil.copy(hook, f"{root}{product.COUNT}")
+                    command = "mount -t proc proc /proc; update-initramfs -u"
+                    subprocess.run(["unshare", "--mount", "chroot", root, "sh", "-ec", command], check=True)
 
 
 def damage(machine: Machine, script: str, *, read_only: bool = False) -> None:
