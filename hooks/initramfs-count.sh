@@ -25,7 +25,8 @@ snaptx_count() ( # dracut sources this file: it must not exit
     nonce=$(value snaptx_nonce)
     escape=$home/escape-$nonce.cfg
     rm -f "$home/sums-$nonce" # this kernel and this initrd are whole
-    read -r counted left <"$home/tries" || counted=
+    counted=
+    [ ! -s "$home/tries" ] || read -r counted left <"$home/tries"
     [ "$counted" = "$nonce" ] || left=$(value snaptx_tries)
     if [ "$left" -gt "$last" ]; then
         echo "$nonce $((left - 1))" >"$home/tries.new" && mv "$home/tries.new" "$home/tries"

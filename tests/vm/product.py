@@ -27,6 +27,7 @@ PATIENCE: dict[str, Content] = {
     )
 }
 
+COUNT = "/usr/share/initramfs-tools/scripts/local-premount/snaptx"
 UNITS = "/usr/lib/systemd/system"
 ENABLED = ("snaptx-boot.service", "snaptx-confirm.service", "snaptx-give-up.service", "snaptx-watchdog.timer")
 
@@ -40,7 +41,7 @@ def files() -> dict[str, Content]:
         "/usr/bin/snaptx": COMMAND,
         "/usr/share/snaptx/grub/grub.cfg": ROOT / "grub/grub.cfg",
         "/usr/lib/snaptx/initramfs-count.sh": hooks["initramfs-count.sh"],
-        "/usr/share/initramfs-tools/scripts/local-premount/snaptx": hooks["initramfs-count.sh"],
+        COUNT: hooks["initramfs-count.sh"],
         **units,
     }
 
