@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from snaptx.errors import NotFoundError
+from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Verdict
 
@@ -61,12 +61,12 @@ def _said(**told: dict[str, str]) -> dict[str, dict[str, str]]:
 
 
 def _brought(machine: Machine, number: int) -> dict[str, str]:
-    base = machine.generations.read(number).base
-    return news(_updates(machine, number), _updates(machine, base))
+    updates = _updates(machine, number)
+    return news(updates, _updates(machine, machine.generations.read(number).base)) if updates else {}
 
 
 def _updates(machine: Machine, number: int) -> dict[str, str]:
     try:
         return dict(machine.generations.read(number).updates)
-    except NotFoundError:
-        return {}
+    except SnaptxError:
+        return {}  # gone or damaged: nobody is kept from leaving a generation by that

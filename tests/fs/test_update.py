@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import reconcile, transaction
+from snaptx import blame, reconcile, transaction
 from snaptx.machine import open_machine
+from snaptx.model import Verdict
 from snaptx.reconcile import Why
 from snaptx.transaction import Request
 from snaptx.update.state import Result
@@ -95,6 +96,17 @@ def test_what_did_not_come_up_is_not_installed_again(follower: Box, shop: Shop, 
     assert follower.boot().default == 1
 
     assert follower.run("update", *source(shop)).code == 33
+
+
+def test_a_damaged_record_keeps_nobody_from_going_back(follower: Box, shop: Shop) -> None:
+    update(follower, shop)
+    follower.reboot()
+    follower.ok("confirm")
+    machine = open_machine(follower.root)
+    (follower.state / "generations/2/generation.json").write_text("{}")
+
+    assert blame.of_rollback(machine, 2, 1) == {}
+    assert blame.of_verdict(machine, 2, Verdict.BAD) == {}
 
 
 def test_who_changes_their_mind_gets_it_back(follower: Box, shop: Shop) -> None:
