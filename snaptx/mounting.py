@@ -77,6 +77,7 @@ class DetachedMount:
     def close(self) -> None:
         """Let go of it; the descriptors' numbers may be given to others from here on."""
         _detached.pop(self.path, None)
+        _parts.pop(os.fstat(self.fd).st_dev, None)
         os.close(self.fd)
         os.close(self.owner)
 

@@ -41,6 +41,14 @@ class ZfsStorage:
         self._mounted: dict[str, mounting.DetachedMount] = {}
         self._state = mounting.nothing()
 
+    def close(self) -> None:
+        """Let go of every mount, for a process that goes on; nothing can be done with this afterwards."""
+        for made in self._mounted.values():
+            made.close()
+        if f"{self._trees.home}/state" not in self._mounted:
+            os.close(self._state)
+        self._mounted.clear()
+
     @property
     def state(self) -> Path:
         """Return the directory of snaptx's own files, GRUB's dataset mounted in it; no directory before."""
