@@ -6,7 +6,7 @@ BOOTS = 'tests/vm/test_init.py::test_forward_and_back_and_away[debian]' \
 	'tests/vm/test_trial.py::test_the_last_good_one_comes_back[debian-efi-kernel missing]'
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-boot test-crash test-unit test-vm demo bench fix lint clean
+.PHONY: help venv test test-boot test-crash test-unit test-vm test-zfs demo bench fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,10 @@ test-unit: venv ## run the tests that need no root
 test-vm: ## boot machines in QEMU through real GRUB (as root; TESTS='-k "..."' chooses)
 	@.ci/setup vm
 	$(PYTEST) -o faulthandler_timeout=0 tests/vm $(TESTS)
+
+test-zfs: ## run the tests of the ZFS storage in a guest that has ZFS (as root; TESTS='-k "..."' chooses)
+	@.ci/setup vm
+	.venv/bin/python -m pytest -o faulthandler_timeout=0 -p tests.vm.guestrun -m zfs tests/contract tests/zfs $(TESTS)
 
 demo: ## show a whole transaction on a Btrfs sandbox (as root)
 	@.ci/setup root

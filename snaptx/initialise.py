@@ -38,8 +38,8 @@ def plan(machine: Machine, *, boot_loader: bool = True) -> Plan:
     machine.require_writable()
     nested.check_running(machine, machine.config.staging.nested)
     steps = (
-        f"adopt the subvolume {info.name} as generation 1, where it is",
-        "make the subvolume @snaptx (state, generations, boot entries) at the top level",
+        f"adopt {info.name} as generation 1, where it is",
+        "make a place of snaptx's own (state, generations, boot entries) on the same filesystem",
         "take a read-only snapshot of the root and index its files",
         "write snaptx's menu, with the present system as its default",
         *_boot_steps(machine, boot_loader=boot_loader),

@@ -160,8 +160,12 @@ def _open_storage(mount: system.Mount) -> Storage:
         from snaptx.storage.btrfs import BtrfsStorage
 
         return BtrfsStorage(mount)
-    hint = "snaptx needs a root on Btrfs; 'snaptx sandbox create DIR' makes one to try it on"
-    raise LayoutError(f"{mount.target} is {mount.fstype}, not btrfs", hint=hint)
+    if mount.fstype == "zfs":
+        from snaptx.storage.zfs.backend import ZfsStorage
+
+        return ZfsStorage(mount)
+    hint = "snaptx needs a root on Btrfs or ZFS; 'snaptx sandbox create DIR' makes one to try it on"
+    raise LayoutError(f"{mount.target} is {mount.fstype}, not btrfs or zfs", hint=hint)
 
 
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:

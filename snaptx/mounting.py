@@ -6,9 +6,11 @@ is visible to nobody else and ends with the process, however that ends.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -75,11 +77,13 @@ class DetachedMount:
     def close(self) -> None:
         """Let go of it; the descriptors' numbers may be given to others from here on."""
         _detached.pop(self.path, None)
+        _parts.pop(os.fstat(self.fd).st_dev, None)
         os.close(self.fd)
         os.close(self.owner)
 
 
 _detached: dict[Path, DetachedMount] = {}
+_parts: dict[int, frozenset[int]] = {}
 
 
 def fresh_mount(fstype: str, source: str, options: dict[str, str]) -> int:
@@ -110,6 +114,86 @@ def detached_mount(fstype: str, source: str, options: dict[str, str]) -> Detache
     return made
 
 
+def nothing() -> int:
+    """Return a descriptor with nothing behind it, for ``detached_tree`` to take the number of."""
+    return os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+
+
+def detached_tree(fstype: str, parts: Mapping[str, str], at: int | None = None) -> DetachedMount:
+    """Mount filesystems into one another without a mount point; it ends with ``release`` or the process.
+
+    ``parts`` are {place below the first one: source}, the first one's place
+    being "", parents first; a place that is not there is left out.  No mount
+    can be attached to one that is nowhere, so they are put together over /proc,
+    in a mount namespace that one passing thread has, and a copy of the whole is
+    taken.  The number of its descriptor, and so its path, is ``at`` if given.
+    """
+
+    def assemble() -> int:
+        for place, source in parts.items():
+            target = Path("/proc", place)
+            if not place or target.is_dir():
+                mount_as_elsewhere(source, str(target), fstype)
+        try:
+            return cloned_mount("/proc", recursive=True)
+        finally:
+            unmount("/proc", MNT_DETACH)
+
+    owner = aside(assemble)
+    fd = nothing() if at is None else at
+    with system.descriptor(f"/proc/self/fd/{owner}", os.O_RDONLY | os.O_DIRECTORY) as top:
+        os.dup2(top, fd, inheritable=False)
+    made = DetachedMount(owner, fd, fstype, parts[""], "", 0)
+    _detached[made.path] = made
+    _parts[os.fstat(fd).st_dev] = frozenset(_devices(fd, parts))
+    return made
+
+
+def _devices(fd: int, places: Iterable[str]) -> Iterator[int]:
+    for place in filter(None, places):
+        with suppress(FileNotFoundError):
+            yield os.stat(place, dir_fd=fd, follow_symlinks=False).st_dev
+
+
+def parts_of(device: int) -> frozenset[int]:
+    """Return the device numbers of what was mounted into the filesystem of that number as a part of it."""
+    return _parts.get(device, frozenset())
+
+
+def mount_as_elsewhere(source: str, target: str, fstype: str) -> None:
+    """Mount a filesystem that may be mounted already, writable unless it is read-only there."""
+    try:
+        mount(source, target, fstype)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        mount(source, target, fstype, MS_RDONLY)
+
+
+def release(made: DetachedMount) -> None:
+    """Unmount it, unless something of it is open; its path leads nowhere from then on."""
+    del _detached[made.path]
+    _parts.pop(os.fstat(made.fd).st_dev, None)
+    # The number stays taken: another directory behind an old path would be written to.
+    empty = nothing()
+    os.dup2(empty, made.fd, inheritable=False)
+    os.close(empty)
+    os.close(made.owner)
+
+
+def aside(act: Callable[[], Result]) -> Result:
+    """Return what ``act`` returns, run by a passing thread in a mount namespace of its own."""
+    from concurrent.futures import ThreadPoolExecutor  # not for every start-up
+
+    def alone() -> Result:
+        system.unshare(system.CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        return act()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(alone).result()
+
+
 def with_real_path(path: Path, use: Callable[[Path], Result]) -> Result:
     """Return ``use(path)``, with a path that stands for itself even inside a detached mount.
 
@@ -122,17 +206,12 @@ def with_real_path(path: Path, use: Callable[[Path], Result]) -> Result:
     if made is None:
         return use(path)
     real = Path("/proc", *path.parts[5:])
-    from concurrent.futures import ThreadPoolExecutor  # not for every start-up
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(_in_own_namespace, made, lambda: use(real)).result()
+    def reached() -> Result:
+        mount(made.source, "/proc", made.fstype, made.flags, made.options)
+        return use(real)
 
-
-def _in_own_namespace(made: DetachedMount, act: Callable[[], Result]) -> Result:
-    system.unshare(system.CLONE_NEWNS)
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
-    mount(made.source, "/proc", made.fstype, made.flags, made.options)
-    return act()
+    return aside(reached)
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:

@@ -214,6 +214,19 @@ def mounts() -> list[Mount]:
     return list(parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape")))
 
 
+def mounts_everywhere() -> Iterator[Mount]:
+    """Yield the mounts of every mount namespace that a process lives in."""
+    seen: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            namespace = os.readlink(process / "ns/mnt")
+            if namespace not in seen:
+                yield from parse_mounts((process / "mountinfo").read_text(errors="surrogateescape"))
+                seen.add(namespace)
+        except OSError:
+            continue  # the process ended
+
+
 def mount_at(path: Path) -> Mount | None:
     """Return the topmost mount whose mount point is exactly ``path``, or None."""
     wanted = str(path.resolve())

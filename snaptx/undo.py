@@ -50,9 +50,9 @@ def _steps(machine: Machine, gone: tuple[int, ...], views: list[View]) -> list[s
     numbers = ", ".join(map(str, gone)) or "none"
     return [
         *loader,
-        f"remove the generations that were made (of {len(views)}: {numbers}), and @snaptx",
+        f"remove the generations that were made (of {len(views)}: {numbers}), and all state",
         f"keep the audit trail as /{LOG}",
-        "leave the running root, and subvolumes of shared data, as they are",
+        "leave the running root, and shared data, as they are",
     ]
 
 

@@ -52,11 +52,14 @@ def _alone() -> Iterator[None]:
         os.close(directory)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in tests/fs as needing root."""
+    """Mark everything in tests/fs as needing root, in tests/zfs as needing ZFS, too."""
     for item in items:
-        if item.path.is_relative_to(ROOT / "tests/fs"):
-            item.add_marker("root")
+        for directory, markers in {"fs": ("root",), "zfs": ("root", "zfs")}.items():
+            if item.path.is_relative_to(ROOT / "tests" / directory):
+                for marker in markers:
+                    item.add_marker(marker)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

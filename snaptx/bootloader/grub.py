@@ -122,7 +122,7 @@ class _Grub:
         """Return what the entry file says, None if there is none."""
         try:
             text = self._entry.read_text(errors="replace")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             message = f"the boot entry file can't be read: {error.strerror}"
@@ -156,10 +156,14 @@ class _Grub:
         if entry is None or path.exists():
             return
         try:
-            text = sums.render(entry, self._top)
+            text = sums.render(entry, self._file)
         except OSError as error:
             raise storage_error(error, "cannot read the kernel") from error
         durable.write_new(path, text.encode(), 0o644)
+
+    def _file(self, path: str) -> Path:
+        """Return where a file is that GRUB has a path for."""
+        return self._top / path.lstrip("/")
 
     def discard(self) -> None:
         """Remove a prepared entry file, and what was made for trials that are over."""
@@ -200,7 +204,7 @@ def grub_directory(boot: Path) -> str:
 
 
 class GrubInRoot(_Grub):
-    """GRUB that reads kernels out of the generations, on the same Btrfs; ``home`` is ``@snaptx/grub``."""
+    """GRUB that reads kernels out of the generations, on the same filesystem; ``home`` is beside them."""
 
     def __init__(
         self,
@@ -209,13 +213,14 @@ class GrubInRoot(_Grub):
         find_counter: FindCounter = _no_counter,
     ) -> None:
         super().__init__(home, home.parents[1], find_uuid, find_counter)
+        self._offered: dict[str, Path] = {}
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
         name = grub_directory(root / "boot")
         # openSUSE keeps it in a subvolume of its own.
         apart = system.mount_at(root / "boot" / name) if name else None
-        place = apart.root if apart else f"/{adopted.name}/boot/{name}"
+        place = apart.root if apart else f"{adopted.loader_path}/boot/{name}"
         self._install(root, f"{place}/grub.cfg" if name else "")
 
     def prepare(self, state: BootState) -> None:
@@ -236,7 +241,15 @@ class GrubInRoot(_Grub):
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
         """Name the kernel inside the tree; paths start at the top level, as GRUB's do."""
         kernel = kernels.choose(root)
-        return _entry(number, title, kernel, f"/{info.name}/boot/", [*info.cmdline, *_words(root)])
+        self._offered[info.loader_path] = root
+        return _entry(number, title, kernel, f"{info.loader_path}/boot/", [*info.cmdline, *_words(root)])
+
+    def _file(self, path: str) -> Path:
+        """Look in the trees that were offered: on ZFS none is below another."""
+        for begin, root in self._offered.items():
+            if path.startswith(f"{begin}/"):
+                return root / path.removeprefix(f"{begin}/")
+        return super()._file(path)
 
     def forget(self, number: int) -> None:
         """Do nothing: the kernel goes with its generation."""

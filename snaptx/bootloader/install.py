@@ -27,6 +27,7 @@ from snaptx.bootloader.counter import esp
 from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot, grub_directory
 from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, CommandError
+from snaptx.storage.base import MountSpec
 from snaptx.system import Mount
 
 EFI = Path("/sys/firmware/efi")
@@ -39,9 +40,26 @@ SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 """The variable's name, UEFI specification, "Globally Defined Variables"; its fifth byte is 1 if it is on."""
 
 BEGIN, END = "### BEGIN snaptx ###", "### END snaptx ###"
-# Mounts the top level for one command, in mounts of its own: nothing to leave behind.
-_AT_TOP = 'mkdir -p "$2" && mount -t btrfs -o subvolid=5 "$1" "$2" && shift 2 && exec "$@"'
+# Mounts snaptx's own for one command, in mounts of its own: nothing to leave behind.
+_WITH_HOME = 'mkdir -p "$4" && mount -t "$1" -o "$2" "$3" "$4" && shift 4 && exec "$@"'
 _TOP = "/run/snaptx/top"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """How GRUB's home is reached: what to mount where, and the directory that then has ``grub`` in it."""
+
+    mount: MountSpec
+    at: str
+    directory: str
+
+
+def home(root: Mount) -> Home:
+    """Return how to reach GRUB's home on the filesystem of a root."""
+    if root.fstype == "zfs":
+        dataset = f"{root.source.partition('/')[0]}/snaptx/grub"
+        return Home(MountSpec(dataset, "zfs", "defaults"), f"{_TOP}/grub", _TOP)
+    return Home(MountSpec(root.source, "btrfs", "subvolid=5"), _TOP, f"{_TOP}/@snaptx")
 
 
 class Installer(Protocol):
@@ -81,7 +99,7 @@ def find(sysroot: Path, root: Mount, boot: object) -> Installer | None:
         case GrubOnBoot():
             return Sourced(sysroot / "boot", boot)
         case GrubInRoot():
-            return Firmware(root.source, EFI.is_dir(), esp(sysroot))
+            return Firmware(home(root), EFI.is_dir(), esp(sysroot))
     return None
 
 
@@ -94,9 +112,9 @@ def _grub_install(*words: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """GRUB with its prefix in ``@snaptx/grub``, started by the firmware; ``device`` holds the root."""
+    """GRUB with its prefix in ``@snaptx/grub``, started by the firmware."""
 
-    device: str
+    home: Home
     efi: bool
     esp: Mount | None
 
@@ -129,8 +147,8 @@ class Firmware:
 
     def is_installed(self) -> bool:
         """Return whether the platform's files are in @snaptx/grub, and on UEFI the image too."""
-        core = f"{_TOP}/@snaptx/grub/{self.target}/core.{'efi' if self.esp else 'img'}"
-        if not self._at_top("test", "-s", core, ok=(0, 1)):
+        core = f"{self.home.directory}/grub/{self.target}/core.{'efi' if self.esp else 'img'}"
+        if not self._at_home("test", "-s", core, ok=(0, 1)):
             return False
         return self.esp is None or any((Path(self.esp.target) / "EFI" / LABEL).glob("*.efi"))
 
@@ -140,15 +158,15 @@ class Firmware:
         Raises:
             BootError: grub-install failed; what it says is in the message.
         """
-        words = [f"--target={self.target}", f"--boot-directory={_TOP}/@snaptx"]
+        words = [f"--target={self.target}", f"--boot-directory={self.home.directory}"]
         # The name that grub2-install gives its directory leads to ours.
-        self._at_top("ln", "-sfn", "grub", f"{_TOP}/@snaptx/grub2")
+        self._at_home("ln", "-sfn", "grub", f"{self.home.directory}/grub2")
         if self.esp:
             words += [f"--efi-directory={self.esp.target}", f"--bootloader-id={LABEL}"]
-            self._at_top(*_grub_install(*words))
+            self._at_home(*_grub_install(*words))
             return
         for disk in self._disks():
-            self._at_top(*_grub_install(*words, disk))
+            self._at_home(*_grub_install(*words, disk))
 
     def undo(self) -> None:
         """Install the distribution's GRUB again where ours replaced it, or take ours away beside it."""
@@ -164,11 +182,15 @@ class Firmware:
         """Return the disks that the root is on."""
         return run.run(["grub-probe", "--target=disk", "/"]).stdout.split()
 
-    def _at_top(self, *command: str, ok: tuple[int, ...] = (0,)) -> bool:
-        """Run a command that sees the top level at ``_TOP``; return whether its status was 0."""
+    def _mounting(self) -> tuple[str, ...]:
+        spec = self.home.mount
+        return spec.fstype, spec.options, spec.source, self.home.at
+
+    def _at_home(self, *command: str, ok: tuple[int, ...] = (0,)) -> bool:
+        """Run a command that sees GRUB's home; return whether its status was 0."""
         alone = ["unshare", "--mount", "--propagation", "private", "--"]
         try:
-            done = run.run([*alone, "sh", "-ec", _AT_TOP, "sh", self.device, _TOP, *command], ok=ok)
+            done = run.run([*alone, "sh", "-ec", _WITH_HOME, "sh", *self._mounting(), *command], ok=ok)
         except CommandError as error:
             raise BootError(f"{command[0]}: {error.message}", hint=error.hint) from error
         return done.status == 0

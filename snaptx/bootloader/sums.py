@@ -8,6 +8,7 @@ which GRUB's ``sha256sum --check`` reads (GRUB manual, "hashsum").
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 from snaptx.model import BootEntry
@@ -16,14 +17,14 @@ NAME = "sums-{nonce}"
 """Beside the entry file, which grub.cfg and hooks/initramfs-count.sh take for granted."""
 
 
-def render(entry: BootEntry, top: Path) -> str:
-    """Return the digests of an entry's files; ``top`` is where GRUB's paths begin.
+def render(entry: BootEntry, find: Callable[[str], Path]) -> str:
+    """Return the digests of an entry's files; ``find`` tells where one is that GRUB has a path for.
 
     Raises:
         OSError: one can't be read.
     """
     paths = [path for path in (entry.kernel, entry.initrd) if path]
-    return "".join(f"{_digest(top / path.lstrip('/'))}  {path}\n" for path in paths)
+    return "".join(f"{_digest(find(path))}  {path}\n" for path in paths)
 
 
 def _digest(path: Path) -> str:

@@ -133,6 +133,12 @@ def _mounted_root(spec: MountSpec) -> int:
         # A command that only reads leaves the tree as it was.
         mounting.restrict(root, mounting.MOUNT_ATTR_NOATIME)
         mounting.attach(root, os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    for place, source in spec.inside:
+        with doing(f"mount {spec.fstype} {source}"):
+            part = mounting.fresh_mount(spec.fstype, source, {})
+            mounting.restrict(part, mounting.MOUNT_ATTR_NOATIME)
+            flags = system.RESOLVE_BENEATH | system.RESOLVE_NO_SYMLINKS
+            mounting.attach(part, system.openat2(root, os.fsencode(place), os.O_PATH, flags))
     return root
 
 

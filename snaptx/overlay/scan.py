@@ -3,6 +3,8 @@
 No link is followed and no other filesystem or subvolume is entered: a nested
 subvolume's root (inode 256, its own device number), a mount point and the empty
 directory a snapshot shows in place of a nested subvolume (inode 2) have no row.
+What the storage has mounted into the tree as a part of it does not count as
+another filesystem.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from hashlib import sha256
 
 from snaptx.errors import NotFoundError
 from snaptx.model import Kind, Row
+from snaptx.mounting import parts_of
 from snaptx.overlay import xattrs
 from snaptx.overlay.failure import translate
 from snaptx.system import (
@@ -55,7 +58,8 @@ def open_file(dirfd: int, name: bytes) -> int:
 
 def open_directory(root_fd: int, path: bytes) -> int:
     """Open the directory ``path`` below ``root_fd``; no link, no mount point, nothing outside."""
-    return openat2(root_fd, path or b".", DIRECTORY, INSIDE)
+    rules = INSIDE & ~RESOLVE_NO_XDEV if parts_of(os.fstat(root_fd).st_dev) else INSIDE
+    return openat2(root_fd, path or b".", DIRECTORY, rules)
 
 
 def hash_file(fd: int, size: int) -> bytes:
@@ -129,7 +133,7 @@ def index_row(dirfd: int, name: bytes, path: bytes) -> Row:
 def is_foreign(st: os.stat_result, root: os.stat_result) -> bool:
     """Return whether a directory lies in another filesystem or subvolume than ``root``, or stands for one."""
     stand_in = st.st_ino == EMPTY_SUBVOLUME_INODE and root.st_ino == SUBVOLUME_INODE
-    return st.st_dev != root.st_dev or stand_in
+    return (st.st_dev != root.st_dev and st.st_dev not in parts_of(root.st_dev)) or stand_in
 
 
 def scan_tree(root_fd: int) -> Iterator[Row]:

@@ -50,12 +50,15 @@ class Converted:
     conflicts: tuple[str, ...] = ()
 
 
-def check(machine: Machine, paths: Iterable[str]) -> None:
+def check(machine: Machine, paths: Sequence[str]) -> None:
     """Refuse what can't be converted; nothing is changed.
 
     Raises:
-        LayoutError: a subvolume of somebody else has the name, or lies inside.
+        LayoutError: a subvolume of somebody else has the name, or lies inside; or the root is on ZFS.
     """
+    if paths and machine.storage.running.mount.fstype == "zfs":
+        hint = "make a dataset beside the boot environments for it (zfs create -o mountpoint=PATH POOL/NAME)"
+        raise LayoutError("on ZFS, data inside the root has to be moved by hand", hint=hint)
     made = conversions.read(machine.storage.state) if machine.storage.state.is_dir() else {}
     for path in paths:
         name = rules.subvolume_name(path)

@@ -21,11 +21,12 @@ UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """What mount(8) is told to mount one tree."""
+    """What mount(8) is told to mount one tree; ``inside`` are (place, source) of what belongs into it."""
 
     source: str
     fstype: str
     options: str
+    inside: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class TreeInfo:
 
     ``name`` is the backend's own name for it (a subvolume's path from the top
     level); ``nested`` the paths inside it that a snapshot leaves out;
-    ``cmdline`` what the kernel is told to find it as its root.
+    ``cmdline`` what the kernel is told to find it as its root; ``loader_path``
+    how a boot loader that has found the filesystem (by its UUID) begins a path
+    inside the tree.
     """
 
     name: str
@@ -42,6 +45,7 @@ class TreeInfo:
     nested: tuple[str, ...]
     mount: MountSpec
     cmdline: tuple[str, ...]
+    loader_path: str
 
 
 class Storage(Protocol):

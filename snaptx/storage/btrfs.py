@@ -27,7 +27,7 @@ import btrfsutil
 
 from snaptx import mounting, system
 from snaptx.durable import sync_directory
-from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError, storage_error
+from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
 from snaptx.model import Tree
 from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
@@ -125,6 +125,7 @@ class BtrfsStorage:
             nested=nested,
             mount=MountSpec(self._mount.source, "btrfs", f"subvol={name}"),
             cmdline=(f"root=UUID={self.uuid}", f"rootflags=subvol={name}"),
+            loader_path=f"/{name}",
         )
 
     def snapshot(self, source: Tree, target: Tree, *, writable: bool) -> None:
@@ -158,7 +159,7 @@ class BtrfsStorage:
             raise BusyError(f"generation {tree} has subvolumes inside", hint=hint)
         if btrfsutil.get_default_subvolume(self._fd) == btrfsutil.subvolume_id(str(self.path(tree))):
             raise BusyError(f"generation {tree} is the default subvolume", hint="'snaptx repair' may help")
-        users = [mount.target for mount in _mounts_everywhere() if self._shows(mount, info.name)]
+        users = [mount.target for mount in system.mounts_everywhere() if self._shows(mount, info.name)]
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
 
@@ -259,27 +260,3 @@ def _filesystem_id(fd: int) -> str:
     with _translated("cannot read the filesystem's UUID"):
         raw = fcntl.ioctl(fd, IOC_FS_INFO, bytes(1024))[16:32].hex()
     return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))
-
-
-def _mounts_everywhere() -> Iterator[system.Mount]:
-    """Yield the mounts of every mount namespace that a process lives in."""
-    seen: set[str] = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            namespace = os.readlink(process / "ns/mnt")
-            if namespace not in seen:
-                yield from system.parse_mounts((process / "mountinfo").read_text(errors="surrogateescape"))
-                seen.add(namespace)
-        except OSError:
-            continue  # the process ended
-
-
-def open_storage(mount: system.Mount) -> BtrfsStorage:
-    """Return the storage behind a mounted Btrfs root.
-
-    Raises:
-        StorageError: the filesystem can't be reached.
-    """
-    if mount.fstype != "btrfs":
-        raise StorageError(f"{mount.target} is {mount.fstype}, not btrfs", hint="snaptx needs Btrfs or ZFS")
-    return BtrfsStorage(mount)

@@ -62,9 +62,8 @@ class MemoryStorage:
     def _describe(self, path: Path) -> TreeInfo:
         name = str(path.relative_to(self._top))
         cmdline = ("root=memory", f"rootflags=subvol={name}")
-        return TreeInfo(
-            name, path.name in (Part.ORIGIN, Part.SEALED), (), MountSpec(str(path), "none", "bind"), cmdline
-        )
+        read_only = path.name in (Part.ORIGIN, Part.SEALED)
+        return TreeInfo(name, read_only, (), MountSpec(str(path), "none", "bind"), cmdline, f"/{name}")
 
     def snapshot(self, source: Tree, target: Tree, *, writable: bool) -> None:
         """Copy ``source``."""

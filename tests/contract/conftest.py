@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from snaptx.storage.base import MountSpec, Storage, TreeInfo
 from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.storage.memory import MemoryStorage
 from tests.fs.conftest import MakeBtrfs, btrfs, make_btrfs  # noqa: F401 - fixtures
+from tests.zfs.conftest import Pool, make_pool  # noqa: F401 - fixtures
 
 
 def fill(root: Path) -> None:
@@ -48,22 +50,45 @@ def btrfs_root(make_btrfs: MakeBtrfs, tmp_path: Path) -> Iterator[Path]:  # noqa
     subprocess.run(["umount", root], check=True)
 
 
-@pytest.fixture(params=["memory", pytest.param("btrfs", marks=pytest.mark.root)])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
-    """Give a storage with a root to adopt, prepared."""
-    if request.param == "memory":
-        memory = _memory(tmp_path)
-        memory.prepare(memory.running)
-        yield memory
-        return
-    mount = system.mount_at(request.getfixturevalue("btrfs_root"))
+def _memory_of(tmp_path: Path) -> Iterator[Storage]:
+    made = _memory(tmp_path)
+    made.prepare(made.running)
+    yield made
+
+
+def _btrfs(root: Path) -> Iterator[Storage]:
+    mount = system.mount_at(root)
     assert mount is not None
-    made = BtrfsStorage(mount)
-    try:
+    with closing(BtrfsStorage(mount)) as made:
         made.prepare(made.running)
         yield made
-    finally:
-        made.close()
+
+
+def _zfs(pool: Pool) -> Iterator[Storage]:
+    from snaptx.storage.zfs.backend import ZfsStorage
+
+    fill(pool.root)
+    with closing(ZfsStorage(pool.mount())) as made:
+        made.prepare(made.running)
+        yield made
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        pytest.param("btrfs", marks=pytest.mark.root),
+        pytest.param("zfs", marks=[pytest.mark.root, pytest.mark.zfs]),
+    ]
+)
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    """Give a storage with a root to adopt, prepared."""
+    match request.param:
+        case "memory":
+            yield from _memory_of(tmp_path)
+        case "btrfs":
+            yield from _btrfs(request.getfixturevalue("btrfs_root"))
+        case _:
+            yield from _zfs(request.getfixturevalue("make_pool")())
 
 
 @pytest.fixture(params=["memory", "grub in the root", "grub on /boot"])
@@ -75,7 +100,8 @@ def loader(request: pytest.FixtureRequest, tmp_path: Path) -> BootLoader:
         "grub on /boot": lambda: _on_boot(tmp_path),
     }
     made = makers[request.param]()
-    adopted = TreeInfo("@", False, (), MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1234-5678",))
+    mount, cmdline = MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1234-5678",)
+    adopted = TreeInfo("@", False, (), mount, cmdline, "/@")
     made.install(tmp_path, adopted)
     return made
 

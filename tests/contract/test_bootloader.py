@@ -28,7 +28,7 @@ def info(number: int) -> TreeInfo:
     """Describe the root of a generation."""
     name = f"@snaptx/generations/{number}/root"
     cmdline = ("root=UUID=1234-5678", f"rootflags=subvol={name}")
-    return TreeInfo(name, False, (), MountSpec("/dev/null", "btrfs", f"subvol={name}"), cmdline)
+    return TreeInfo(name, False, (), MountSpec("/dev/null", "btrfs", f"subvol={name}"), cmdline, f"/{name}")
 
 
 def state(loader: BootLoader, root: Path, *numbers: int) -> BootState:

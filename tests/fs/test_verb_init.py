@@ -71,7 +71,7 @@ def test_dry_run_shows_the_plan_and_changes_nothing(tmp_path: Path) -> None:
 
         assert plan["root"] == "@rootfs"
         assert plan["uuid"] == box.sandbox.disk_uuid
-        assert "adopt the subvolume @rootfs as generation 1, where it is" in plan["steps"]
+        assert "adopt @rootfs as generation 1, where it is" in plan["steps"]
         assert changes(before, box.facts()) == {}
         assert not box.state.exists()
 

@@ -15,7 +15,7 @@ from snaptx.errors import StorageError
 from snaptx.model import BootState
 from snaptx.storage.base import MountSpec, TreeInfo
 
-INFO = TreeInfo("@", False, (), MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1",))
+INFO = TreeInfo("@", False, (), MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1",), "/@")
 INITRD = "initrd.img-6.1"
 
 

@@ -91,6 +91,7 @@ class Machine:
     image: Image
     directory: Path
     processors: int = 1
+    memory: int = MEMORY
     runs: list[Run] = field(default_factory=list)
     unwritable: int | None = None
     """A sector of the disk (512 bytes) that reads well and can't be written."""
@@ -142,7 +143,7 @@ class Machine:
     def _hardware(self) -> list[str]:
         return [
             *("-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", f"{self.processors}"),
-            *("-m", f"{MEMORY}", "-nodefaults", "-display", "none", "-vga", "std", "-nic", "none"),
+            *("-m", f"{self.memory}", "-nodefaults", "-display", "none", "-vga", "std", "-nic", "none"),
             *("-device", "i6300esb", "-action", "watchdog=reset"),
             *self._firmware(),
             *_drive(0, self.disk, "qcow2", self.unwritable),

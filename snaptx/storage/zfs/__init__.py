@@ -1,0 +1,1 @@
+"""Generations as ZFS boot environments."""

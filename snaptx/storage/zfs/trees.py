@@ -1,0 +1,183 @@
+"""Make and remove trees: snapshots, clones, and what has to be promoted before anything can go.
+
+Each step leaves every other tree as it was, and a removal that was cut short
+can be begun again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from snaptx.errors import BusyError
+from snaptx.model import Part, Tree
+from snaptx.storage.zfs import library, names, pool
+from snaptx.storage.zfs.names import GONE, HOME, MAKING, TREE, Dataset, Listing
+
+
+class Trees:
+    """The trees of one container of boot environments."""
+
+    def __init__(self, container: str) -> None:
+        self.container = container
+        self.home = f"{library.pool_of(container)}/{HOME}"
+        self.carriers = f"{self.home}/trees"
+        self._known: Listing | None = None
+
+    @property
+    def listing(self) -> Listing:
+        """Return what there is, as last seen."""
+        if self._known is None:
+            self._known = library.listing((self.container, self.home))
+        return self._known
+
+    def forget(self) -> None:
+        """Look again the next time."""
+        self._known = None
+
+    def take(self, source: str, short: str) -> None:
+        """Snapshot a dataset and what is below it, at one instant."""
+        try:
+            library.snapshot(f"{one.name}@{short}" for one in self.listing.family(source))
+        finally:
+            self.forget()
+
+    def copy(self, source: str, target: Tree) -> None:
+        """Make a snapshot of a snapshot, on a clone of it that carries nothing else."""
+        carrier = self._carrier()
+        self._clone(source, carrier)
+        self.take(carrier, names.snapshot_name(target))
+
+    def grow(self, source: str, target: Tree) -> None:
+        """Make ``target`` a writable clone of a dataset or snapshot with what is below it.
+
+        Raises:
+            BusyError: the name is taken by something of somebody else's.
+        """
+        place = self._place(target)
+        self._clear(place)
+        passing = "" if "@" in source else f"{source}@{GONE}{secrets.token_hex(4)}"
+        if passing:
+            self.take(source, passing.partition("@")[2])
+        try:
+            self._clone(passing or source, place, target)
+        finally:
+            if passing:
+                library.destroy_snapshots(self._members(passing), defer=True)
+            self.forget()
+
+    def _place(self, tree: Tree) -> str:
+        if tree.part is Part.ROOT:
+            return names.root_name(self.container, tree.number)
+        return f"{self.carriers}/{tree.number}-{tree.part}"
+
+    def _carrier(self) -> str:
+        return f"{self.carriers}/{secrets.token_hex(4)}"
+
+    def _members(self, snapshot: str) -> list[str]:
+        short = snapshot.partition("@")[2]
+        return [f"{one.name}@{short}" for one in self.listing.with_snapshot(snapshot)]
+
+    def _clear(self, place: str) -> None:
+        """Remove what an interrupted clone left; refuse what is somebody else's."""
+        found = self.listing.datasets.get(place)
+        if found and found.making and not found.tree:
+            self.remove_dataset(place)
+        elif found:
+            hint = f"rename it: zfs rename {place} …"
+            raise BusyError(f"the dataset {place} exists and is not the one that is to be made", hint=hint)
+
+    def _clone(self, snapshot: str, place: str, tree: Tree | None = None) -> None:
+        """Clone a snapshot with those below it; it is ``tree`` with the last step."""
+        top = snapshot.partition("@")[0]
+        short = snapshot.partition("@")[2]
+        for one in self.listing.with_snapshot(snapshot):
+            name = place + one.name[len(top) :]
+            making = {MAKING: str(tree)} if tree and one.name == top else {}
+            library.clone(name, f"{one.name}@{short}", {**_mounting(one, as_root=one.name == top), **making})
+            pool.set_properties(name, pool.own_properties(one.name))
+        self.forget()
+        if tree:
+            steps = (("set", place, TREE, str(tree)), ("inherit", place, MAKING))
+            library.together(f"cannot finish {place}", *steps)
+            self.forget()
+
+    def drop(self, snapshot: str) -> None:
+        """Remove a read-only tree: its snapshots go, or wait without a name for their clones to go."""
+        short = snapshot.partition("@")[2]
+        members = self.listing.with_snapshot(snapshot)
+        cloned = any(each.clones for one in members for each in one.snapshots if each.short == short)
+        try:
+            if cloned:
+                fresh = GONE + secrets.token_hex(4)
+                steps = [("rename", one.name, short, fresh) for one in members]
+                library.together(f"cannot remove {snapshot}", *steps)
+                library.destroy_snapshots((f"{one.name}@{fresh}" for one in members), defer=True)
+            else:
+                library.destroy_snapshots(f"{one.name}@{short}" for one in members)
+        finally:
+            self.forget()
+        self.sweep()
+
+    def remove_dataset(self, name: str) -> None:
+        """Destroy a dataset and what is below it; what depends on it, and trees it carries, live on."""
+        try:
+            self._free(name)
+            living = self.listing.living(name)
+            if living:
+                self._clone(living[-1].name, self._carrier())
+                self._free(name)
+            library.destroy_snapshots(each.name for each in self.listing.snapshots(name))
+            family = reversed(self.listing.family(name))
+            library.together(f"cannot destroy {name}", *(("destroy", one.name) for one in family))
+        finally:
+            self.forget()
+
+    def _free(self, name: str) -> None:
+        clones = self.listing.dependents(name)
+        library.together(f"cannot free {name}", *(("promote", clone) for clone in clones))
+        self.forget()
+
+    def sweep(self) -> None:
+        """Destroy the datasets that carry no tree any more."""
+        for name in self.listing.empty_carriers(self.carriers):
+            self.remove_dataset(name)
+
+    def remove_all(self, adopted: str) -> None:
+        """Destroy every generation, and all else of snaptx's, but the adopted root and shared data."""
+        for name in self._every_root():
+            if name != adopted:
+                self.remove_dataset(name)
+        for snapshot in self.listing.living(adopted):
+            self.drop(snapshot.name)
+        kept = f"{self.home}/shared"
+        whole = len(self.listing.family(kept)) <= 1
+        for place in (self.home,) if whole else (self.carriers, f"{self.home}/grub", f"{self.home}/state"):
+            self.remove_dataset(place)
+        library.together(f"cannot release {adopted}", ("inherit", adopted, TREE))
+        self.forget()
+
+    def _every_root(self) -> list[str]:
+        known = self.listing.datasets.values()
+        return [one.name for one in known if one.tree.endswith(f"/{Part.ROOT}")]
+
+    def foreign(self, name: str) -> Iterable[str]:
+        """Return the clones of a dataset, or of a snapshot, that are not snaptx's, and snapshots held."""
+        dataset, _, short = name.partition("@")
+        for each in self.listing.snapshots(dataset):
+            if short in ("", each.short):
+                yield from (f"{clone} is a clone of it" for clone in each.clones if not self._is_ours(clone))
+                if each.holds:
+                    yield f"{each.name} is held: zfs holds {each.name}"
+
+    def _is_ours(self, name: str) -> bool:
+        if names.is_within(name, self.home):
+            return True
+        found = self.listing.datasets
+        return any(names.is_within(name, one) and (found[one].tree or found[one].making) for one in found)
+
+
+def _mounting(source: Dataset, *, as_root: bool) -> dict[str, str | int]:
+    """Return how a clone is mounted: where its source is, and never by itself."""
+    kind = library.CANMOUNT_OFF if source.canmount == "off" else library.CANMOUNT_NOAUTO
+    return {"mountpoint": source.mountpoint, "canmount": library.CANMOUNT_NOAUTO if as_root else kind}

@@ -1,0 +1,89 @@
+"""The verbs on a root on ZFS: staged, committed, started, taken back, pruned, let go of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boxes import snaptx
+from tests.zfs.conftest import MakePool, Pool, command
+
+
+@pytest.fixture
+def pool(make_pool: MakePool) -> Pool:
+    """Give a pool with a small system in its root, and a child for data of it."""
+    made = make_pool(children=("var",))
+    for name in ("etc", "boot"):
+        (made.root / name).mkdir()
+    (made.root / "etc/version").write_text("1\n")
+    (made.root / "var/state").write_text("1\n")
+    (made.root / "boot/vmlinuz-6.1.0").write_text("kernel\n")
+    (made.root / "boot/initrd.img-6.1.0").write_text("initrd\n")
+    return made
+
+
+def verb(pool: Pool, *words: str) -> Any:
+    """Run a verb that must succeed and return its result."""
+    said = snaptx("--sysroot", str(pool.root), "--json", *words)
+    assert said.code == 0, said.err
+    return json.loads(said.out) if said.out else None
+
+
+def update(directory: Path, number: int) -> str:
+    """Make an update of the root and of its child."""
+    for name in ("etc/version", "var/state"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text(f"{number}\n")
+    return str(directory)
+
+
+def start(pool: Pool) -> str:
+    """Mount what boots by default in place of the root; return its dataset."""
+    name = pool.bootfs()
+    command("umount", "--recursive", pool.root)
+    command("mount", "-t", "zfs", "-o", "zfsutil", name, pool.root)
+    command("mount", "-t", "zfs", "-o", "zfsutil", f"{name}/var", pool.root / "var")
+    return name
+
+
+def shows(pool: Pool, number: int) -> bool:
+    """Return whether root and child are those of a version."""
+    return {(pool.root / name).read_text() for name in ("etc/version", "var/state")} == {f"{number}\n"}
+
+
+def test_there_and_back_and_away(pool: Pool, tmp_path: Path) -> None:
+    before = pool.names() | pool.names("snapshot")
+    verb(pool, "init", "--accept-rollback")
+    verb(pool, "apply", update(tmp_path / "update", 2))
+    (pool.root / "etc/mine").write_text("mine\n")
+    (pool.root / "var/mine").write_text("mine\n")
+    verb(pool, "commit")
+    assert shows(pool, 1)
+
+    assert start(pool) == f"{pool.container}/snaptx-2"
+    assert shows(pool, 2)
+    assert (pool.root / "etc/mine").read_text() == (pool.root / "var/mine").read_text() == "mine\n"
+    verb(pool, "confirm")
+    assert [row["marks"] for row in verb(pool, "list")] == ["G", "NRG"]
+    entry = command("grep", "-h", "root=ZFS", _entry_file(pool, tmp_path))
+    assert f"'/ROOT/snaptx-2@/boot/vmlinuz-6.1.0' 'root=ZFS={pool.container}/snaptx-2'" in entry
+
+    verb(pool, "rollback", "1")
+    start(pool)
+    assert shows(pool, 1)
+    verb(pool, "confirm")
+    verb(pool, "verify")
+    assert before < pool.names() | pool.names("snapshot")
+
+
+def _entry_file(pool: Pool, tmp_path: Path) -> Path:
+    place = tmp_path / "grub"
+    place.mkdir()
+    command("mount", "-t", "zfs", f"{pool.name}/snaptx/grub", place)
+    copy = tmp_path / "snaptx.cfg"
+    copy.write_bytes((place / "snaptx.cfg").read_bytes())
+    command("umount", place)
+    return copy
