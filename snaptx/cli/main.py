@@ -23,6 +23,7 @@ VERBS = {
     "apply": "lay an update over a fresh generation",
     "run": "run a command in a fresh generation",
     "shell": "open a shell in a fresh generation",
+    "exec": "run a command in any generation's tree, on the machine as it is today",
     "commit": "make a staged generation the one that boots next",
     "abort": "throw a staged generation away",
     "rollback": "go back to an earlier generation",

@@ -66,6 +66,10 @@ set -g __snaptx_valued \
     'shell --message' \
     'shell -m' \
     'shell --conflicts' \
+    'exec --generation' \
+    'exec -g' \
+    'exec --user' \
+    'exec -u' \
     'commit --message' \
     'commit -m' \
     'commit --conflicts' \
@@ -128,6 +132,10 @@ complete -c snaptx -n '__snaptx_at shell' -l message -s m -x -d 'why; shown in l
 complete -c snaptx -n '__snaptx_at shell' -l commit -d 'commit when the shell ends'
 complete -c snaptx -n '__snaptx_at shell' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
 complete -c snaptx -n '__snaptx_at shell' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a exec -d 'run a command in any generation\'s tree, on the machine as it is today'
+complete -c snaptx -n '__snaptx_at exec' -l generation -s g -x -a '(__snaptx_generations)' -d 'the generation whose tree is used'
+complete -c snaptx -n '__snaptx_at exec' -l user -s u -x -d 'run it for this user (default: who called sudo, else root)'
+complete -c snaptx -n '__snaptx_at exec' -a '(__fish_complete_command)'
 complete -c snaptx -n '__snaptx_at' -a commit -d 'make a staged generation the one that boots next'
 complete -c snaptx -n '__snaptx_at commit' -l message -s m -x -d 'why; kept in the audit trail'
 complete -c snaptx -n '__snaptx_at commit' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
