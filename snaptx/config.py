@@ -112,6 +112,10 @@ class UpdateConfig:
     timeout: int = 30  # seconds a server may say nothing
     motd: str = "/run/motd.d/snaptx"  # the line for those who log in; none, if empty
     metrics: str = "/var/lib/prometheus/node-exporter"  # directory of textfiles, if it exists
+class LiveConfig:
+    """What of a generation a live switch puts under the running system."""
+
+    paths: tuple[str, ...] = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class Config:
     boot: BootConfig = field(default_factory=BootConfig)
     shared: SharedConfig = field(default_factory=SharedConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
 
 
 def files(sysroot: Path) -> list[Path]:

@@ -37,6 +37,7 @@ VERBS = {
     "unpin": "let prune take a generation again",
     "update": "bring the machine up to date from its sources",
     "publish": "make and sign the index of a directory of overlays",
+    "ps": "processes that still use what an update has replaced",
     "sandbox": "a Btrfs image to try snaptx on",
 }
 """Every verb with its one line of help; the verb's file in this package has the rest."""

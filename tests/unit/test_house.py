@@ -33,7 +33,7 @@ LAYERS = (
     "carry nested checks blame",
     "difference switch",
     "machine",
-    "enclosure trees retention",
+    "enclosure trees retention running",
     "storage bootloader overlay",
     "journal audit lock config generations",
     "durable run log places fstab window",
