@@ -120,6 +120,7 @@ class View:
     phase: Phase
     booted: bool
     default: bool
+    live: bool = False
 
     @property
     def number(self) -> int:
@@ -128,8 +129,8 @@ class View:
 
     @property
     def marks(self) -> str:
-        """Return N(ow) R(eboot) T(rial) G(ood) B(ad) P(inned) as they apply."""
-        letters = "N" * self.booted + "R" * self.default
+        """Return N(ow) L(ive) R(eboot) T(rial) G(ood) B(ad) P(inned) as they apply."""
+        letters = "N" * self.booted + "L" * self.live + "R" * self.default
         if self.phase is Phase.COMMITTED:
             letters += self.generation.verdict.value[0].upper()
         return letters + "P" * self.generation.pinned

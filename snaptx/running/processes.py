@@ -46,7 +46,7 @@ class Survey:
     generations: dict[int, int]
     _own: str = field(default_factory=lambda: os.readlink("/proc/self/ns/mnt"))
     _found: dict[tuple[str, bytes], Facts | None] = field(default_factory=dict)
-    _heads: set[bytes] = field(default_factory=set)
+    _heads: set[bytes] = field(default_factory=lambda: {b""})
 
     def __post_init__(self) -> None:
         """Learn how paths in a tree that is mounted nowhere begin."""
@@ -94,12 +94,14 @@ class Survey:
         return f"{namespace} {root.st_dev} {root.st_ino}", place + b"/root", b""
 
     def _uses(self, place: bytes, view: str, reach: bytes, root: bytes) -> Iterator[Use]:
-        for how, link, path in _links(place):
-            if not path.startswith(root + b"/") or not self._plausible(path := path.removeprefix(root)):
+        for how, link, name in _links(place):
+            outside = not name.startswith(root + b"/")  # or in a tree that is mounted nowhere
+            path = name if outside else name.removeprefix(root)
+            if not self._plausible(path):
                 continue
             with suppress(FileNotFoundError, PermissionError):
                 found = os.stat(link)
-                if files.counts(found):
+                if files.counts(found) and not (outside and found.st_dev not in self.generations):
                     used = Facts.of(found)
                     state = files.judge(
                         used,
@@ -113,7 +115,9 @@ class Survey:
 
     def _plausible(self, path: bytes) -> bool:
         """Return whether a path can be one of the trees, so that nothing else is touched."""
-        return files.is_inside(path, self.trees) or path.split(b"/", 2)[1] in self._heads
+        return files.is_inside(path, self.trees) or (
+            path.startswith(b"/") and path.split(b"/", 2)[1] in self._heads
+        )
 
     def _find(self, view: str, reach: bytes, path: bytes) -> Facts | None:
         key = (view, path)

@@ -115,6 +115,7 @@ complete -c snaptx -n '__snaptx_at apply' -l message -s m -x -d 'why; shown in l
 complete -c snaptx -n '__snaptx_at apply' -l base -x -a '(__snaptx_generations)' -d 'build on generation N (default: what is staged, else the default)'
 complete -c snaptx -n '__snaptx_at apply' -l allow-devices -d 'let the payload make device nodes'
 complete -c snaptx -n '__snaptx_at apply' -l commit -d 'commit at once'
+complete -c snaptx -n '__snaptx_at apply' -l live -d 'put it under the running system at once'
 complete -c snaptx -n '__snaptx_at apply' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
 complete -c snaptx -n '__snaptx_at apply' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at apply' -F
