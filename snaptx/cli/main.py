@@ -38,6 +38,7 @@ VERBS = {
     "update": "bring the machine up to date from its sources",
     "publish": "make and sign the index of a directory of overlays",
     "live": "put a generation under the running system at once, or take it away",
+    "restart": "let services go on with what was replaced",
     "ps": "processes that still use what an update has replaced",
     "sandbox": "a Btrfs image to try snaptx on",
 }

@@ -22,7 +22,7 @@ LAYERS = (
     "__main__",
     "cli",
     "sandbox",
-    "enter visit",
+    "enter visit restart",
     "repair",
     "update",
     "stage verify commit confirm rollback prune discard initialise undo reconcile",
