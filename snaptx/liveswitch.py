@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from snaptx import durable, system
 from snaptx.errors import LiveError, NotFoundError, storage_error
@@ -49,9 +50,8 @@ def note(machine: Machine) -> Note:
         data = json.loads((machine.sysroot / STATE).read_bytes())
         if data.pop("format") != FORMAT or data.pop("boot_id") != system.boot_id():
             return Note()
-        return Note(
-            **{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
-        )
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return Note(**values)
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return Note()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import machine, restart
+from snaptx import machine, restart, run
 from snaptx.errors import CommandError, HealthError
 from snaptx.machine import Machine
 from snaptx.run import Result
@@ -62,7 +62,7 @@ def opened(equipped: Box, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 def go(one: Machine, manager: Manager, monkeypatch: pytest.MonkeyPatch) -> restart.Restarted:
     """Restart both services."""
-    monkeypatch.setattr(restart.run, "run", manager)
+    monkeypatch.setattr(run, "run", manager)
     names = tuple(manager.invocations)
     units = services.parse(manager(["systemctl", "show", "--", *names]).stdout)
     with exclusive(one, "restart"):
