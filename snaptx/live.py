@@ -24,7 +24,7 @@ class Switched:
     ``number`` is what is live, ``previous`` what was, 0 for what booted.
     ``paths`` are in the order of the switch; ``pause_seconds`` is the time
     from the first of them to the last, ``seconds`` that of all the work.
-    ``apart`` are those that still see what was there before.
+    ``apart`` are those whose own mounts did not follow.
     """
 
     number: int

@@ -65,7 +65,7 @@ def describe(done: Switched) -> Iterator[str]:
     if len(done.paths) > 1:
         yield "  one after the other, in this order"
     for owner in done.apart:
-        yield f"  not seen by {owner.name} ({owner.kind}): it has mounts of its own, restart it"
+        yield f"  restart {owner.name} ({owner.kind}): the mounts of its own did not follow"
     if done.number:
         yield "  'snaptx ps' shows who still uses what was replaced, 'snaptx live --off' goes back"
 

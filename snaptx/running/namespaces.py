@@ -1,4 +1,9 @@
-"""Which mount namespaces show another tree than this one: they did not follow a live switch."""
+"""Which mount namespaces do not show what this one does since a live switch.
+
+A tree that a service had mounted on itself, read-only say, stays over the new
+one.  Where only its root is read-only, the new tree is seen, and can be
+written to.  Both are put right by a restart of the service.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from snaptx.running.proc import Owner
 
 
 def apart(sysroot: str, targets: Sequence[str]) -> tuple[Owner, ...]:
-    """Return who lives in a mount namespace that shows something else at one of ``targets``.
+    """Return who lives in a mount namespace that shows one of ``targets`` otherwise.
 
     Namespaces with another root than ``sysroot``, as containers have, are no concern.
     """
@@ -20,16 +25,24 @@ def apart(sysroot: str, targets: Sequence[str]) -> tuple[Owner, ...]:
 
 
 def _apart(sysroot: str, targets: Sequence[str]) -> Iterator[Owner]:
-    here = [_identity(path) for path in (sysroot, *targets)]
-    seen: dict[str, bool] = {os.readlink("/proc/self/ns/mnt"): False}
+    own = os.readlink("/proc/self/ns/mnt")
+    judged = {own: False}
     for process in sorted(Path("/proc").glob("[0-9]*")):
         with suppress(OSError):
             namespace = os.readlink(process / "ns/mnt")
-            if namespace not in seen:
-                there = [_identity(f"{process}/root{path}") for path in (sysroot, *targets)]
-                seen[namespace] = there[0] == here[0] and there != here
-            if seen[namespace]:
+            if namespace not in judged:
+                judged[namespace] = _differs(f"{process}/root", sysroot, targets)
+            if judged[namespace]:
                 yield proc.parse_cgroup((process / "cgroup").read_text(errors="surrogateescape"))
+
+
+def _differs(reach: str, sysroot: str, targets: Sequence[str]) -> bool:
+    """Return whether a view of the same root, behind ``reach``, has another tree or lost its protection."""
+    if _identity(reach + sysroot) != _identity(sysroot):
+        return False
+    if any(_identity(reach + target) != _identity(target) for target in targets):
+        return True
+    return _is_read_only(reach + sysroot) and not all(_is_read_only(reach + target) for target in targets)
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -38,3 +51,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _is_read_only(path: str) -> bool:
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

@@ -198,6 +198,25 @@ def test_others_follow_or_are_listed(ground: Box, shared: bool) -> None:
     assert all(bool(found) is not shared for found in apart)
 
 
+def test_protection_that_is_lost_is_listed(ground: Box) -> None:
+    """A namespace whose root is read-only sees the new tree as it is: it could write to it."""
+    mounting.mount("none", str(ground.root), flags=1 << 20)  # MS_SHARED
+    protect = f"mount -o remount,bind,ro {ground.root} && echo && exec sleep 60"
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "slave", "sh", "-c", protect], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        apart = ground.json("live", "2")["apart"]
+        there = Path(f"/proc/{other.pid}/root{ground.root}/usr/who").read_text()
+        other.kill()
+    ground.ok("live", "--off")
+    mounting.mount("none", str(ground.root), flags=mounting.MS_PRIVATE)
+
+    assert there == "2\n"
+    assert apart != []
+
+
 READER = """
 import os, sys
 root, paths, mixed, rounds = sys.argv[1], 0, 0, 0
