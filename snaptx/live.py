@@ -8,13 +8,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from snaptx import liveswitch, switch, system, transaction
+from snaptx import lived, liveswitch, switch, system, transaction
+from snaptx.carry import Carried
+from snaptx.config import Conflicts
 from snaptx.liveswitch import Note, Plan
 from snaptx.machine import Machine
 from snaptx.recover import Act
 from snaptx.running import namespaces
 from snaptx.running.proc import Owner
-from snaptx.transaction import Request
+from snaptx.transaction import Request, Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,9 @@ class Switched:
     ``number`` is what is live, ``previous`` what was, 0 for what booted.
     ``paths`` are in the order of the switch; ``pause_seconds`` is the time
     from the first of them to the last, ``seconds`` that of all the work.
-    ``apart`` are those whose own mounts did not follow.
+    ``apart`` are those whose own mounts did not follow.  ``carried`` are the
+    paths in /etc that were brought along, ``conflicts`` those on which both
+    sides disagreed.
     """
 
     number: int
@@ -33,10 +37,12 @@ class Switched:
     pause_seconds: float
     seconds: float
     apart: tuple[Owner, ...]
+    carried: tuple[bytes, ...] = ()
+    conflicts: tuple[bytes, ...] = ()
 
 
-def choose(machine: Machine, number: int, *, force: bool) -> Plan:
-    """Return how to make generation ``number`` live, 0 for what booted.
+def choose(machine: Machine, number: int, *, force: bool, with_etc: bool = False) -> Plan:
+    """Return how to make generation ``number`` live, 0 for what booted, with its /etc or without.
 
     Raises:
         NotFoundError: there is no such generation.
@@ -44,7 +50,7 @@ def choose(machine: Machine, number: int, *, force: bool) -> Plan:
     """
     if number:
         machine.generations.read(number)
-    chosen = liveswitch.plan(machine, 0 if number == machine.booted else number)
+    chosen = liveswitch.plan(machine, 0 if number == machine.booted else number, etc=with_etc)
     liveswitch.require(chosen, force=force)
     return chosen
 
@@ -56,27 +62,56 @@ def is_due(machine: Machine, chosen: Plan) -> bool:
     return any(now.stack(path)[:1] != wanted for path in chosen.paths)
 
 
-def make(machine: Machine, request: Request, chosen: Plan) -> Switched:
+def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | None = None) -> Switched:
     """Make the switch; the caller holds the lock.
 
     Raises:
+        ConflictError: both sides changed a path in /etc and the policy is to fail; nothing was switched.
         StorageError: the kernel refused; what was seen before is seen again.
     """
     begun = time.monotonic()
     before = liveswitch.live(machine)
     previous = max(before.values(), default=0)
     with transaction.begin(machine, Act.LIVE, request, generation=chosen.number, base=previous) as txn:
+        brought = _prepare(machine, txn, chosen, before, policy)
         txn.step("live")
         with switch.undisturbed():
             pause = liveswitch.perform(machine, chosen)
             liveswitch.write(machine, _note(machine, chosen, before))
         txn.step("look")
-        root = liveswitch.scene(machine)
-        apart = namespaces.apart(root.sysroot, [root.target(path) for path in chosen.paths])
-        seconds = time.monotonic() - begun
-        done = Switched(chosen.number, previous, chosen.paths, pause, seconds, apart)
-        txn.succeed(live=chosen.number, previous=previous, paths=chosen.paths, pause_seconds=round(pause, 6))
+        back = lived.settle(machine)
+        brought = brought if chosen.number else back
+        done = Switched(
+            chosen.number,
+            previous,
+            chosen.paths,
+            pause,
+            time.monotonic() - begun,
+            _apart(machine, chosen),
+            brought.carried,
+            brought.conflicts,
+        )
+        paths = {"carried": done.carried, "conflicts": done.conflicts, "paths": done.paths}
+        txn.succeed(live=done.number, previous=previous, pause_seconds=round(pause, 6), **paths)
     return done
+
+
+def _prepare(
+    machine: Machine, txn: Transaction, chosen: Plan, before: dict[str, int], policy: Conflicts | None
+) -> Carried:
+    """Prepare the generation that is to be seen, unless it is already."""
+    brought = Carried()
+    if chosen.number and liveswitch.ETC in chosen.paths and liveswitch.ETC not in before:
+        txn.step("carry")
+        brought = lived.go_along(machine, chosen.number, policy or machine.config.staging.conflicts)
+    if chosen.number:
+        lived.mark(machine, chosen.number)
+    return brought
+
+
+def _apart(machine: Machine, chosen: Plan) -> tuple[Owner, ...]:
+    now = liveswitch.scene(machine)
+    return namespaces.apart(now.sysroot, [now.target(path) for path in chosen.paths])
 
 
 def _note(machine: Machine, chosen: Plan, before: dict[str, int]) -> Note:

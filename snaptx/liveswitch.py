@@ -27,6 +27,9 @@ from snaptx.system import Mount
 
 STATE = "run/snaptx/live"
 FORMAT = 1
+ETC = "/etc"
+"""Switched only when asked, and last."""
+
 FOREIGN = -1
 """Stands for a mount that is no generation's."""
 
@@ -113,7 +116,7 @@ def scene(machine: Machine) -> Scene:
 def live(machine: Machine) -> dict[str, int]:
     """Return the generation that is live at each directory where one is."""
     found = scene(machine)
-    stacks = {path: found.stack(path) for path in machine.config.live.paths}
+    stacks = {path: found.stack(path) for path in _every(machine)}
     return {path: stack[0] for path, stack in stacks.items() if stack and stack[0] != FOREIGN}
 
 
@@ -121,6 +124,11 @@ def views(machine: Machine) -> list[View]:
     """Return every recorded generation with what is derived about it, ascending."""
     numbers = set(live(machine).values())
     return [replace(view, live=view.number in numbers) for view in machine.views()]
+
+
+def _every(machine: Machine) -> tuple[str, ...]:
+    """Return the paths at which something can be live."""
+    return tuple(dict.fromkeys((*machine.config.live.paths, ETC)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +144,20 @@ class Plan:
     obstacles: tuple[Obstacle, ...]
 
 
-def plan(machine: Machine, number: int) -> Plan:
-    """Return what a switch to ``number`` would take, and what stands against it."""
+def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
+    """Return what a switch to ``number`` would take, with its /etc or without, and what stands against it.
+
+    Raises:
+        NotFoundError: its root is missing.
+    """
     now = scene(machine)
     if not number:
-        paths = tuple(path for path in machine.config.live.paths if set(now.stack(path)) - {FOREIGN})
+        paths = tuple(path for path in _every(machine) if set(now.stack(path)) - {FOREIGN})
         return Plan(0, paths, {}, tuple(_lost(now, paths)))
     tree = Tree(number, Part.ROOT)
     if machine.storage.describe(tree) is None:
         raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
-    wanted = machine.config.live.paths
+    wanted = (*(path for path in machine.config.live.paths if path != ETC), *([ETC] if etc else []))
     release = os.uname().release
     flags = os.O_RDONLY | os.O_DIRECTORY
     with (
@@ -156,6 +168,7 @@ def plan(machine: Machine, number: int) -> Plan:
         paths, against = obstacles.separate(wanted, *shapes)
         carried = _carried(now, paths)
         against += tuple(_own(now, paths))
+        against += tuple(_live_etc(now, number))
         against += tuple(obstacles.kernel(release))
         against += tuple(obstacles.content(running, fresh, release))
         against += tuple(_homeless(fresh, carried))
@@ -175,6 +188,13 @@ def _own(now: Scene, paths: Sequence[str]) -> Iterator[Obstacle]:
     for path in paths:
         if FOREIGN in now.stack(path):
             yield Obstacle(f"{path} is a filesystem of its own, of which no generation has a part", False)
+
+
+def _live_etc(now: Scene, number: int) -> Iterator[Obstacle]:
+    """Yield what keeps a live /etc from being left for another generation's: the way leads only back."""
+    for other in now.stack(ETC):
+        if other not in (number, FOREIGN):
+            yield Obstacle(f"/etc of generation {other} is live: 'snaptx live --off' first", False)
 
 
 def _homeless(fresh: int, carried: dict[str, str]) -> Iterator[Obstacle]:
@@ -265,8 +285,8 @@ def _take_back(machine: Machine, before: Scene, chosen: Plan) -> None:
 def settle(machine: Machine, number: int) -> None:
     """End a switch to ``number`` that was interrupted: one that nobody has seen yet is not made."""
     now = scene(machine)
-    chosen = plan(machine, number)
-    tops = {now.stack(path)[:1] for path in machine.config.live.paths if now.stack(path)}
+    chosen = plan(machine, number, etc=bool(now.stack(ETC)))
+    tops = {now.stack(path)[:1] for path in _every(machine) if now.stack(path)}
     made = (number,) in tops if number else any(not now.stack(path) for path in note(machine).paths)
     if made:
         perform(machine, chosen)

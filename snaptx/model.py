@@ -15,7 +15,8 @@ class Part(StrEnum):
 
     BEFORE, LATEST and VIEWED live only as long as one call: the root before a
     command ran in it or a commit carried something into it, what a commit or a
-    command looks at, and what diff does.
+    command looks at, and what diff does.  LIVE is the root as it was when it
+    went live, as long as it is.
     """
 
     ORIGIN = "origin"
@@ -24,6 +25,7 @@ class Part(StrEnum):
     BEFORE = "before"
     LATEST = "latest"
     VIEWED = "viewed"
+    LIVE = "live"
 
 
 class Verdict(StrEnum):

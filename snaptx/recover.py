@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snaptx import difference, inuse, liveswitch, log, switch, system
+from snaptx import difference, inuse, lived, liveswitch, log, switch, system
 from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
@@ -100,6 +100,7 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
         case Remedy.SETTLE if Act(intent.act) is Act.LIVE:
             if intent.boot_id == system.boot_id():
                 liveswitch.settle(machine, intent.generation)
+            lived.settle(machine)
         case Remedy.COMPLETE | Remedy.SETTLE:
             _choose_running(machine, intent)
             complete(machine, intent)
@@ -264,6 +265,7 @@ def _last_record(machine: Machine) -> dict[str, Any]:
 
 def leftovers(machine: Machine) -> Remedy | None:
     """Settle what an interrupted snaptx left, if anything; the caller holds the lock."""
+    lived.settle(machine)  # a restart ends what is live without asking
     intent = machine.journal.open()
     if intent is None:
         return None

@@ -6,10 +6,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from snaptx import live, liveswitch, transaction
+from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
+from snaptx.config import Conflicts
 from snaptx.errors import UsageError
 from snaptx.live import Switched
 from snaptx.machine import Machine
+from snaptx.overlay.failure import shown as shown_path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -17,6 +20,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("number", nargs="?", type=int, metavar="N", help="the generation (default: show what is live)")
     add("--off", action="store_true", help="take away what is live: what booted is seen again")
+    add("--etc", action="store_true", help="its /etc as well, with what was changed in the running one")
+    commit_verb.add_policy(parser)
     add("--force", action="store_true", help="also where the C library, systemd or modules are others")
     add("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
     common.add_unchanged(parser)
@@ -42,14 +47,17 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def perform(args: Namespace, machine: Machine, number: int, *, force: bool | None = None) -> Switched | None:
+def perform(args: Namespace, machine: Machine, number: int) -> Switched | None:
     """Make generation ``number`` live, 0 for what booted; the caller holds the lock.  None if it is."""
-    chosen = live.choose(machine, number, force=args.force if force is None else force)
-    return live.make(machine, common.request(args), chosen) if live.is_due(machine, chosen) else None
+    chosen = live.choose(machine, number, force=args.force, with_etc=args.etc)
+    if not live.is_due(machine, chosen):
+        return None
+    policy = Conflicts(args.conflicts) if args.conflicts else None
+    return live.make(machine, common.request(args), chosen, policy)
 
 
 def _rehearse(args: Namespace, machine: Machine) -> int:
-    chosen = live.choose(machine, args.number or 0, force=args.force)
+    chosen = live.choose(machine, args.number or 0, force=args.force, with_etc=args.etc)
     what = f"generation {chosen.number}" if chosen.number else "what booted"
     lines = [f"would show {what} at {', '.join(chosen.paths) or 'nothing'}"]
     lines += [f"  in spite of: {one.reason}" for one in chosen.obstacles]
@@ -64,6 +72,10 @@ def describe(done: Switched) -> Iterator[str]:
     yield f"{what} at {', '.join(done.paths)}; the switch took {pause}"
     if len(done.paths) > 1:
         yield "  one after the other, in this order"
+    if done.carried:
+        yield f"  brought along in /etc: {', '.join(f'/{shown_path(path)}' for path in done.carried[:20])}"
+    for path in done.conflicts:
+        yield f"  changed on both sides: /{shown_path(path)}"
     for owner in done.apart:
         yield f"  restart {owner.name} ({owner.kind}): the mounts of its own did not follow"
     if done.number:
