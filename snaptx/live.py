@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from snaptx import lived, liveswitch, switch, system, transaction
+from snaptx import lived, liveswitch, log, switch, system, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.liveswitch import Note, Plan
@@ -75,6 +75,7 @@ def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | N
     with transaction.begin(machine, Act.LIVE, request, generation=chosen.number, base=previous) as txn:
         brought = _prepare(machine, txn, chosen, before, policy)
         txn.step("live")
+        log.load()
         with switch.undisturbed():
             pause = liveswitch.perform(machine, chosen)
             liveswitch.write(machine, _note(machine, chosen, before))
