@@ -8,14 +8,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from snaptx import lived, liveswitch, log, switch, system, transaction
+from snaptx import lived, liveswitch, log, scene, switch, system, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
-from snaptx.liveswitch import Note, Plan
+from snaptx.liveswitch import Plan
 from snaptx.machine import Machine
 from snaptx.recover import Act
 from snaptx.running import namespaces
 from snaptx.running.proc import Owner
+from snaptx.scene import Note
 from snaptx.transaction import Request, Transaction
 
 
@@ -57,9 +58,9 @@ def choose(machine: Machine, number: int, *, force: bool, with_etc: bool = False
 
 def is_due(machine: Machine, chosen: Plan) -> bool:
     """Return whether the switch would change anything."""
-    now = liveswitch.scene(machine)
+    now = scene.look(machine)
     wanted = (chosen.number,) if chosen.number else ()
-    return any(now.stack(path)[:1] != wanted for path in chosen.paths)
+    return any(now.over(path)[:1] != wanted for path in chosen.paths)
 
 
 def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | None = None) -> Switched:
@@ -70,7 +71,7 @@ def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | N
         StorageError: the kernel refused; what was seen before is seen again.
     """
     begun = time.monotonic()
-    before = liveswitch.live(machine)
+    before = scene.live(machine)
     previous = max(before.values(), default=0)
     with transaction.begin(machine, Act.LIVE, request, generation=chosen.number, base=previous) as txn:
         brought = _prepare(machine, txn, chosen, before, policy)
@@ -78,7 +79,7 @@ def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | N
         log.load()
         with switch.undisturbed():
             pause = liveswitch.perform(machine, chosen)
-            liveswitch.write(machine, _note(machine, chosen, before))
+            scene.write(machine, _note(machine, chosen, before))
         txn.step("look")
         back = lived.settle(machine)
         brought = brought if chosen.number else back
@@ -102,7 +103,7 @@ def _prepare(
 ) -> Carried:
     """Prepare the generation that is to be seen, unless it is already."""
     brought = Carried()
-    if chosen.number and liveswitch.ETC in chosen.paths and liveswitch.ETC not in before:
+    if chosen.number and scene.ETC in chosen.paths and scene.ETC not in before:
         txn.step("carry")
         brought = lived.go_along(machine, chosen.number, policy or machine.config.staging.conflicts)
     if chosen.number:
@@ -111,11 +112,11 @@ def _prepare(
 
 
 def _apart(machine: Machine, chosen: Plan) -> tuple[Owner, ...]:
-    now = liveswitch.scene(machine)
+    now = scene.look(machine)
     return namespaces.apart(now.sysroot, [now.target(path) for path in chosen.paths])
 
 
 def _note(machine: Machine, chosen: Plan, before: dict[str, int]) -> Note:
-    used = {*liveswitch.note(machine).used, *before.values(), *filter(None, [chosen.number])}
+    used = {*scene.note(machine).used, *before.values(), *filter(None, [chosen.number])}
     previous = max(before.values(), default=0)
     return Note(chosen.number, previous, chosen.paths, system.now(), tuple(sorted(used)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from snaptx import carry, difference, liveswitch, log
+from snaptx import carry, difference, log, scene
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import LiveError
@@ -60,7 +60,7 @@ def settle(machine: Machine) -> Carried:
     numbers = machine.generations.numbers() if machine.initialised else []
     done = Carried()
     for number in numbers:
-        if _is_marked(machine, number) and number not in liveswitch.live(machine).values():
+        if _is_marked(machine, number) and number not in scene.live(machine).values():
             with _since(machine, number) as latest:
                 done = _bring_back(machine, number, latest)
             machine.storage.delete(Tree(number, Part.LIVE))

@@ -1,134 +1,25 @@
-"""What is live, and what a live switch takes: the mount table is the authority.
-
-``/run/snaptx/live`` keeps what that does not tell: since when, what was live
-before, and which generations were at all since the boot.  Both end with the
-boot: what the entry file names boots, whatever was live.
-"""
+"""What a live switch takes, what stands against it, and the switch itself: of mounts alone."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from snaptx import durable, system
+from snaptx import scene, system
 from snaptx.errors import LiveError, NotFoundError, storage_error
 from snaptx.machine import Machine
-from snaptx.model import Part, Tree, View, jsonable
+from snaptx.model import Part, Tree
+from snaptx.places import is_below
 from snaptx.running import obstacles, trees
 from snaptx.running.obstacles import Obstacle
+from snaptx.running.stack import inside
 from snaptx.running.trees import Step
-from snaptx.shared import is_below
+from snaptx.scene import ETC, FOREIGN, Scene
 from snaptx.storage.base import MountSpec
-from snaptx.system import Mount
-
-STATE = "run/snaptx/live"
-FORMAT = 1
-ETC = "/etc"
-"""Switched only when asked, and last."""
-
-FOREIGN = -1
-"""Stands for a mount that is no generation's."""
 
 INSTEAD = "'snaptx commit' and a reboot, 'systemctl soft-reboot' or 'systemctl kexec' take it up as a whole"
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """The file in /run; ``since`` in seconds since the epoch, ``used`` what was live since the boot."""
-
-    generation: int = 0
-    previous: int = 0
-    paths: tuple[str, ...] = ()
-    since: float = 0.0
-    used: tuple[int, ...] = ()
-
-
-def note(machine: Machine) -> Note:
-    """Return the note of this boot, an empty one if there is none."""
-    try:
-        data = json.loads((machine.sysroot / STATE).read_bytes())
-        if data.pop("format") != FORMAT or data.pop("boot_id") != system.boot_id():
-            return Note()
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return Note(**values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return Note()
-
-
-def write(machine: Machine, fresh: Note) -> None:
-    """Replace the note in one step.
-
-    Raises:
-        StorageError: the filesystem refused.
-    """
-    path = machine.sysroot / STATE
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    data = {"format": FORMAT, "boot_id": system.boot_id(), **jsonable(asdict(fresh))}
-    durable.replace(path, json.dumps(data).encode() + b"\n", 0o644)
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What is mounted; ``names`` gives the number of a generation by the name of its root."""
-
-    sysroot: str
-    mounts: tuple[Mount, ...]
-    names: dict[str, int]
-
-    @property
-    def root(self) -> Mount:
-        """Return the mount of the running root."""
-        return trees.stack(self.mounts, self.sysroot)[0]
-
-    def target(self, path: str) -> str:
-        """Return where the machine has ``path``."""
-        return os.path.normpath(f"{self.sysroot}/{path}")
-
-    def stack(self, path: str) -> tuple[int, ...]:
-        """Return the generations that lie over the root's own ``path``, the one that is seen first."""
-        return tuple(self._owner(mount, path) for mount in trees.stack(self.mounts, self.target(path)))
-
-    def _owner(self, mount: Mount, path: str) -> int:
-        if mount.device != self.root.device or not mount.root.endswith(path):
-            return FOREIGN
-        return self.names.get(mount.root.removesuffix(path).strip("/"), FOREIGN)
-
-    def seen(self, path: str) -> int:
-        """Return the number of the mount that ``path`` is seen in."""
-        found = trees.stack(self.mounts, self.target(path))
-        return found[0].number if found else self.root.number
-
-
-def scene(machine: Machine) -> Scene:
-    """Return what is mounted."""
-    names = {}
-    for generation in machine.generations.recorded():
-        info = machine.storage.describe(Tree(generation.number, Part.ROOT))
-        if info:
-            names[info.name] = generation.number
-    return Scene(str(machine.sysroot.resolve()), tuple(system.mounts()), names)
-
-
-def live(machine: Machine) -> dict[str, int]:
-    """Return the generation that is live at each directory where one is."""
-    found = scene(machine)
-    stacks = {path: found.stack(path) for path in _every(machine)}
-    return {path: stack[0] for path, stack in stacks.items() if stack and stack[0] != FOREIGN}
-
-
-def views(machine: Machine) -> list[View]:
-    """Return every recorded generation with what is derived about it, ascending."""
-    numbers = set(live(machine).values())
-    return [replace(view, live=view.number in numbers) for view in machine.views()]
-
-
-def _every(machine: Machine) -> tuple[str, ...]:
-    """Return the paths at which something can be live."""
-    return tuple(dict.fromkeys((*machine.config.live.paths, ETC)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +41,9 @@ def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
     Raises:
         NotFoundError: its root is missing.
     """
-    now = scene(machine)
+    now = scene.look(machine)
     if not number:
-        paths = tuple(path for path in _every(machine) if set(now.stack(path)) - {FOREIGN})
+        paths = tuple(path for path in scene.paths(machine) if set(now.over(path)) - {FOREIGN})
         return Plan(0, paths, {}, tuple(_lost(now, paths)))
     tree = Tree(number, Part.ROOT)
     if machine.storage.describe(tree) is None:
@@ -179,20 +70,20 @@ def _carried(now: Scene, paths: Sequence[str]) -> dict[str, str]:
     """Return what is mounted inside the trees that are seen: place in the root and path on the machine."""
     found = {}
     for path in paths:
-        for target in trees.inside(now.mounts, now.target(path), now.seen(path)):
+        for target in inside(now.mounts, now.target(path), now.seen(path)):
             found["/" + os.path.relpath(target, now.sysroot)] = target
     return found
 
 
 def _own(now: Scene, paths: Sequence[str]) -> Iterator[Obstacle]:
     for path in paths:
-        if FOREIGN in now.stack(path):
+        if FOREIGN in now.over(path):
             yield Obstacle(f"{path} is a filesystem of its own, of which no generation has a part", False)
 
 
 def _live_etc(now: Scene, number: int) -> Iterator[Obstacle]:
     """Yield what keeps a live /etc from being left for another generation's: the way leads only back."""
-    for other in now.stack(ETC):
+    for other in now.over(ETC):
         if other not in (number, FOREIGN):
             yield Obstacle(f"/etc of generation {other} is live: 'snaptx live --off' first", False)
 
@@ -209,8 +100,8 @@ def _homeless(fresh: int, carried: dict[str, str]) -> Iterator[Obstacle]:
 def _lost(now: Scene, paths: Sequence[str]) -> Iterator[Obstacle]:
     """Yield what was mounted since the switch, and would not be seen any more."""
     for path in paths:
-        above = set(trees.inside(now.mounts, now.target(path), now.seen(path)))
-        below = set(trees.inside(now.mounts, now.target(path), now.root.number))
+        above = set(inside(now.mounts, now.target(path), now.seen(path)))
+        below = set(inside(now.mounts, now.target(path), now.root.number))
         for target in sorted(above - below):
             yield Obstacle(f"{target} was mounted since, and would not be seen any more", True)
 
@@ -236,7 +127,7 @@ def perform(machine: Machine, chosen: Plan) -> float:
     Raises:
         StorageError: the kernel refused; what was seen before is seen again, if it allows that.
     """
-    before = scene(machine)
+    before = scene.look(machine)
     try:
         return _bring(machine, before, chosen.number, chosen.paths, chosen.carried)
     except OSError as error:
@@ -245,7 +136,7 @@ def perform(machine: Machine, chosen: Plan) -> float:
 
 
 def _bring(machine: Machine, now: Scene, number: int, paths: Sequence[str], carried: dict[str, str]) -> float:
-    due = [path for path in paths if now.stack(path)[:1] != (number,)]
+    due = [path for path in paths if now.over(path)[:1] != (number,)]
     fresh: dict[str, int] = {}
     try:
         if number and due:
@@ -267,7 +158,7 @@ def _spec(machine: Machine, number: int) -> MountSpec:
 
 
 def _step(now: Scene, path: str, number: int, fresh: int | None) -> Step:
-    stack = now.stack(path)
+    stack = now.over(path)
     gone = min(len(stack), 1) if number else len(stack)
     return Step(now.target(path), gone, fresh)
 
@@ -275,18 +166,18 @@ def _step(now: Scene, path: str, number: int, fresh: int | None) -> Step:
 def _take_back(machine: Machine, before: Scene, chosen: Plan) -> None:
     """Bring back what was live before, directory by directory."""
     for path in chosen.paths:
-        now = scene(machine)
-        was = before.stack(path)[:1]
-        if now.stack(path)[:1] != was:
+        now = scene.look(machine)
+        was = before.over(path)[:1]
+        if now.over(path)[:1] != was:
             with suppress(OSError):  # the first error says more
                 _bring(machine, now, was[0] if was else 0, [path], chosen.carried)
 
 
 def settle(machine: Machine, number: int) -> None:
     """End a switch to ``number`` that was interrupted: one that nobody has seen yet is not made."""
-    now = scene(machine)
-    chosen = plan(machine, number, etc=bool(now.stack(ETC)))
-    tops = {now.stack(path)[:1] for path in _every(machine) if now.stack(path)}
-    made = (number,) in tops if number else any(not now.stack(path) for path in note(machine).paths)
+    now = scene.look(machine)
+    chosen = plan(machine, number, etc=bool(now.over(ETC)))
+    tops = {now.over(path)[:1] for path in scene.paths(machine) if now.over(path)}
+    made = (number,) in tops if number else any(not now.over(path) for path in scene.note(machine).paths)
     if made:
         perform(machine, chosen)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snaptx import difference, inuse, lived, liveswitch, log, switch, system
+from snaptx import difference, inuse, lived, liveswitch, log, scene, switch, system
 from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
@@ -193,11 +193,11 @@ def guard(machine: Machine, number: int) -> None:
         BusyError: it is live, a part of it is mounted, the default, or has subvolumes inside, or a process
             uses files of it since it was live.
     """
-    if number in liveswitch.live(machine).values():
+    if number in scene.live(machine).values():
         raise BusyError(f"generation {number} is live", hint="first: snaptx live --off")
     for part in Part:
         machine.storage.guard(Tree(number, part))
-    if number in liveswitch.note(machine).used:
+    if number in scene.note(machine).used:
         users = [f"{process.name} ({process.pid})" for process in inuse.users(machine, number)]
         if users:
             hint = "'snaptx restart' lets services go on with what is there; or end them"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from snaptx import inuse, live, liveswitch, log, run, system
+from snaptx import inuse, live, log, run, scene, system
 from snaptx.errors import CommandError, HealthError, SnaptxError, UsageError
 from snaptx.machine import Machine
 from snaptx.model import jsonable
@@ -56,8 +56,8 @@ def plan(machine: Machine) -> tuple[Decision, list[Unit]]:
 
 def _concerned(machine: Machine) -> set[Owner]:
     """Return who uses what was replaced, or sees mounts of its own that did not follow a live switch."""
-    now = liveswitch.scene(machine)
-    targets = [now.target(path) for path in liveswitch.live(machine)]
+    now = scene.look(machine)
+    targets = [now.target(path) for path in scene.live(machine)]
     return {process.owner for process in inuse.outdated(machine)} | set(
         namespaces.apart(now.sysroot, targets)
     )
@@ -106,7 +106,7 @@ def _taken_back(
     """Take the live switch back, restart what was restarted, and return the error that says so."""
     what = f"did not come back: {', '.join(missing)}"
     hint = f"look at: journalctl -u {missing[0]}"
-    number, note = max(liveswitch.live(machine).values(), default=0), liveswitch.note(machine)
+    number, note = max(scene.live(machine).values(), default=0), scene.note(machine)
     if not number:
         return HealthError(what, hint=hint)
     previous = note.previous if note.generation == number else 0

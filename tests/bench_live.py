@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from snaptx import liveswitch, machine, mounting
+from snaptx import machine, mounting, scene
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.running import trees
@@ -121,7 +121,7 @@ def reading(path: Path, found: list[float]) -> Iterator[None]:
 
 def switches(box: Box, one: Machine, count: int) -> list[float]:
     """Switch to and fro; return the seconds of the two calls."""
-    target, now, taken = str(box.root / "usr"), liveswitch.scene(one), []
+    target, now, taken = str(box.root / "usr"), scene.look(one), []
     for index in range(count):
         info = one.storage.describe(Tree(3 - index % 2, Part.ROOT))
         assert info

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from snaptx import liveswitch
+from snaptx import scene
 from snaptx.cli import common
 from snaptx.model import View, jsonable
 
@@ -32,7 +32,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show the generations, oldest first."""
-    views = liveswitch.views(common.machine(args))
+    views = scene.views(common.machine(args))
     body = [
         {
             **jsonable(view.generation),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from snaptx import live, liveswitch, transaction
+from snaptx import live, scene, transaction
 from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
 from snaptx.config import Conflicts
@@ -33,8 +33,11 @@ def run(args: Namespace) -> int:
     if args.off == (args.number is not None):
         if args.off:
             raise UsageError("a generation and --off contradict each other", hint="name one of them")
-        found = liveswitch.live(machine)
-        common.emit(args, {"live": found}, shown(machine) or "nothing is live")
+        since = scene.note(machine).since
+        text = (
+            f"{scene.said(machine)}, since {common.date(since)}" if scene.live(machine) else "nothing is live"
+        )
+        common.emit(args, {"live": scene.live(machine), "since": since}, text)
         return 0
     if args.dry_run:
         return _rehearse(args, machine)
@@ -80,14 +83,3 @@ def describe(done: Switched) -> Iterator[str]:
         yield f"  restart {owner.name} ({owner.kind}): the mounts of its own did not follow"
     if done.number:
         yield "  'snaptx ps' shows who still uses what was replaced, 'snaptx live --off' goes back"
-
-
-def shown(machine: Machine) -> str:
-    """Return what is live in a line, "" if nothing is."""
-    found = liveswitch.live(machine)
-    if not found:
-        return ""
-    note = liveswitch.note(machine)
-    places = {number: [path for path in found if found[path] == number] for number in found.values()}
-    text = "; ".join(f"generation {number} at {', '.join(paths)}" for number, paths in places.items())
-    return text + (f", since {common.date(note.since)}" if note.since else "")

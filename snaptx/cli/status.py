@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from snaptx import scene
 from snaptx.cli import common
-from snaptx.cli.live import shown
 from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
 from snaptx.sharing import conversions, residents
@@ -64,7 +64,7 @@ def gather(machine: Machine) -> Status:
         endangered=residents.endangered(machine),
         unsettled=conversions.waiting(machine),
         updates=state.read(state.directory(machine)),
-        live=shown(machine),
+        live=scene.said(machine),
     )
 
 

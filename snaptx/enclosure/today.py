@@ -24,7 +24,7 @@ from snaptx.enclosure import caller as callers
 from snaptx.enclosure import namespace, warden
 from snaptx.enclosure.caller import Caller
 from snaptx.enclosure.namespace import View, Warn, doing
-from snaptx.shared import is_below
+from snaptx.places import is_below
 from snaptx.storage.base import MountSpec
 from snaptx.system import Mount
 

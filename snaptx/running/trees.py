@@ -46,27 +46,6 @@ class Step:
     fresh: int | None = None
 
 
-def stack(mounts: Sequence[Mount], target: str) -> list[Mount]:
-    """Return the mounts at exactly ``target``, what is seen first."""
-    found = [mount for mount in mounts if mount.target == target]
-    covered = {mount.parent for mount in found}
-    top = next((mount for mount in found if mount.number not in covered), None)
-    ordered = []
-    while top:
-        ordered.append(top)
-        top = next((mount for mount in found if top and mount.number == top.parent), None)
-    return ordered
-
-
-def inside(mounts: Sequence[Mount], target: str, seen: int) -> list[str]:
-    """Return what is mounted below ``target``, and seen there; not what is mounted in that.
-
-    ``seen`` is the number of the mount that ``target`` is seen in.
-    """
-    found = [mount.target for mount in mounts if mount.parent == seen]
-    return [path for path in dict.fromkeys(found) if path.startswith(target + "/")]
-
-
 def prepare(spec: MountSpec, root: Mount, paths: Iterable[str], carried: Mapping[str, str]) -> dict[str, int]:
     """Return a descriptor of the tree at each of ``paths`` of a root that is mounted by ``spec``.
 

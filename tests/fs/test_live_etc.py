@@ -152,4 +152,4 @@ def test_kill_on_the_way_back_loses_nothing(box: Box, call: int) -> None:
     assert box.start("live", "--off", before=kill).wait().code == -signal.SIGKILL
     box.ok("repair")
     is_back(box)
-    assert box.json("live") == {"live": {}}
+    assert box.json("live")["live"] == {}

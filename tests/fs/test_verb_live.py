@@ -65,9 +65,7 @@ def test_switches_and_goes_back(ground: Box) -> None:
     assert ground.json("live", "3")["previous"] == 2
     assert seen(ground) == {3}
     assert len(mounts(ground)) == 1 + len(PATHS)
-    assert "generation 3 at /usr, /lib64, /opt" in ground.ok("live").replace(
-        "/usr, /opt, /lib64", "/usr, /lib64, /opt"
-    )
+    assert "generation 3 at /usr, /lib64, /opt, since 2" in ground.ok("live")
     ground.ok("live", "--off")
 
     assert seen(ground) == {1}
@@ -99,7 +97,7 @@ def test_nothing_to_do_is_said(ground: Box) -> None:
     ground.ok("live", "2")
     assert ground.run("live", "2", "--unchanged-exit-77").code == 77
     ground.ok("live", "1")  # what booted
-    assert ground.json("live") == {"live": {}}
+    assert ground.json("live")["live"] == {}
 
 
 def test_dry_run_changes_nothing(ground: Box) -> None:
@@ -356,7 +354,7 @@ def test_restart_ends_it(programs: Path) -> None:
         box.reboot()
         assert (box.root / "usr/who").read_text() != "2\n"
         assert box.json("status")["live"] == ""
-        assert box.json("live") == {"live": {}}
+        assert box.json("live")["live"] == {}
 
 
 def test_generation_whose_files_are_in_use_is_not_removed(programs: Path) -> None:
