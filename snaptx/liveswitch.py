@@ -19,6 +19,9 @@ from snaptx.running.trees import Step
 from snaptx.scene import ETC, FOREIGN, Scene
 from snaptx.storage.base import MountSpec
 
+_SYSTEM = "/usr"
+"""Without this there is nothing to switch."""
+
 INSTEAD = "'snaptx commit' and a reboot, 'systemctl soft-reboot' or 'systemctl kexec' take it up as a whole"
 
 
@@ -56,7 +59,7 @@ def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
         system.descriptor(machine.storage.path(tree), flags) as fresh,
     ):
         shapes = [{path: obstacles.shape(root, path) for path in wanted} for root in (running, fresh)]
-        paths, against = obstacles.separate(wanted, *shapes)
+        paths, against = obstacles.separate(_of_generations(now, wanted), *shapes)
         carried = _carried(now, paths)
         against += tuple(_own(now, paths))
         against += tuple(_live_etc(now, number))
@@ -75,10 +78,14 @@ def _carried(now: Scene, paths: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _of_generations(now: Scene, paths: Sequence[str]) -> list[str]:
+    """Return the paths without those that are filesystems of their own: these are the same for all."""
+    return [path for path in paths if path == _SYSTEM or FOREIGN not in now.over(path)]
+
+
 def _own(now: Scene, paths: Sequence[str]) -> Iterator[Obstacle]:
-    for path in paths:
-        if FOREIGN in now.over(path):
-            yield Obstacle(f"{path} is a filesystem of its own, of which no generation has a part", False)
+    if _SYSTEM in paths and FOREIGN in now.over(_SYSTEM):
+        yield Obstacle(f"{_SYSTEM} is a filesystem of its own, of which no generation has a part", False)
 
 
 def _live_etc(now: Scene, number: int) -> Iterator[Obstacle]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import NoReturn
 
-from snaptx import log, system
+from snaptx import log, scene, system
 from snaptx.enclosure import caller, today
 from snaptx.enclosure.chroot import command_error
 from snaptx.enclosure.today import Visit
@@ -34,7 +34,7 @@ def plan(machine: Machine, number: int, user: str | None = None) -> Visit:
         raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
     who = caller.named(user) if user else caller.behind(os.environ)
     sysroot = str(machine.sysroot.resolve())
-    paths = today.places(system.mounts(), sysroot, machine.config.shared.paths)
+    paths = today.places(system.mounts(), sysroot, machine.config.shared.paths, scene.live(machine))
     environment = caller.environment_of(who, os.environ) | {"SNAPTX_GENERATION": str(number)}
     return Visit(
         root=info.mount,

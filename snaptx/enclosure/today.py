@@ -14,7 +14,7 @@ tells ``prune`` that the generation is in use; it ends with the last process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -62,19 +62,19 @@ class CommandMissing(Exception):
         self.reason = reason
 
 
-def places(mounts: Iterable[Mount], sysroot: str, shared: Iterable[str]) -> list[str]:
+def places(
+    mounts: Iterable[Mount], sysroot: str, shared: Iterable[str], live: Collection[str] = ()
+) -> list[str]:
     """Return what of the machine a command sees instead of the generation's: paths inside the root.
 
-    That is what belongs to no generation, and what is mounted; not a generation's
-    own trees, which are mounted from the root's filesystem at directories of the same name.
+    That is what belongs to no generation, and what is mounted; not another
+    generation's trees, which are ``live``.
     """
-    below = [mount for mount in mounts if is_below(mount.target, [sysroot])]
-    root = next((mount for mount in reversed(below) if mount.target == sysroot), None)
     found = {*PLACES, *shared}
-    for mount in below:
+    for mount in mounts:
         path = "/" + os.path.relpath(mount.target, sysroot)
-        live = root and mount.device == root.device and mount.root.endswith(f"/root{path}")
-        if mount.target != sysroot and not live and not is_below(path, KERNEL):
+        inside = is_below(mount.target, [sysroot]) and mount.target != sysroot
+        if inside and path not in live and not is_below(path, KERNEL):
             found.add(path)
     chosen: list[str] = []
     for path in sorted(found, key=lambda path: path.split("/")):

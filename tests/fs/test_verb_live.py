@@ -169,8 +169,17 @@ def test_mount_without_a_place_is_an_obstacle(ground: Box) -> None:
 
 
 def test_tree_that_is_a_filesystem_of_its_own_is_an_obstacle(ground: Box) -> None:
+    with mounted(ground.root / "usr"):
+        assert "/usr is a filesystem of its own" in ground.refuses(61, "live", "2", "--force")
+
+
+def test_other_filesystems_are_the_same_for_all(ground: Box) -> None:
+    """As openSUSE's /opt."""
     with mounted(ground.root / "opt"):
-        assert "/opt is a filesystem of its own" in ground.refuses(61, "live", "2", "--force")
+        assert "/opt" not in ground.json("live", "2")["paths"]
+        assert (ground.root / "usr/who").read_text() == "2\n"
+        assert list((ground.root / "opt").iterdir()) == []
+        ground.ok("live", "--off")
 
 
 @pytest.mark.parametrize("shared", [False, True])
