@@ -112,6 +112,9 @@ class UpdateConfig:
     timeout: int = 30  # seconds a server may say nothing
     motd: str = "/run/motd.d/snaptx"  # the line for those who log in; none, if empty
     metrics: str = "/var/lib/prometheus/node-exporter"  # directory of textfiles, if it exists
+
+
+@dataclass(frozen=True, slots=True)
 class LiveConfig:
     """What of a generation a live switch puts under the running system."""
 
