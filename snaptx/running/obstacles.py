@@ -81,7 +81,8 @@ def separate(
             chosen.append(path)
         elif here != there:
             reason = f"{path} is {_said(here)} in the running root and {_said(there)} in the generation"
-            obstacles.append(Obstacle(reason, forcible=False))
+            missing = Shape.ABSENT in (here[0], there[0])
+            obstacles.append(Obstacle(reason, forcible=missing))  # it stays as it is then
     return tuple(chosen), tuple(obstacles)
 
 

@@ -14,7 +14,8 @@ LINK = (Shape.LINK, "usr/lib")
 def separate(running: tuple[Shape, str], fresh: tuple[Shape, str]) -> tuple[int, list[str]]:
     """Return how many trees are switched, and why others are not."""
     chosen, against = obstacles.separate(["/lib"], {"/lib": running}, {"/lib": fresh})
-    assert not any(obstacle.forcible for obstacle in against)
+    missing = Shape.ABSENT in (running[0], fresh[0])
+    assert all(obstacle.forcible is missing for obstacle in against)
     return len(chosen), [obstacle.reason for obstacle in against]
 
 
