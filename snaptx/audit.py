@@ -14,6 +14,7 @@ space for that on a disk that an act has filled, and so lets ``prune`` begin.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -121,6 +122,12 @@ class Audit:
         Raises:
             StorageError: the filesystem refused; the trail is as it was.
         """
+        with descriptor(self.log.parent, os.O_RDONLY | os.O_DIRECTORY) as fd:
+            # Not every verb that is recorded holds the machine's lock.
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            return self._append(record)
+
+    def _append(self, record: Mapping[str, Any]) -> dict[str, Any]:
         head = self.head()
         full = {"format": FORMAT, "seq": head.seq + 1, "prev": head.hash, **record}
         full["hash"] = _digest(full)

@@ -59,7 +59,7 @@ def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
     """
-    with _running_root(machine, number, Part.LATEST) as (ancestor, latest):
+    with running_root(machine, number, Part.LATEST) as (ancestor, latest):
         if ancestor is None:
             return Carried()
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
@@ -76,7 +76,7 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: ``carry_over`` would raise it.
     """
-    with _running_root(machine, number, Part.VIEWED) as (ancestor, latest):
+    with running_root(machine, number, Part.VIEWED) as (ancestor, latest):
         if ancestor is None:
             return Carried()
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
@@ -84,8 +84,11 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
 
 
 @contextmanager
-def _running_root(machine: Machine, number: int, part: Part) -> Iterator[tuple[Tree | None, Tree]]:
-    """Give the common ancestor, None if there is none, and a read-only view of the running root."""
+def running_root(machine: Machine, number: int, part: Part) -> Iterator[tuple[Tree | None, Tree]]:
+    """Give the ancestor, None if there is none, and a read-only view of the running root.
+
+    The view is ``part`` of ``number``, and goes with the block.
+    """
     ancestor, latest = reference(machine, number, machine.booted), Tree(number, part)
     try:
         if ancestor is not None:
@@ -102,10 +105,13 @@ def choose(
     latest: Tree,
     policy: Conflicts,
     settled: Settled | None = None,
+    *,
+    only: bytes = b"",
 ) -> tuple[list[Change], tuple[bytes, ...]]:
     """Return the changes to bring over, and the paths on which both sides disagree.
 
-    What ``settled`` knows is no change of the update's.
+    What ``settled`` knows is no change of the update's; ``only`` is the
+    directory that is looked at, everything by default.
 
     Raises:
         ConflictError: both sides changed a path and the policy is to fail.
@@ -113,7 +119,7 @@ def choose(
     ours = [
         change
         for change in difference.between(machine, ancestor, latest, renames=False)
-        if not _ignored(machine, change)
+        if not _ignored(machine, change) and (not only or change.path.startswith(only + b"/"))
     ]
     if not ours:
         return [], ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import carry, transaction
+from snaptx import carry, lived, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
@@ -64,6 +64,7 @@ def commit(
 
 
 def _seal(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> Carried:
+    lived.index(machine, number)
     txn.step("carry")
     brought = carry.carry_over(machine, number, policy)
     txn.step("seal")

@@ -115,6 +115,13 @@ class UpdateConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """What of a generation a live switch puts under the running system."""
+
+    paths: tuple[str, ...] = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured, with its defaults."""
 
@@ -125,6 +132,7 @@ class Config:
     boot: BootConfig = field(default_factory=BootConfig)
     shared: SharedConfig = field(default_factory=SharedConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    live: LiveConfig = field(default_factory=LiveConfig)
 
 
 def files(sysroot: Path) -> list[Path]:

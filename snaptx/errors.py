@@ -167,6 +167,12 @@ class BootError(SnaptxError):
     code = 60
 
 
+class LiveError(SnaptxError):
+    """The running system can't take up a generation without a restart."""
+
+    code = 61
+
+
 class JournalError(SnaptxError):
     """The journal can't be read."""
 

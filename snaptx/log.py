@@ -61,6 +61,11 @@ def error(event: str, **values: Any) -> None:
     _emit(Level.ERROR, event, values)
 
 
+def load() -> None:
+    """Load what a later event needs: after a live switch another version may lie there."""
+    _logger()
+
+
 def _emit(level: Level, event: str, values: dict[str, Any]) -> None:
     if level < _threshold:
         return

@@ -15,7 +15,8 @@ class Part(StrEnum):
 
     BEFORE, LATEST and VIEWED live only as long as one call: the root before a
     command ran in it or a commit carried something into it, what a commit or a
-    command looks at, and what diff does.
+    command looks at, and what diff does.  LIVE is the root as it was when it
+    went live, as long as it is.
     """
 
     ORIGIN = "origin"
@@ -24,6 +25,7 @@ class Part(StrEnum):
     BEFORE = "before"
     LATEST = "latest"
     VIEWED = "viewed"
+    LIVE = "live"
 
 
 class Verdict(StrEnum):
@@ -120,6 +122,7 @@ class View:
     phase: Phase
     booted: bool
     default: bool
+    live: bool = False
 
     @property
     def number(self) -> int:
@@ -128,8 +131,8 @@ class View:
 
     @property
     def marks(self) -> str:
-        """Return N(ow) R(eboot) T(rial) G(ood) B(ad) P(inned) as they apply."""
-        letters = "N" * self.booted + "R" * self.default
+        """Return N(ow) L(ive) R(eboot) T(rial) G(ood) B(ad) P(inned) as they apply."""
+        letters = "N" * self.booted + "L" * self.live + "R" * self.default
         if self.phase is Phase.COMMITTED:
             letters += self.generation.verdict.value[0].upper()
         return letters + "P" * self.generation.pinned

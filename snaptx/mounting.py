@@ -37,6 +37,7 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
 MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
 FSOPEN_CLOEXEC = 0x1
 FSMOUNT_CLOEXEC = 0x1
 FSCONFIG_SET_FLAG = 0
@@ -45,12 +46,15 @@ FSCONFIG_CMD_CREATE = 6
 OPEN_TREE_CLONE = 0x1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_BOTH_EMPTY = 0x44  # F_EMPTY_PATH | T_EMPTY_PATH
+MOVE_MOUNT_BENEATH = 0x200  # Linux 6.5
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
 MOUNT_ATTR_ATIME = 0x70  # the field that MOUNT_ATTR_NOATIME is a value of
 MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,7 @@ def detached_tree(fstype: str, parts: Mapping[str, str], at: int | None = None) 
         finally:
             unmount("/proc", MNT_DETACH)
 
-    owner = aside(assemble)
+    owner = in_own_namespace(assemble)
     fd = nothing() if at is None else at
     with system.descriptor(f"/proc/self/fd/{owner}", os.O_RDONLY | os.O_DIRECTORY) as top:
         os.dup2(top, fd, inheritable=False)
@@ -181,19 +185,6 @@ def release(made: DetachedMount) -> None:
     os.close(made.owner)
 
 
-def aside(act: Callable[[], Result]) -> Result:
-    """Return what ``act`` returns, run by a passing thread in a mount namespace of its own."""
-    from concurrent.futures import ThreadPoolExecutor  # not for every start-up
-
-    def alone() -> Result:
-        system.unshare(system.CLONE_NEWNS)
-        mount("none", "/", flags=MS_REC | MS_PRIVATE)
-        return act()
-
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(alone).result()
-
-
 def with_real_path(path: Path, use: Callable[[Path], Result]) -> Result:
     """Return ``use(path)``, with a path that stands for itself even inside a detached mount.
 
@@ -206,12 +197,25 @@ def with_real_path(path: Path, use: Callable[[Path], Result]) -> Result:
     if made is None:
         return use(path)
     real = Path("/proc", *path.parts[5:])
+    return in_own_namespace(lambda: _mounted_over_proc(made, lambda: use(real)))
 
-    def reached() -> Result:
-        mount(made.source, "/proc", made.fstype, made.flags, made.options)
-        return use(real)
 
-    return aside(reached)
+def _mounted_over_proc(made: DetachedMount, act: Callable[[], Result]) -> Result:
+    mount(made.source, "/proc", made.fstype, made.flags, made.options)
+    return act()
+
+
+def in_own_namespace(act: Callable[[], Result]) -> Result:
+    """Return ``act()``, done by a passing thread in a mount namespace that nobody else sees."""
+    from concurrent.futures import ThreadPoolExecutor  # not for every start-up
+
+    def alone() -> Result:
+        system.unshare(system.CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        return act()
+
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(alone).result()
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:
@@ -234,15 +238,21 @@ def unmount(target: str, flags: int = 0) -> None:
 def cloned_mount(path: str | bytes, *, dirfd: int = system.AT_FDCWD, recursive: bool = False) -> int:
     """Return a descriptor of a copy of what is mounted at ``path``, itself mounted nowhere.
 
-    It ends with the last descriptor of it, unless it is attached.
+    It ends with the last descriptor of it, unless it is attached.  Without a
+    ``path`` it is what ``dirfd`` is open on.
     """
     flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (system.AT_RECURSIVE if recursive else 0)
+    flags |= 0 if path else system.AT_EMPTY_PATH
     return system.syscall(SYS_OPEN_TREE, dirfd, os.fsencode(path), flags, about=path)
 
 
-def attach(mounted: int, target: int) -> None:
-    """Mount what ``fresh_mount`` or ``cloned_mount`` made on the file or directory ``target``."""
-    flags = MOVE_MOUNT_BOTH_EMPTY
+def attach(mounted: int, target: int, *, beneath: bool = False) -> None:
+    """Mount what ``fresh_mount`` or ``cloned_mount`` made on the file or directory ``target``.
+
+    ``beneath`` puts it under the mount whose root ``target`` is (Linux 6.5),
+    where nobody sees it until that one is unmounted.
+    """
+    flags = MOVE_MOUNT_BOTH_EMPTY | (MOVE_MOUNT_BENEATH if beneath else 0)
     system.syscall(SYS_MOVE_MOUNT, mounted, b"", target, b"", flags)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -50,3 +51,8 @@ RULES = {
 """The well-known places."""
 
 PATHS = tuple(RULES)
+
+
+def is_below(path: str, others: Iterable[str]) -> bool:
+    """Return whether ``path`` is one of ``others`` or lies below one."""
+    return any(path == other or path.startswith(other.rstrip("/") + "/") for other in others)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snaptx import recover, retention, switch, system, transaction
+from snaptx import recover, retention, scene, switch, system, transaction
 from snaptx.errors import BusyError
 from snaptx.machine import Machine
 from snaptx.recover import Act
@@ -34,7 +34,7 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
         NotFoundError: a generation named does not exist.
         BusyError: a generation named is protected; the message says why.
     """
-    views = machine.views()
+    views = scene.views(machine)
     policy = machine.config.retention
     if keep is not None:
         policy = type(policy)(keep=keep, keep_days=policy.keep_days, min_free=policy.min_free)

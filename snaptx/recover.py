@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snaptx import difference, log, switch, system
+from snaptx import difference, inuse, lived, liveswitch, log, scene, switch, system
 from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
@@ -31,6 +31,7 @@ class Act(StrEnum):
     REMOVE = "remove"
     RECORD = "record"
     JUDGE = "judge"
+    LIVE = "live"
 
 
 class Remedy(StrEnum):
@@ -73,8 +74,9 @@ def decide(act: Act, facts: Facts) -> Remedy:
             return Remedy.COMPLETE if facts.default or facts.running else Remedy.LEAVE
         case Act.REMOVE:
             return Remedy.COMPLETE
-        case Act.RECORD | Act.JUDGE:
+        case Act.RECORD | Act.JUDGE | Act.LIVE:
             # Whether the record was written can't be told; what it says is put into effect.
+            # A live switch that was seen anywhere is seen everywhere, one that was not nowhere.
             return Remedy.SETTLE
 
 
@@ -95,6 +97,10 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     """
     remedy = decide(Act(intent.act), look(machine, intent))
     match remedy:
+        case Remedy.SETTLE if Act(intent.act) is Act.LIVE:
+            if intent.boot_id == system.boot_id():
+                liveswitch.settle(machine, intent.generation)
+            lived.settle(machine)
         case Remedy.COMPLETE | Remedy.SETTLE:
             _choose_running(machine, intent)
             complete(machine, intent)
@@ -184,10 +190,18 @@ def guard(machine: Machine, number: int) -> None:
     """Refuse to let a generation go that something uses.
 
     Raises:
-        BusyError: a part of it is mounted, the default, or has subvolumes inside.
+        BusyError: it is live, a part of it is mounted, the default, or has subvolumes inside, or a process
+            uses files of it since it was live.
     """
+    if number in scene.live(machine).values():
+        raise BusyError(f"generation {number} is live", hint="first: snaptx live --off")
     for part in Part:
         machine.storage.guard(Tree(number, part))
+    if number in scene.note(machine).used:
+        users = [f"{process.name} ({process.pid})" for process in inuse.users(machine, number)]
+        if users:
+            hint = "'snaptx restart' lets services go on with what is there; or end them"
+            raise BusyError(f"generation {number} is used by {', '.join(users[:5])}", hint=hint)
 
 
 def discard(machine: Machine, number: int) -> None:
@@ -251,6 +265,7 @@ def _last_record(machine: Machine) -> dict[str, Any]:
 
 def leftovers(machine: Machine) -> Remedy | None:
     """Settle what an interrupted snaptx left, if anything; the caller holds the lock."""
+    lived.settle(machine)  # a restart ends what is live without asking
     intent = machine.journal.open()
     if intent is None:
         return None

@@ -41,6 +41,7 @@ def _is(view: View, verdict: Verdict) -> bool:
 def _reason(view: View, last_good: int) -> str:
     checks = (
         (view.booted, "running"),
+        (view.live, "live"),
         (view.default, "default"),
         (view.generation.pinned, "pinned"),
         (view.phase is Phase.STAGED, "staged"),

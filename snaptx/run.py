@@ -26,6 +26,7 @@ PACKAGES = {
     "mkfs.ext4": "e2fsprogs",
     "losetup": "mount (util-linux)",
     "grub-script-check": "grub-common",
+    "systemctl": "systemd",
     "tar": "tar",
     "cp": "coreutils",
 }

@@ -176,7 +176,10 @@ def signal_descriptor(signals: Iterable[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5)), escapes undone."""
+    """One line of /proc/self/mountinfo (proc_pid_mountinfo(5)), escapes undone.
+
+    ``number`` is the mount's own, ``parent`` that of the mount it is on.
+    """
 
     root: str
     target: str
@@ -185,6 +188,8 @@ class Mount:
     device: str
     options: str
     super_options: str
+    number: int = 0
+    parent: int = 0
 
 
 def _unescape(text: str) -> str:
@@ -206,6 +211,8 @@ def parse_mounts(text: str) -> Iterator[Mount]:
             device=fields[2],
             options=fields[5],
             super_options=tail[2] if len(tail) > 2 else "",
+            number=int(fields[0]),
+            parent=int(fields[1]),
         )
 
 

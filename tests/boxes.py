@@ -39,7 +39,7 @@ CRASHED = 99
 for _verb in main.VERBS:
     main.module_of(_verb)
 
-TREES = {"origin", "root", "sealed", "before", "latest", "viewed"}
+TREES = {"origin", "root", "sealed", "before", "latest", "viewed", "live"}
 PASSING = {"audit/log", "audit/head", "audit/reserve", "lock", "generations/last"}
 """What every attempt may touch: the trail, the lock and the next number."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
-from snaptx import stage, transaction
+from snaptx import live, stage, transaction
 from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
+from snaptx.cli import live as live_verb
 from snaptx.machine import Machine
 from snaptx.stage import Staged
 
@@ -29,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--allow-devices", action="store_true", help="let the payload make device nodes")
     add("--commit", action="store_true", help="commit at once")
+    add("--live", action="store_true", help="put it under the running system at once")
     commit_verb.add_policy(parser)
     common.add_unchanged(parser)
 
@@ -53,23 +56,23 @@ def run(args: Namespace) -> int:
 
 
 def finish(args: Namespace, machine: Machine, staged: Staged) -> int:
-    """Say what was staged, and commit it if asked; the caller holds the lock."""
+    """Say what was staged, and make it live and commit it if asked; the caller holds the lock."""
     if not staged.number:
         common.emit(args, {"staged": staged}, "nothing changed: no generation was made")
         return common.unchanged(args)
+    result: dict[str, Any] = {"staged": staged}
+    lines = list(describe(staged))
+    # What stands against it is to be known before anything boots that was to be live first.
+    going = live.choose(machine, staged.number, force=False) if getattr(args, "live", False) else None
     if args.commit:
-        committed = commit_verb.perform(args, machine, staged.number)
-        common.emit(
-            args,
-            {"staged": staged, "committed": committed},
-            [*describe(staged), *commit_verb.describe(committed)],
-        )
-    else:
-        common.emit(
-            args,
-            {"staged": staged},
-            [*describe(staged), "'snaptx commit' makes it boot, 'snaptx abort' discards it"],
-        )
+        result["committed"] = commit_verb.perform(args, machine, staged.number)
+        lines += commit_verb.describe(result["committed"])
+    if going:
+        result["live"] = live.make(machine, common.request(args), going)
+        lines += live_verb.describe(result["live"])
+    if not args.commit:
+        lines.append("'snaptx commit' makes it boot, 'snaptx abort' discards it")
+    common.emit(args, result, lines)
     return 0
 
 

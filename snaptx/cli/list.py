@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
+from snaptx import scene
 from snaptx.cli import common
 from snaptx.model import View, jsonable
 
 HEADER = ("NR", "MARKS", "STATE", "DATE", "BASE", "CHANGED", "MESSAGE")
-LEGEND = "N running now, R after reboot, T on trial, G good, B bad, P pinned"
+LEGEND = "N running now, L live, R after reboot, T on trial, G good, B bad, P pinned"
 
 
 def _row(view: View) -> tuple[str, ...]:
@@ -31,13 +32,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show the generations, oldest first."""
-    views = common.machine(args).views()
+    views = scene.views(common.machine(args))
     body = [
         {
             **jsonable(view.generation),
             "phase": view.phase,
             "booted": view.booted,
             "default": view.default,
+            "live": view.live,
             "marks": view.marks,
         }
         for view in views

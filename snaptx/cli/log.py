@@ -61,6 +61,6 @@ def _details(record: dict[str, Any]) -> Iterator[str]:
         yield f"payload: {payload['source']}, sha256 {payload['sha256']}"
     if verdict := record.get("verdict"):
         yield f"verdict: {verdict}" + (f", {record['reason']}" if record.get("reason") else "")
-    for name in ("carried", "conflicts", "done", "removed", "converted"):
+    for name in ("carried", "conflicts", "done", "removed", "converted", "paths", "restarted", "not_back"):
         if found := record.get(name):
             yield f"{name}: {', '.join(map(str, found[:SHOWN]))}" + (" …" if len(found) > SHOWN else "")

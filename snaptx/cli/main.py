@@ -23,6 +23,7 @@ VERBS = {
     "apply": "lay an update over a fresh generation",
     "run": "run a command in a fresh generation",
     "shell": "open a shell in a fresh generation",
+    "exec": "run a command in any generation's tree, on the machine as it is today",
     "commit": "make a staged generation the one that boots next",
     "abort": "throw a staged generation away",
     "rollback": "go back to an earlier generation",
@@ -36,6 +37,9 @@ VERBS = {
     "unpin": "let prune take a generation again",
     "update": "bring the machine up to date from its sources",
     "publish": "make and sign the index of a directory of overlays",
+    "live": "put a generation under the running system at once, or take it away",
+    "restart": "let services go on with what was replaced",
+    "ps": "processes that still use what an update has replaced",
     "sandbox": "a Btrfs image to try snaptx on",
 }
 """Every verb with its one line of help; the verb's file in this package has the rest."""

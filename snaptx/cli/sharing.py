@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from snaptx import places
 from snaptx.cli import common
 from snaptx.errors import UsageError
 from snaptx.machine import Machine
@@ -86,4 +87,4 @@ def proposal(sharing: Sharing) -> Iterator[str]:
 
 
 def _goes(one: Finding, sharing: Sharing) -> bool:
-    return rules.is_below(one.path, sharing.chosen)
+    return places.is_below(one.path, sharing.chosen)

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from snaptx import scene
 from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
@@ -35,6 +36,7 @@ class Status:
     endangered: tuple[str, ...]
     unsettled: tuple[str, ...]
     updates: State
+    live: str
 
 
 def gather(machine: Machine) -> Status:
@@ -62,6 +64,7 @@ def gather(machine: Machine) -> Status:
         endangered=residents.endangered(machine),
         unsettled=conversions.waiting(machine),
         updates=state.read(state.directory(machine)),
+        live=scene.said(machine),
     )
 
 
@@ -76,6 +79,8 @@ def _lines(status: Status) -> Iterator[str]:
     fallback = f"fallback {status.fallback}" if status.fallback != status.default else "no fallback"
     yield f"default:  generation {status.default} ({status.verdict}), {fallback}"
     yield f"staged:   {', '.join(map(str, status.staged)) or 'nothing'}"
+    if status.live:
+        yield f"live:     {status.live}"
     if status.reboot_needed:
         keep = f"; 'snaptx rollback {status.booted}' keeps this one" if status.booted else ""
         yield f"pending:  generation {status.default} boots next{keep}"

@@ -251,13 +251,14 @@ def _error(trouble: dict[str, Any]) -> Exception:
         return RuntimeError(what)
     error = OSError(number, os.strerror(number))
     if trouble["kind"] == "command":
-        return _command_error(what, error)
+        return command_error(what, error)
     if number == errno.EPERM:
         return PrivilegeError(f"cannot {what}: {error.strerror}", hint="it takes root with CAP_SYS_ADMIN")
     return storage_error(error, f"cannot {what}")
 
 
-def _command_error(name: str, error: OSError) -> CommandError:
+def command_error(name: str, error: OSError) -> CommandError:
+    """Return the error of the tree for a command that could not be executed."""
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         hint = "look whether the generation has it, and the interpreter its first line names"
         return CommandError(f"{name}: command not found in the generation (127)", hint=hint)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -30,7 +30,7 @@ from snaptx import mounting, system
 from snaptx.enclosure import standins
 from snaptx.storage.base import MountSpec
 
-_RESOLVER = "/etc/resolv.conf"
+RESOLVER = "/etc/resolv.conf"
 _UNSAFE_IN_PROC = ("sys", "sysrq-trigger")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
@@ -51,7 +51,7 @@ class Enclosure:
     root: MountSpec
     shared: tuple[tuple[str, str], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    resolver: str = _RESOLVER
+    resolver: str = RESOLVER
 
 
 def enter(enclosure: Enclosure, warn: Warn) -> None:
@@ -64,13 +64,13 @@ def enter(enclosure: Enclosure, warn: Warn) -> None:
     """
     with doing("keep mounts from spreading"):
         mounting.mount("none", "/", flags=mounting.MS_REC | mounting.MS_SLAVE)
-    view = _View(_mounted_root(enclosure.root), warn)
+    view = View(mounted_root(enclosure.root), warn)
     _attach_proc(view)
     _attach_machine(view)
     memory = _attach_memory(view)
     for outside, inside in sorted(enclosure.shared, key=lambda pair: pair[1]):
-        _attach_shared(view, outside, inside)
-    _attach_resolver(view, enclosure.resolver, memory)
+        attach_shared(view, outside, inside)
+    attach_resolver(view, enclosure.resolver, memory)
     with doing("enter the root"):
         mounting.enter_root(view.root)
 
@@ -85,7 +85,7 @@ def doing(what: str) -> Iterator[None]:
         raise OSError(number, os.strerror(number), what) from error
 
 
-class _View:
+class View:
     """The tree while its mounts are put together; paths are those inside."""
 
     def __init__(self, root: int, warn: Warn) -> None:
@@ -125,13 +125,19 @@ def _is_directory(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
-def _mounted_root(spec: MountSpec) -> int:
-    """Mount the root over this namespace's root, where no path leads, and return its descriptor."""
+def mounted_root(spec: MountSpec, attributes: int = 0) -> int:
+    """Mount the root over this namespace's root, where no path leads, and return its descriptor.
+
+    ``attributes`` are MOUNT_ATTR_*, besides the one that leaves access times alone.
+
+    Raises:
+        OSError: it can't be mounted; the file name tells what.
+    """
     pairs = (option.partition("=") for option in spec.options.split(",") if option)
     with doing(f"mount {spec.fstype} {spec.source} ({spec.options})"):
         root = mounting.fresh_mount(spec.fstype, spec.source, {key: value for key, _, value in pairs})
         # A command that only reads leaves the tree as it was.
-        mounting.restrict(root, mounting.MOUNT_ATTR_NOATIME)
+        mounting.restrict(root, mounting.MOUNT_ATTR_NOATIME | attributes)
         mounting.attach(root, os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     for place, source in spec.inside:
         with doing(f"mount {spec.fstype} {source}"):
@@ -142,21 +148,21 @@ def _mounted_root(spec: MountSpec) -> int:
     return root
 
 
-def _attach_proc(view: _View) -> None:
+def _attach_proc(view: View) -> None:
     with doing("mount /proc"):
         proc = mounting.fresh_mount("proc", "proc", {})
         mounting.restrict(proc, _NO_DEVICES | mounting.MOUNT_ATTR_NOEXEC)
     if not view.place(proc, "/proc"):
         return
     for name in _UNSAFE_IN_PROC:
-        copy = _copy_of(name, dirfd=proc)
+        copy = copy_of(name, dirfd=proc)
         if copy is not None:
             with doing(f"protect /proc/{name}"):
                 mounting.restrict(copy, mounting.MOUNT_ATTR_RDONLY)
             view.place(copy, f"/proc/{name}")
 
 
-def _attach_machine(view: _View) -> None:
+def _attach_machine(view: View) -> None:
     with doing("mount /sys"):
         sys = mounting.cloned_mount("/sys", recursive=True)
         mounting.restrict(sys, mounting.MOUNT_ATTR_RDONLY, recursive=True)
@@ -166,7 +172,7 @@ def _attach_machine(view: _View) -> None:
     view.place(dev, "/dev")
 
 
-def _attach_memory(view: _View) -> set[int]:
+def _attach_memory(view: View) -> set[int]:
     """Mount what is empty and private; return the device numbers of these filesystems."""
     devices = set()
     for path, mode in (("/tmp", "1777"), ("/run", "0755")):
@@ -182,33 +188,47 @@ def _attach_memory(view: _View) -> set[int]:
     return devices
 
 
-def _copy_of(path: str, *, dirfd: int = system.AT_FDCWD, recursive: bool = False) -> int | None:
-    """Return a copy of what the machine has at ``path``, None if it has nothing there."""
+def copy_of(path: str, *, dirfd: int = system.AT_FDCWD, recursive: bool = False) -> int | None:
+    """Return a copy of what the machine has at ``path``, None if it has nothing there.
+
+    Raises:
+        OSError: it can't be shown elsewhere.
+    """
     with doing(f"share {path}"), suppress(FileNotFoundError, NotADirectoryError):
         return mounting.cloned_mount(path, dirfd=dirfd, recursive=recursive)
     return None
 
 
-def _attach_shared(view: _View, outside: str, inside: str) -> None:
-    """Show ``outside`` at ``inside``; what the machine does not have is not missed."""
-    copy = _copy_of(outside, recursive=True)
+def attach_shared(view: View, outside: str, inside: str) -> None:
+    """Show ``outside`` at ``inside``; what the machine does not have is not missed.
+
+    Raises:
+        OSError: it can't be mounted there.
+    """
+    copy = copy_of(outside, recursive=True)
     if copy is not None:
         view.place(copy, inside)
 
 
-def _attach_resolver(view: _View, outside: str, memory: set[int]) -> None:
-    """Show the machine's name servers, also where the tree has a link that dangles into /run."""
-    copy = _copy_of(outside)
+def attach_resolver(view: View, outside: str, memory: Container[int] = ()) -> None:
+    """Show the machine's name servers, also where the tree has a link that dangles into /run.
+
+    ``memory`` are the devices of filesystems in which something may be made for that.
+
+    Raises:
+        OSError: they can't be mounted there.
+    """
+    copy = copy_of(outside)
     if copy is None:
         return
     with doing(f"share {outside}"):
         mounting.restrict(copy, mounting.MOUNT_ATTR_RDONLY)
-        if not view.holds(_RESOLVER):
-            _complete_link(view, _RESOLVER, memory)
-    view.place(copy, _RESOLVER)
+        if not view.holds(RESOLVER):
+            _complete_link(view, RESOLVER, memory)
+    view.place(copy, RESOLVER)
 
 
-def _complete_link(view: _View, path: str, memory: set[int]) -> None:
+def _complete_link(view: View, path: str, memory: Container[int]) -> None:
     """Make what the link at ``path`` leads to, as far as that lies in ``memory``."""
     with suppress(FileNotFoundError, NotADirectoryError):
         link = view.find(path, os.O_NOFOLLOW)
@@ -217,7 +237,7 @@ def _complete_link(view: _View, path: str, memory: set[int]) -> None:
             _complete(view, [part for part in target.split("/") if part], memory)
 
 
-def _complete(view: _View, parts: list[str], memory: set[int]) -> None:
+def _complete(view: View, parts: list[str], memory: Container[int]) -> None:
     """Make the missing directories of a path and the file at its end, unless they fall into the tree."""
     for depth, name in enumerate(parts):
         if view.holds("/".join(parts[: depth + 1])):

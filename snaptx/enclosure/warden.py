@@ -106,7 +106,7 @@ def _fork(reports: int, work: Callable[[], int]) -> int:
 def _warden(work: Work, reports: int, parent: int) -> int:
     """Leave the machine's namespaces, start init in them and outlive it."""
     _follow(lambda: os.getppid() == parent)
-    _forget_handlers()
+    forget_handlers()
     _close_all_but(reports, *([] if work.guard is None else [work.guard]))
     os.chdir("/")
     reading, alive = os.pipe()
@@ -146,7 +146,7 @@ def _follow(parent_lives: Callable[[], bool]) -> None:
         os._exit(1)
 
 
-def _forget_handlers() -> None:
+def forget_handlers() -> None:
     """Undo what this program and Python made of signals; what the caller had ignored stays ignored."""
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
@@ -204,7 +204,7 @@ def _command(work: Work, reports: int) -> int:
         work = _with_terminal(work)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     try:
-        _execute(work.argv, work.enclosure.environment)
+        execute(work.argv, work.enclosure.environment)
     except OSError as error:
         _report(reports, "command", work.argv[0], error.errno or errno.EIO)
     return 127
@@ -223,8 +223,12 @@ def _with_terminal(work: Work) -> Work:
     return replace(work, argv=(shell,), enclosure=replace(work.enclosure, environment=environment))
 
 
-def _execute(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    """Replace this process; look for the command as execvp(3) does, with nothing imported on the way."""
+def execute(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    """Replace this process; look for the command as execvp(3) does, with nothing imported on the way.
+
+    Raises:
+        OSError: there is no such command, or it can't be executed.
+    """
     name = argv[0]
     places = [""] if "/" in name else environment.get("PATH", SAFE_PATH).split(":")
     refused: OSError | None = None

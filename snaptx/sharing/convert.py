@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snaptx import log, mounting, run, system, transaction
+from snaptx import log, mounting, places, run, system, transaction
 from snaptx.errors import (
     BusyError,
     CommandError,
@@ -65,7 +65,7 @@ def check(machine: Machine, paths: Sequence[str]) -> None:
         if machine.storage.shared(name) and not _is_ours(machine, made.get(path)):
             message = f"a subvolume {name} exists, and is not mounted at {path}"
             raise LayoutError(message, hint="mount it there by fstab, or rename it, and try again")
-        inside = [f"/{one}" for one in machine.storage.running.nested if rules.is_below(f"/{one}", [path])]
+        inside = [f"/{one}" for one in machine.storage.running.nested if places.is_below(f"/{one}", [path])]
         if inside:
             hint = "move them out and mount them, or --keep the path"
             raise LayoutError(f"{path} has subvolumes inside: {', '.join(inside)}", hint=hint)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from snaptx import fstab, system
+from snaptx import fstab, places, system
 from snaptx.machine import Machine
 from snaptx.places import Rule
 from snaptx.sharing import rules
@@ -29,7 +29,7 @@ def look(machine: Machine, *, enough: int = ENOUGH) -> tuple[Finding, ...]:
     with system.descriptor(machine.sysroot, os.O_RDONLY | os.O_DIRECTORY) as root_fd:
         for rule in rules.of(config.paths, config.ignore):
             for finding in _find(machine.sysroot, root_fd, rule, awaited, enough):
-                if not rules.is_below(finding.path, config.ignore):
+                if not places.is_below(finding.path, config.ignore):
                     found.setdefault(finding.path, finding)
     return tuple(found.values())
 
@@ -52,7 +52,7 @@ def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: in
             seen = Seen(nested=True)
         elif not seen.mounted:
             count, complete = _count(fd, device, enough)
-            waits = rules.is_below(path, awaited - {"/"})
+            waits = places.is_below(path, awaited - {"/"})
             seen = Seen(False, False, waits, count, complete, frozenset(os.listdir(fd)))
         yield rules.judge(rule, path, seen)
     finally:
@@ -68,7 +68,7 @@ def _inside(sysroot: Path, fd: int) -> str:
 def _covering(sysroot: Path, path: str) -> str:
     """Return the mount point that ``path`` of the system lies on."""
     place = str(sysroot.resolve() / path.lstrip("/"))
-    return max((m.target for m in system.mounts() if rules.is_below(place, [m.target])), key=len)
+    return max((m.target for m in system.mounts() if places.is_below(place, [m.target])), key=len)
 
 
 def _count(fd: int, device: int, enough: int) -> tuple[int, bool]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from snaptx.errors import LayoutError, UsageError
-from snaptx.places import RULES, Rule
+from snaptx.places import RULES, Rule, is_below
 
 SKELETON = frozenset({
     ".bash_history", ".bash_logout", ".bash_profile", ".bashrc", ".cache", ".cshrc", ".lesshst", ".profile",
@@ -69,11 +69,6 @@ def of(paths: Iterable[str], ignore: Sequence[str]) -> Iterator[Rule]:
     for path in sorted({"/" + path.strip("/") for path in paths} - {"/"}):
         if not is_below(path, ignore):
             yield RULES.get(path, Rule(path, "as configured", True))
-
-
-def is_below(path: str, others: Iterable[str]) -> bool:
-    """Return whether ``path`` is one of ``others`` or lies below one."""
-    return any(path == other or path.startswith(other.rstrip("/") + "/") for other in others)
 
 
 def judge(rule: Rule, path: str, seen: Seen) -> Finding:

@@ -21,7 +21,8 @@ SMALLEST = 128 * MIB
 """In bytes; mkfs.btrfs refuses less than about 110 MiB."""
 
 APPLETS = (
-    "cat", "chmod", "env", "false", "ln", "ls", "mkdir", "mv", "rm", "sh", "sleep", "stat", "touch", "true",
+    "cat", "chmod", "env", "false", "id", "ln", "ls", "mkdir", "mv", "pwd", "readlink", "rm", "sed", "sh",
+    "sleep", "stat", "touch", "true",
 )  # fmt: skip
 """The programs that busybox stands in for in ``programs``."""
 

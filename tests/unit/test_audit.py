@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,19 @@ def test_without_reserve_a_full_disk_is_an_error(audit: Audit, mocker: MockerFix
     with pytest.raises(NoSpaceError):
         audit.append({"verb": "prune"})
     assert audit.verify() == 5
+
+
+def test_records_of_two_at_once_make_one_chain(audit: Audit) -> None:
+    children = []
+    for _ in range(4):
+        if not (child := os.fork()):
+            try:
+                for number in range(25):
+                    audit.append({"time": 0.0, "verb": "exec", "generation": number})
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+    assert audit.verify() == 105

@@ -29,7 +29,7 @@ CODES = {
     "VerifyError": 40, "ConflictError": 41,
     "StorageError": 50, "NotFoundError": 51, "BusyError": 52, "NoSpaceError": 53, "ReadOnlyError": 54,
     "LayoutError": 55, "OutcomeUnknownError": 59,
-    "BootError": 60, "JournalError": 70, "FormatError": 71,
+    "BootError": 60, "LiveError": 61, "JournalError": 70, "FormatError": 71,
 }  # fmt: skip
 
 

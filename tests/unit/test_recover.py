@@ -26,6 +26,8 @@ TABLE = [
     (Act.RECORD, True, False, Remedy.SETTLE),
     (Act.JUDGE, True, True, Remedy.SETTLE),
     (Act.JUDGE, True, False, Remedy.SETTLE),
+    (Act.LIVE, True, False, Remedy.SETTLE),
+    (Act.LIVE, False, False, Remedy.SETTLE),
 ]
 
 

@@ -20,7 +20,8 @@ def view(number: int, verdict: Verdict = Verdict.GOOD, *, age: float = 100, **fa
     generation = Generation(number, number - 1, NOW - age * DAY, "apply", verdict=verdict)
     generation = replace(generation, pinned=facts.get("pinned", False))
     phase = Phase.STAGED if facts.get("staged") else Phase.COMMITTED
-    return View(generation, phase, facts.get("booted", False), facts.get("default", False))
+    seen = [facts.get(name, False) for name in ("booted", "default", "live")]
+    return View(generation, phase, *seen)
 
 
 def taken(views: list[View], policy: RetentionConfig, free: float = 50) -> tuple[int, ...]:
@@ -34,7 +35,7 @@ def test_the_newest_stay_and_the_oldest_go_first() -> None:
     assert taken(views, RetentionConfig(keep=2)) == (1, 2, 3, 4)
 
 
-@pytest.mark.parametrize("fact", ["booted", "default", "pinned", "staged"])
+@pytest.mark.parametrize("fact", ["booted", "default", "live", "pinned", "staged"])
 def test_what_is_needed_stays(fact: str) -> None:
     views = [view(1, Verdict.BAD, **{fact: True}), *(view(number) for number in range(2, 6))]
 

@@ -66,6 +66,10 @@ set -g __snaptx_valued \
     'shell --message' \
     'shell -m' \
     'shell --conflicts' \
+    'exec --generation' \
+    'exec -g' \
+    'exec --user' \
+    'exec -u' \
     'commit --message' \
     'commit -m' \
     'commit --conflicts' \
@@ -83,6 +87,11 @@ set -g __snaptx_valued \
     'publish --message' \
     'publish -m' \
     'publish --days' \
+    'live --conflicts' \
+    'live --message' \
+    'live -m' \
+    'restart --message' \
+    'restart -m' \
     'sandbox create --size' \
     'sandbox create --from' \
     'sandbox create --layout' \
@@ -111,6 +120,7 @@ complete -c snaptx -n '__snaptx_at apply' -l message -s m -x -d 'why; shown in l
 complete -c snaptx -n '__snaptx_at apply' -l base -x -a '(__snaptx_generations)' -d 'build on generation N (default: what is staged, else the default)'
 complete -c snaptx -n '__snaptx_at apply' -l allow-devices -d 'let the payload make device nodes'
 complete -c snaptx -n '__snaptx_at apply' -l commit -d 'commit at once'
+complete -c snaptx -n '__snaptx_at apply' -l live -d 'put it under the running system at once'
 complete -c snaptx -n '__snaptx_at apply' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
 complete -c snaptx -n '__snaptx_at apply' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at apply' -F
@@ -128,6 +138,10 @@ complete -c snaptx -n '__snaptx_at shell' -l message -s m -x -d 'why; shown in l
 complete -c snaptx -n '__snaptx_at shell' -l commit -d 'commit when the shell ends'
 complete -c snaptx -n '__snaptx_at shell' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
 complete -c snaptx -n '__snaptx_at shell' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a exec -d 'run a command in any generation\'s tree, on the machine as it is today'
+complete -c snaptx -n '__snaptx_at exec' -l generation -s g -x -a '(__snaptx_generations)' -d 'the generation whose tree is used'
+complete -c snaptx -n '__snaptx_at exec' -l user -s u -x -d 'run it for this user (default: who called sudo, else root)'
+complete -c snaptx -n '__snaptx_at exec' -a '(__fish_complete_command)'
 complete -c snaptx -n '__snaptx_at' -a commit -d 'make a staged generation the one that boots next'
 complete -c snaptx -n '__snaptx_at commit' -l message -s m -x -d 'why; kept in the audit trail'
 complete -c snaptx -n '__snaptx_at commit' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
@@ -178,6 +192,19 @@ complete -c snaptx -n '__snaptx_at publish' -l name -x -d 'what machines call it
 complete -c snaptx -n '__snaptx_at publish' -l message -s m -x -d 'what the new overlays are for'
 complete -c snaptx -n '__snaptx_at publish' -l days -x -d 'how long it is true (default: 30)'
 complete -c snaptx -n '__snaptx_at publish' -a '(__fish_complete_directories)'
+complete -c snaptx -n '__snaptx_at' -a live -d 'put a generation under the running system at once, or take it away'
+complete -c snaptx -n '__snaptx_at live' -l off -d 'take away what is live: what booted is seen again'
+complete -c snaptx -n '__snaptx_at live' -l etc -d 'its /etc as well, with what was changed in the running one'
+complete -c snaptx -n '__snaptx_at live' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at live' -l force -d 'also where the C library, systemd or modules are others'
+complete -c snaptx -n '__snaptx_at live' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at live' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at live' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a restart -d 'let services go on with what was replaced'
+complete -c snaptx -n '__snaptx_at restart' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at restart' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at' -a ps -d 'processes that still use what an update has replaced'
+complete -c snaptx -n '__snaptx_at ps' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a sandbox -d 'a Btrfs image to try snaptx on'
 complete -c snaptx -n '__snaptx_at sandbox' -a create -d 'make a Btrfs image and mount its root as if it had booted'
 complete -c snaptx -n '__snaptx_at sandbox create' -l size -x -d 'size of the image, sparse (default: 4G)'

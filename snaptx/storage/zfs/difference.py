@@ -28,7 +28,7 @@ def touched(old: str, new: str) -> set[bytes]:
         top = _mounted(new.partition("@")[0])
         return set(parse(pool.difference(old, new), top))
 
-    return mounting.aside(compare)
+    return mounting.in_own_namespace(compare)
 
 
 def _mounted(dataset: str) -> bytes:

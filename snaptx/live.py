@@ -1,0 +1,122 @@
+"""``snaptx live``: put a generation's trees under the running system, and take them away again.
+
+Nothing that boots changes: a reboot, wanted or not, ends what is live.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from snaptx import lived, liveswitch, log, scene, switch, system, transaction
+from snaptx.carry import Carried
+from snaptx.config import Conflicts
+from snaptx.liveswitch import Plan
+from snaptx.machine import Machine
+from snaptx.recover import Act
+from snaptx.running import namespaces
+from snaptx.running.proc import Owner
+from snaptx.scene import Note
+from snaptx.transaction import Request, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What a live switch did.
+
+    ``number`` is what is live, ``previous`` what was, 0 for what booted.
+    ``paths`` are in the order of the switch; ``pause_seconds`` is the time
+    from the first of them to the last, ``seconds`` that of all the work.
+    ``apart`` are those whose own mounts did not follow.  ``carried`` are the
+    paths in /etc that were brought along, ``conflicts`` those on which both
+    sides disagreed.
+    """
+
+    number: int
+    previous: int
+    paths: tuple[str, ...]
+    pause_seconds: float
+    seconds: float
+    apart: tuple[Owner, ...]
+    carried: tuple[bytes, ...] = ()
+    conflicts: tuple[bytes, ...] = ()
+
+
+def choose(machine: Machine, number: int, *, force: bool, with_etc: bool = False) -> Plan:
+    """Return how to make generation ``number`` live, 0 for what booted, with its /etc or without.
+
+    Raises:
+        NotFoundError: there is no such generation.
+        LiveError: something stands against it.
+    """
+    if number:
+        machine.generations.read(number)
+    chosen = liveswitch.plan(machine, 0 if number == machine.booted else number, etc=with_etc)
+    liveswitch.require(chosen, force=force)
+    return chosen
+
+
+def is_due(machine: Machine, chosen: Plan) -> bool:
+    """Return whether the switch would change anything."""
+    now = scene.look(machine)
+    wanted = (chosen.number,) if chosen.number else ()
+    return any(now.over(path)[:1] != wanted for path in chosen.paths)
+
+
+def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | None = None) -> Switched:
+    """Make the switch; the caller holds the lock.
+
+    Raises:
+        ConflictError: both sides changed a path in /etc and the policy is to fail; nothing was switched.
+        StorageError: the kernel refused; what was seen before is seen again.
+    """
+    begun = time.monotonic()
+    before = scene.live(machine)
+    previous = max(before.values(), default=0)
+    with transaction.begin(machine, Act.LIVE, request, generation=chosen.number, base=previous) as txn:
+        brought = _prepare(machine, txn, chosen, before, policy)
+        txn.step("live")
+        log.load()
+        with switch.undisturbed():
+            pause = liveswitch.perform(machine, chosen)
+            scene.write(machine, _note(machine, chosen, before))
+        txn.step("look")
+        back = lived.settle(machine)
+        brought = brought if chosen.number else back
+        done = Switched(
+            chosen.number,
+            previous,
+            chosen.paths,
+            pause,
+            time.monotonic() - begun,
+            _apart(machine, chosen),
+            brought.carried,
+            brought.conflicts,
+        )
+        paths = {"carried": done.carried, "conflicts": done.conflicts, "paths": done.paths}
+        txn.succeed(live=done.number, previous=previous, pause_seconds=round(pause, 6), **paths)
+    return done
+
+
+def _prepare(
+    machine: Machine, txn: Transaction, chosen: Plan, before: dict[str, int], policy: Conflicts | None
+) -> Carried:
+    """Prepare the generation that is to be seen, unless it is already."""
+    brought = Carried()
+    if chosen.number and scene.ETC in chosen.paths and scene.ETC not in before:
+        txn.step("carry")
+        brought = lived.go_along(machine, chosen.number, policy or machine.config.staging.conflicts)
+    if chosen.number:
+        lived.mark(machine, chosen.number)
+    return brought
+
+
+def _apart(machine: Machine, chosen: Plan) -> tuple[Owner, ...]:
+    now = scene.look(machine)
+    return namespaces.apart(now.sysroot, [now.target(path) for path in chosen.paths])
+
+
+def _note(machine: Machine, chosen: Plan, before: dict[str, int]) -> Note:
+    used = {*scene.note(machine).used, *before.values(), *filter(None, [chosen.number])}
+    previous = max(before.values(), default=0)
+    return Note(chosen.number, previous, chosen.paths, system.now(), tuple(sorted(used)))

@@ -1,0 +1,73 @@
+"""What has become of a file in use: replaced, deleted or neither, without false alarms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from snaptx.running import files
+from snaptx.running.files import Facts, State
+
+TREES = (b"/usr", b"/lib", b"/opt")
+OLD, NEW, OTHER = 40, 41, 7
+KNOWN = {OLD, NEW}
+FILE = Facts(OLD, 257, 1000, 5, 6, 1)
+COPY = replace(FILE, device=NEW)
+
+
+def judge(path: bytes, used: Facts, there: dict[bytes, Facts]) -> State:
+    """Return what has become of ``used`` where the paths lead as ``there`` says."""
+    return files.judge(used, path, TREES, KNOWN, there.get)
+
+
+@pytest.mark.parametrize(
+    ("used", "there", "state"),
+    [
+        (FILE, FILE, State.CURRENT),
+        (FILE, COPY, State.CURRENT),
+        (FILE, replace(FILE, inode=300), State.REPLACED),
+        (FILE, replace(COPY, inode=300), State.REPLACED),
+        (FILE, replace(COPY, ctime_ns=7), State.REPLACED),
+        (FILE, replace(COPY, size=7), State.REPLACED),
+        (FILE, replace(COPY, mtime_ns=7), State.REPLACED),
+        (FILE, replace(FILE, size=2000, mtime_ns=9, ctime_ns=9), State.CURRENT),
+        (FILE, None, State.DELETED),
+    ],
+)
+def test_path_tells(used: Facts, there: Facts | None, state: State) -> None:
+    assert judge(b"/usr/lib/x.so", used, {b"/usr/lib/x.so": there} if there else {}) is state
+
+
+def test_suffix_of_the_kernel_and_the_same_in_a_name() -> None:
+    gone = replace(FILE, links=0)
+
+    assert judge(b"/usr/x (deleted)", gone, {}) is State.DELETED
+    assert judge(b"/usr/x (deleted)", gone, {b"/usr/x": replace(FILE, inode=9)}) is State.REPLACED
+    assert judge(b"/usr/x (deleted)", FILE, {b"/usr/x (deleted)": FILE}) is State.CURRENT
+    assert judge(b"/usr/x (deleted)", FILE, {b"/usr/x (deleted)": FILE, b"/usr/x": COPY}) is State.CURRENT
+
+
+def test_overlay_shows_other_numbers_than_its_files() -> None:
+    lower = replace(FILE, device=OTHER)
+    merged = replace(FILE, device=8, inode=1)
+
+    assert judge(b"/usr/x", lower, {b"/usr/x": merged}) is State.CURRENT
+    assert judge(b"/usr/x (deleted)", replace(lower, links=0), {b"/usr/x": merged}) is State.REPLACED
+
+
+def test_tree_that_is_mounted_nowhere() -> None:
+    """There the kernel's path begins at the root of the tree."""
+    there = {b"/usr/share/x": COPY, b"/lib/y": replace(COPY, inode=9)}
+
+    assert judge(b"/share/x", FILE, there) is State.CURRENT
+    assert judge(b"/lib/y", FILE, there) is State.REPLACED
+    assert judge(b"/share/gone", FILE, there) is State.DELETED
+
+
+def test_what_lies_elsewhere_is_nobodys() -> None:
+    elsewhere = replace(FILE, device=OTHER, links=0)
+
+    assert judge(b"/tmp/x (deleted)", elsewhere, {}) is State.CURRENT
+    assert judge(b"/share/x", elsewhere, {}) is State.CURRENT
+    assert judge(b"/share/x", FILE, {b"/share/x": FILE}) is State.CURRENT
