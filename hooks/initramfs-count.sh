@@ -20,7 +20,9 @@ snaptx_count() ( # dracut sources this file: it must not exit
     esac
     top=/run/snaptx/count
     mkdir -p "$top"
-    mount -t btrfs -o subvolid=5,rw "${ROOT:-${root#block:}}" "$top" || exit
+    device=${ROOT:-${root#block:}} waited=0
+    until [ -e "$device" ] || [ $((waited += 1)) -gt 90 ]; do sleep 1; done # dracut does not wait for it
+    mount -t btrfs -o subvolid=5,rw "$device" "$top" || exit
     home=$top/@snaptx/grub
     nonce=$(value snaptx_nonce)
     escape=$home/escape-$nonce.cfg
