@@ -31,6 +31,7 @@ class Act(StrEnum):
     REMOVE = "remove"
     RECORD = "record"
     JUDGE = "judge"
+    KEEP = "keep"
 
 
 class Remedy(StrEnum):
@@ -60,7 +61,7 @@ class Facts:
 def decide(act: Act, facts: Facts) -> Remedy:
     """Return the remedy: the whole table of recovery."""
     match act:
-        case Act.STAGE:
+        case Act.STAGE | Act.KEEP:
             return Remedy.COMPLETE if facts.recorded else Remedy.DISCARD
         case Act.INIT:
             return Remedy.COMPLETE if facts.default else Remedy.DISCARD

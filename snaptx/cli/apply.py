@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import Any
 
 from snaptx import stage, transaction
 from snaptx.cli import commit as commit_verb
-from snaptx.cli import common
+from snaptx.cli import common, packaging
+from snaptx.inventory import Outcome
 from snaptx.machine import Machine
 from snaptx.stage import Staged
 
@@ -52,28 +54,25 @@ def run(args: Namespace) -> int:
         return finish(args, machine, staged)
 
 
-def finish(args: Namespace, machine: Machine, staged: Staged) -> int:
-    """Say what was staged, and commit it if asked; the caller holds the lock."""
+def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome | None = None) -> int:
+    """Say what was staged, and commit it if asked; the caller holds the lock.
+
+    ``outcome`` is what became of packages.
+    """
     if not staged.number:
         common.emit(args, {"staged": staged}, "nothing changed: no generation was made")
         return common.unchanged(args)
+    result: dict[str, Any] = {"staged": staged, **({"outcome": outcome} if outcome else {})}
+    text = describe(staged, outcome)
     if args.commit:
         committed = commit_verb.perform(args, machine, staged.number)
-        common.emit(
-            args,
-            {"staged": staged, "committed": committed},
-            [*describe(staged), *commit_verb.describe(committed)],
-        )
+        common.emit(args, result | {"committed": committed}, [*text, *commit_verb.describe(committed)])
     else:
-        common.emit(
-            args,
-            {"staged": staged},
-            [*describe(staged), "'snaptx commit' makes it boot, 'snaptx abort' discards it"],
-        )
+        common.emit(args, result, [*text, "'snaptx commit' makes it boot, 'snaptx abort' discards it"])
     return 0
 
 
-def describe(staged: Staged) -> list[str]:
+def describe(staged: Staged, outcome: Outcome | None = None) -> list[str]:
     """Return what was staged in words."""
     counts = staged.counts
     grown = f", with the work of {', '.join(map(str, staged.replaced))}" if staged.replaced else ""
@@ -81,6 +80,7 @@ def describe(staged: Staged) -> list[str]:
         f"generation {staged.number} is staged, from {staged.base}{grown}",
         f"  {counts.added} added, {counts.changed} changed, {counts.removed} removed, "
         f"{counts.unchanged} unchanged, {common.size(counts.bytes_written)} written",
+        *(packaging.told(outcome) if outcome else ()),
     ]
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "apply": "lay an update over a fresh generation",
     "run": "run a command in a fresh generation",
     "shell": "open a shell in a fresh generation",
+    "upgrade": "run the distribution's full upgrade in a fresh generation",
     "commit": "make a staged generation the one that boots next",
     "abort": "throw a staged generation away",
     "rollback": "go back to an earlier generation",
@@ -36,6 +37,7 @@ VERBS = {
     "unpin": "let prune take a generation again",
     "update": "bring the machine up to date from its sources",
     "publish": "make and sign the index of a directory of overlays",
+    "hook": "what package managers call before and after their work",
     "sandbox": "a Btrfs image to try snaptx on",
 }
 """Every verb with its one line of help; the verb's file in this package has the rest."""

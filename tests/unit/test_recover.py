@@ -26,6 +26,8 @@ TABLE = [
     (Act.RECORD, True, False, Remedy.SETTLE),
     (Act.JUDGE, True, True, Remedy.SETTLE),
     (Act.JUDGE, True, False, Remedy.SETTLE),
+    (Act.KEEP, False, False, Remedy.DISCARD),
+    (Act.KEEP, True, False, Remedy.COMPLETE),
 ]
 
 
