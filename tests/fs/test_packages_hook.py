@@ -257,3 +257,12 @@ def _killed_at(step: str) -> None:
             os.kill(os.getpid(), 9)
 
     Journal.step = stop  # type: ignore[method-assign]
+
+
+def test_what_builds_on_the_copy_leaves_behind_what_came_after_it(machine: Box) -> None:
+    _apt(machine, "install", "p1")
+    machine.ok("run", "--base", "2", "--commit", "--", "touch", "/etc/new")
+
+    assert (machine.tree(3) / "usr/share/p0").read_text() == "1"
+    assert not (machine.tree(3) / "var/lib/dpkg/info/p1.list").exists()
+    assert (machine.boot().default, machine.boot().fallback) == (3, 1)
