@@ -6,7 +6,7 @@ BOOTS = 'tests/vm/test_init.py::test_forward_and_back_and_away[debian]' \
 	'tests/vm/test_trial.py::test_the_last_good_one_comes_back[debian-efi-kernel missing]'
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-boot test-crash test-unit test-vm test-zfs demo bench fix lint clean
+.PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,10 @@ test-crash: ## cut the power at 20,000 points of every verb (as root; takes abou
 
 test-unit: venv ## run the tests that need no root
 	$(PYTEST) -m "not root"
+
+test-packages: ## upgrade a real Debian, and trees with dnf, zypper and pacman (as root; about 15 minutes)
+	@.ci/setup managers
+	.venv/bin/python -m pytest -o faulthandler_timeout=0 tests/packages $(TESTS)
 
 test-vm: ## boot machines in QEMU through real GRUB (as root; TESTS='-k "..."' chooses)
 	@.ci/setup vm

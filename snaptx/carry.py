@@ -40,10 +40,11 @@ def reference(machine: Machine, number: int, running: int) -> Tree | None:
     """Return the root of ``running`` as it was when the work that led to ``number`` left it.
 
     None if ``number`` does not stem from that generation, or only by way of a
-    rollback, which is meant to leave later changes behind.
+    rollback or of a copy made before packages changed: both are meant to leave
+    later changes behind.
     """
     record = machine.generations.read(number)
-    while record.base and not record.content:
+    while record.base and not (record.content or record.copy):
         if record.base == running:
             return Tree(record.number, Part.ORIGIN)
         if not machine.generations.has(record.base):

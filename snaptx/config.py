@@ -30,6 +30,31 @@ class Nested(StrEnum):
     SHARE = "share"
 
 
+class ManagerName(StrEnum):
+    """A package manager; AUTO is the one of the distribution."""
+
+    AUTO = "auto"
+    APT = "apt"
+    DNF = "dnf"
+    PACMAN = "pacman"
+    ZYPPER = "zypper"
+
+
+class Conffiles(StrEnum):
+    """What becomes of a configuration file that the administrator and the package changed."""
+
+    KEEP = "keep"
+    NEW = "new"
+
+
+class HookMode(StrEnum):
+    """What a package manager's hooks do."""
+
+    SNAPSHOT = "snapshot"
+    OFF = "off"
+    REQUIRED = "required"
+
+
 class Conflicts(StrEnum):
     """Who wins where the running root and the new generation changed the same path."""
 
@@ -122,6 +147,21 @@ class LiveConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PackagesConfig:
+    """How packages are upgraded in a generation."""
+
+    manager: ManagerName = ManagerName.AUTO
+    conffiles: Conffiles = Conffiles.KEEP
+
+
+@dataclass(frozen=True, slots=True)
+class HooksConfig:
+    """What happens when somebody calls the package manager without snaptx."""
+
+    mode: HookMode = HookMode.SNAPSHOT
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that can be configured, with its defaults."""
 
@@ -133,6 +173,8 @@ class Config:
     shared: SharedConfig = field(default_factory=SharedConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     live: LiveConfig = field(default_factory=LiveConfig)
+    packages: PackagesConfig = field(default_factory=PackagesConfig)
+    hooks: HooksConfig = field(default_factory=HooksConfig)
 
 
 def files(sysroot: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -45,14 +45,23 @@ def tally(changes: Iterable[Change]) -> Counts:
     return Counts(added=added, changed=changed, removed=removed, bytes_written=size)
 
 
-def reindex(machine: Machine, manifest: Manifest, old: Tree, new: Tree) -> Counts:
-    """Bring ``manifest`` from ``old`` to ``new`` and return what that took."""
+def reindex(
+    machine: Machine,
+    manifest: Manifest,
+    old: Tree,
+    new: Tree,
+    watch: Callable[[Change], None] = lambda _: None,
+) -> Counts:
+    """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
     with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
-        return tally(_follow(manifest, new_fd, between(machine, old, new, renames=False)))
+        return tally(_follow(manifest, new_fd, between(machine, old, new, renames=False), watch))
 
 
-def _follow(manifest: Manifest, root_fd: int, changes: Iterable[Change]) -> Iterator[Change]:
+def _follow(
+    manifest: Manifest, root_fd: int, changes: Iterable[Change], watch: Callable[[Change], None]
+) -> Iterator[Change]:
     for change in changes:
+        watch(change)
         if change.op is Op.REMOVED or Aspect.TYPE in change.aspects:
             manifest.remove_tree(change.path)
         if change.op is not Op.REMOVED:

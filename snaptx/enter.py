@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from snaptx import difference, system
 from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
 from snaptx.errors import CommandError, NotFoundError
+from snaptx.inventory import Outcome, Watch
 from snaptx.machine import Machine
 from snaptx.model import Counts, Part, Tree
 from snaptx.overlay.manifest import Manifest
 from snaptx.stage import Staged, Workspace, staging
+from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
 
 
@@ -22,6 +25,29 @@ class Ran:
 
     status: int
     staged: Staged
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a command is run, and what goes ``first``.
+
+    ``environment`` goes over the usual one; ``streams`` and ``cache`` are the
+    enclosure's; ``accepted`` are the exit statuses of success, ``hint`` the
+    cure if it fails, ``details`` go into the audit record, and ``promised``
+    are the packages that are to change.
+    """
+
+    keep: bool = False
+    interactive: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    streams: tuple[int, int] | None = None
+    cache: MountSpec | None = None
+    accepted: Collection[int] = (0,)
+    first: tuple[str, ...] = ()
+    hint: str = "nothing was kept; '--keep' keeps what a failing command leaves"
+    details: Mapping[str, Any] = field(default_factory=dict)
+    promised: tuple[str, ...] = ()
 
 
 def run(
@@ -30,12 +56,9 @@ def run(
     argv: Sequence[str],
     *,
     base: int | None = None,
-    keep: bool = False,
-    interactive: bool = False,
+    manner: Manner = Manner(),
 ) -> Ran:
     """Run ``argv`` in a fresh generation and leave that staged if it changed something.
-
-    ``keep`` keeps the generation of a command that failed.
 
     Raises:
         CommandError: the command failed and its generation was discarded.
@@ -43,13 +66,16 @@ def run(
     with staging(machine, request, base) as work:
         _snapshot(work, Part.BEFORE)
         work.txn.step("run")
-        status = run_enclosed(_enclosure(work), argv, interactive=interactive)
-        if status and not keep and not interactive:
-            hint = "nothing was kept; '--keep' keeps what a failing command leaves"
-            raise CommandError(f"{argv[0]} ended with status {status}", hint=hint)
+        view = _enclosure(work, manner)
+        if manner.first and (status := run_enclosed(view, manner.first, streams=manner.streams)):
+            raise CommandError(f"{manner.first[0]} ended with status {status}", hint=manner.hint)
+        status = run_enclosed(view, argv, interactive=manner.interactive, streams=manner.streams)
+        if status not in manner.accepted and not manner.keep and not manner.interactive:
+            raise CommandError(f"{argv[0]} ended with status {status}", hint=manner.hint)
         work.txn.step("index")
-        counts = _index(work)
-        return Ran(status, work.keep(counts))
+        counts, outcome = _index(work, manner.promised)
+        details = {**manner.details, **(outcome.told if outcome else {})}
+        return Ran(status, work.keep(counts, **details), outcome)
 
 
 def _snapshot(work: Workspace, part: Part) -> None:
@@ -57,26 +83,30 @@ def _snapshot(work: Workspace, part: Part) -> None:
     work.machine.storage.snapshot(Tree(work.number, Part.ROOT), tree, writable=False)
 
 
-def _index(work: Workspace) -> Counts:
+def _index(work: Workspace, promised: tuple[str, ...]) -> tuple[Counts, Outcome | None]:
     """Compare what the command found with what it left, and bring the manifest up to it."""
     machine, number = work.machine, work.number
     _snapshot(work, Part.LATEST)
     before, latest = Tree(number, Part.BEFORE), Tree(number, Part.LATEST)
+    watch = Watch(machine, latest)
     with Manifest.open(machine.manifest(number), writable=True) as manifest:
-        counts = difference.reindex(machine, manifest, before, latest)
+        counts = difference.reindex(machine, manifest, before, latest, watch)
+    outcome = watch.outcome(before, latest, promised)
     machine.storage.delete(before)
     machine.storage.delete(latest)
-    return counts
+    return counts, outcome
 
 
-def _enclosure(work: Workspace) -> Enclosure:
+def _enclosure(work: Workspace, manner: Manner) -> Enclosure:
     info = work.machine.storage.describe(Tree(work.number, Part.ROOT))
     if info is None:
         raise NotFoundError(f"the root of generation {work.number} is missing", hint="run: snaptx repair")
+    usual = enclosed_environment(work.txn.intent.transaction, work.number)
     return Enclosure(
         root=info.mount,
         shared=tuple(_shared(work.machine)),
-        environment=enclosed_environment(work.txn.intent.transaction, work.number),
+        environment=usual | dict(manner.environment),
+        cache=manner.cache,
     )
 
 

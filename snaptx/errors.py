@@ -107,6 +107,12 @@ class RejectedError(SnaptxError):
     code = 33
 
 
+class PackageError(SnaptxError):
+    """No package manager was found, or it can't do its work: locked, damaged, cut off from its source."""
+
+    code = 34
+
+
 class VerifyError(SnaptxError):
     """Something is not what its record says."""
 

@@ -90,7 +90,8 @@ class Generation:
     generation it grew from; ``arrived`` is when it was first seen running, 0
     before that; ``includes`` are staged generations whose work it
     took over.  ``content`` names the generation whose sealed tree a rollback
-    brought back.  ``subvolume`` is set only where the root is not
+    brought back, ``copy`` the generation of whose running root this is one, made
+    before a package manager changed it.  ``subvolume`` is set only where the root is not
     ``generations/N/root`` (generation 1, adopted in place).  ``updates`` says
     how far unattended updates have come in it: source to identity.
     """
@@ -112,6 +113,7 @@ class Generation:
     nested: tuple[str, ...] = ()
     arrived: float = 0.0
     updates: Mapping[str, str] = field(default_factory=dict)
+    copy: int = 0
 
 
 @dataclass(frozen=True, slots=True)

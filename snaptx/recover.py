@@ -32,6 +32,7 @@ class Act(StrEnum):
     RECORD = "record"
     JUDGE = "judge"
     LIVE = "live"
+    KEEP = "keep"
 
 
 class Remedy(StrEnum):
@@ -61,7 +62,7 @@ class Facts:
 def decide(act: Act, facts: Facts) -> Remedy:
     """Return the remedy: the whole table of recovery."""
     match act:
-        case Act.STAGE:
+        case Act.STAGE | Act.KEEP:
             return Remedy.COMPLETE if facts.recorded else Remedy.DISCARD
         case Act.INIT:
             return Remedy.COMPLETE if facts.default else Remedy.DISCARD

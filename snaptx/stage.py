@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from snaptx import difference, nested, system, transaction
 from snaptx.errors import NotFoundError
@@ -62,8 +63,11 @@ class Workspace:
         """Return where the new root can be reached."""
         return self.machine.storage.path(Tree(self.number, Part.ROOT))
 
-    def keep(self, counts: Counts, payload: Payload | None = None) -> Staged:
-        """Make the work durable as a staged generation, or drop it if it changed nothing."""
+    def keep(self, counts: Counts, payload: Payload | None = None, **details: Any) -> Staged:
+        """Make the work durable as a staged generation, or drop it if it changed nothing.
+
+        ``details`` are for its audit record.
+        """
         committed = self._committed_base()
         if not counts.touched:
             self.txn.drop(counts=counts, payload=payload)
@@ -73,7 +77,7 @@ class Workspace:
         self.machine.generations.write(self._record(counts, payload, committed))
         remove(self.machine, self.txn.intent.targets)
         replaced = tuple(n for n in self.txn.intent.targets if not self.machine.generations.has(n))
-        self.txn.succeed(counts=counts, payload=payload, replaced=replaced)
+        self.txn.succeed(counts=counts, payload=payload, replaced=replaced, **details)
         return Staged(self.number, committed, counts, payload, replaced)
 
     def _committed_base(self) -> int:

@@ -43,15 +43,19 @@ def order(views: Iterable[View], default: int, last: int, limit: int) -> list[Ge
 
 
 def fallback(views: Iterable[View], default: int) -> int:
-    """Return the newest good generation other than the default; the default itself if there is none."""
-    good = [
-        view.number
+    """Return the newest good generation other than the default; the default itself if there is none.
+
+    A copy of a generation's running root stands back behind that generation,
+    which knows what happened since.
+    """
+    good = {
+        view.number: view.generation
         for view in views
         if view.phase is Phase.COMMITTED
         and view.generation.verdict is Verdict.GOOD
         and view.number != default
-    ]
-    return max(good, default=default)
+    }
+    return max((number for number, item in good.items() if item.copy not in good), default=default)
 
 
 def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> BootState:

@@ -95,6 +95,26 @@ def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) ->
             continue
 
 
+@contextmanager
+def in_root(root: Path, name: str, flags: int) -> Iterator[int]:
+    """Open ``name`` below ``root``, as if that were /, for the length of a with block."""
+    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        found = openat2(fd, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+def stat_in_root(root: Path, name: str) -> os.stat_result | None:
+    """Return what is known of ``name`` below ``root``, None if it is not there."""
+    try:
+        with in_root(root, name, os.O_PATH) as fd:
+            return os.fstat(fd)
+    except OSError:
+        return None
+
+
 def read_in_root(root: Path, name: str, limit: int = 1 << 20) -> bytes:
     """Return the first ``limit`` bytes of a regular file, b"" if there is none.
 
@@ -270,6 +290,24 @@ def process_start(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError):
         return 0
+
+
+def parent_of(pid: int) -> int:
+    """Return the parent of a process, 0 if there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])
+
+
+def command_of(pid: int) -> list[str]:
+    """Return the words of a process's command line, none if there is no such process."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+    return [word.decode(errors="replace") for word in words if word]
 
 
 def signal_of(interrupt: KeyboardInterrupt) -> signal.Signals:

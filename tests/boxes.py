@@ -40,8 +40,8 @@ for _verb in main.VERBS:
     main.module_of(_verb)
 
 TREES = {"origin", "root", "sealed", "before", "latest", "viewed", "live"}
-PASSING = {"audit/log", "audit/head", "audit/reserve", "lock", "generations/last"}
-"""What every attempt may touch: the trail, the lock and the next number."""
+PASSING = {"audit/log", "audit/head", "audit/reserve", "lock", "generations/last", "cache", "cache.lock"}
+"""What every attempt may touch: the trail, the locks, the next number and what was fetched."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +235,8 @@ class Box:
         found: dict[str, object] = {}
         for place, below, names in os.walk(self.state):
             inside = os.path.relpath(place, self.state)
+            if inside == ".":
+                below[:] = [name for name in below if name != "cache"]
             if inside.startswith("generations/"):
                 below[:] = [name for name in below if name not in TREES]
             for name in (*below, *names):

@@ -119,7 +119,7 @@ def bash() -> list[str]:
     lines += [f"        '') echo 'words {' '.join(VERBS)}' ;;", f"        sandbox) echo 'words {actions}' ;;"]
     for command in made:
         if command.operand and command.operand.kind:
-            lines.append(f"        {_quoted(command.name)}) echo {command.operand.kind} ;;")
+            lines.append(f"        {_quoted(command.name)}) echo {_offer(command.operand)} ;;")
     lines += ["    esac", "}", "# Fails for an option that is followed by no value of its own."]
     lines += ["_snaptx_value() {", '    case "$1 $2" in']
     for name, option in ((command.name, option) for command in (root, *made) for option in command.options):
@@ -212,7 +212,7 @@ def fish() -> list[str]:
         lines.append(_complete(f"__snaptx_at {' '.join(above)}".strip(), _fish_word(word, command.summary)))
         lines += [_complete(here, " ".join(_fish_option(option))) for option in command.options]
         if command.operand and command.operand.kind:
-            lines.append(_complete(here, FISH[command.operand.kind]))
+            lines.append(_complete(here, _fish_value(command.operand)))
     return lines
 
 
@@ -229,11 +229,13 @@ def _fish_option(option: Argument) -> Iterator[str]:
         yield f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
     if option.wants == "yes":
         yield "-r -F" if option.kind == "file" else "-x"
-    if option.words:
-        yield f"-a '{' '.join(option.words)}'"
-    elif option.kind and option.kind != "file":
-        yield FISH[option.kind]
+    if option.kind and option.kind != "file":
+        yield _fish_value(option)
     yield f"-d {_fish_quoted(option.summary)}"
+
+
+def _fish_value(argument: Argument) -> str:
+    return f"-a '{' '.join(argument.words)}'" if argument.words else FISH[argument.kind]
 
 
 def _fish_quoted(text: str) -> str:

@@ -57,11 +57,15 @@ def _alone() -> Iterator[None]:
         os.close(directory)
 
 
+MARKERS = {"fs": ("root",), "packages": ("root",), "zfs": ("root", "zfs")}
+"""What the tests in a directory need."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark everything in tests/fs as needing root, in tests/zfs as needing ZFS, too."""
+    """Mark the tests by their directory."""
     for item in items:
-        for directory, markers in {"fs": ("root",), "zfs": ("root", "zfs")}.items():
+        for directory, markers in MARKERS.items():
             if item.path.is_relative_to(ROOT / "tests" / directory):
                 for marker in markers:
                     item.add_marker(marker)

@@ -7,8 +7,9 @@ from typing import Any
 
 from snaptx import live, stage, transaction
 from snaptx.cli import commit as commit_verb
-from snaptx.cli import common
+from snaptx.cli import common, packaging
 from snaptx.cli import live as live_verb
+from snaptx.inventory import Outcome
 from snaptx.machine import Machine
 from snaptx.stage import Staged
 
@@ -55,13 +56,16 @@ def run(args: Namespace) -> int:
         return finish(args, machine, staged)
 
 
-def finish(args: Namespace, machine: Machine, staged: Staged) -> int:
-    """Say what was staged, and make it live and commit it if asked; the caller holds the lock."""
+def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome | None = None) -> int:
+    """Say what was staged, and make it live and commit it if asked; the caller holds the lock.
+
+    ``outcome`` is what became of packages.
+    """
     if not staged.number:
         common.emit(args, {"staged": staged}, "nothing changed: no generation was made")
         return common.unchanged(args)
-    result: dict[str, Any] = {"staged": staged}
-    lines = list(describe(staged))
+    result: dict[str, Any] = {"staged": staged, **({"outcome": outcome} if outcome else {})}
+    lines = list(describe(staged, outcome))
     # What stands against it is to be known before anything boots that was to be live first.
     going = live.choose(machine, staged.number, force=False) if getattr(args, "live", False) else None
     if args.commit:
@@ -76,7 +80,7 @@ def finish(args: Namespace, machine: Machine, staged: Staged) -> int:
     return 0
 
 
-def describe(staged: Staged) -> list[str]:
+def describe(staged: Staged, outcome: Outcome | None = None) -> list[str]:
     """Return what was staged in words."""
     counts = staged.counts
     grown = f", with the work of {', '.join(map(str, staged.replaced))}" if staged.replaced else ""
@@ -84,6 +88,7 @@ def describe(staged: Staged) -> list[str]:
         f"generation {staged.number} is staged, from {staged.base}{grown}",
         f"  {counts.added} added, {counts.changed} changed, {counts.removed} removed, "
         f"{counts.unchanged} unchanged, {common.size(counts.bytes_written)} written",
+        *(packaging.told(outcome) if outcome else ()),
     ]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 
-from snaptx import difference
-from snaptx.cli import common
+from snaptx import difference, inventory
+from snaptx.cli import common, packaging
+from snaptx.inventory import Outcome
 from snaptx.machine import Machine
 from snaptx.model import Change, Counts, Op
 from snaptx.overlay.failure import shown
@@ -19,6 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("new", nargs="?", type=int, metavar="B", help="to this one (default: the newest)")
     parser.add_argument("--stat", action="store_true", help="only how much differs")
+    parser.add_argument("--packages", action="store_true", help="the packages instead of the files")
     parser.add_argument("--name-only", action="store_true", help="only the paths")
     parser.epilog = "one number alone is B: what that generation changed"
 
@@ -37,6 +39,9 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     old, new = choose(machine, args.old, args.new)
     with difference.readable(machine, old, new) as (older, newer):
+        if args.packages:
+            _show_packages(args, (old, new), inventory.between(machine, older, newer))
+            return 0
         changes = difference.between(machine, older, newer)
         if args.stat:
             counts = difference.tally(changes)
@@ -47,6 +52,19 @@ def run(args: Namespace) -> int:
             for line in _lines(changes, names_only=args.name_only):
                 print(line)
     return 0
+
+
+def _show_packages(args: Namespace, numbers: tuple[int, int], found: Outcome) -> None:
+    """Show what differs in packages, with ``--stat`` only how much, with ``--name-only`` only which."""
+    by_kind = packaging.counted(found.packages)
+    result = {"old": numbers[0], "new": numbers[1], "manager": found.manager, "packages": by_kind}
+    if args.stat:
+        text = [f"generation {numbers[0]} to {numbers[1]}: packages: {packaging.summary(by_kind)}"]
+    elif args.name_only:
+        text = sorted(package.name for packages in by_kind.values() for package in packages)
+    else:
+        text = list(packaging.lines(found.packages))
+    common.emit(args, result, text)
 
 
 def _stat(old: int, new: int, counts: Counts) -> str:

@@ -7,9 +7,22 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from snaptx.cli import common
+from snaptx.cli import common, packaging
 
 SHOWN = 5
+LISTED = (
+    "carried",
+    "conflicts",
+    "conffiles",
+    "left",
+    "done",
+    "removed",
+    "converted",
+    "paths",
+    "restarted",
+    "not_back",
+)
+"""What of a record is told item by item, up to SHOWN of them."""
 """How many of a list a person gets to see; --json has them all."""
 
 
@@ -51,6 +64,8 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
     yield f"      {shlex.join(record.get('argv', []))}"
     if counts := record.get("counts"):
         yield f"      {counts['added']} added, {counts['changed']} changed, {counts['removed']} removed"
+    if packages := record.get("packages"):
+        yield f"      packages: {packaging.summary(packages)}"
     yield from (f"      {line}" for line in _details(record))
     if error := record.get("error"):
         yield f"      {error['type']}: {error['message']} ({record.get('remedy')})"
@@ -61,6 +76,6 @@ def _details(record: dict[str, Any]) -> Iterator[str]:
         yield f"payload: {payload['source']}, sha256 {payload['sha256']}"
     if verdict := record.get("verdict"):
         yield f"verdict: {verdict}" + (f", {record['reason']}" if record.get("reason") else "")
-    for name in ("carried", "conflicts", "done", "removed", "converted", "paths", "restarted", "not_back"):
+    for name in LISTED:
         if found := record.get(name):
             yield f"{name}: {', '.join(map(str, found[:SHOWN]))}" + (" …" if len(found) > SHOWN else "")

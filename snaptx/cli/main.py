@@ -24,6 +24,7 @@ VERBS = {
     "run": "run a command in a fresh generation",
     "shell": "open a shell in a fresh generation",
     "exec": "run a command in any generation's tree, on the machine as it is today",
+    "upgrade": "run the distribution's full upgrade in a fresh generation",
     "commit": "make a staged generation the one that boots next",
     "abort": "throw a staged generation away",
     "rollback": "go back to an earlier generation",
@@ -40,6 +41,7 @@ VERBS = {
     "live": "put a generation under the running system at once, or take it away",
     "restart": "let services go on with what was replaced",
     "ps": "processes that still use what an update has replaced",
+    "hook": "what package managers call before and after their work",
     "sandbox": "a Btrfs image to try snaptx on",
 }
 """Every verb with its one line of help; the verb's file in this package has the rest."""

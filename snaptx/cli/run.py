@@ -50,10 +50,11 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
         return 0
     request = common.request(args)
     with transaction.exclusive(machine, args.verb):
-        ran = enter.run(machine, request, command, base=args.base, keep=keep, interactive=interactive)
+        manner = enter.Manner(keep=keep, interactive=interactive)
+        ran = enter.run(machine, request, command, base=args.base, manner=manner)
         failed = ran.status and not interactive
         args.commit = args.commit and not failed
-        code = apply_verb.finish(args, machine, ran.staged)
+        code = apply_verb.finish(args, machine, ran.staged, ran.outcome)
     if failed:
         hint = "what it left is kept and not committed: 'snaptx abort' discards it"
         raise CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)

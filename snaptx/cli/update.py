@@ -27,7 +27,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     policies = [policy.value for policy in Policy]
     add("--policy", choices=policies, help="how far to go (default: as configured)")
     add("--check", action="store_true", help="only look, as --policy check")
-    add("--source", action="append", metavar="SOURCE", help="a directory or URL of overlays; may be repeated")
+    add(
+        "--source",
+        action="append",
+        metavar="SOURCE",
+        help="a directory or URL of overlays, or packages; may be repeated",
+    )
     add("--unattended", action="store_true", help="keep to the interval, the window and what inhibits it")
     add("--splay", type=common.count, default=0, metavar="SECONDS", help="first wait a random time up to it")
     common.add_unchanged(parser)

@@ -74,8 +74,17 @@ def enclosed_environment(
     }
 
 
-def run_enclosed(enclosure: Enclosure, argv: Sequence[str], *, interactive: bool = False) -> int:
+def run_enclosed(
+    enclosure: Enclosure,
+    argv: Sequence[str],
+    *,
+    interactive: bool = False,
+    streams: tuple[int, int] | None = None,
+) -> int:
     """Run ``argv`` in the enclosure and return its exit status, 128 + n if signal n ended it.
+
+    With ``streams`` it is given nothing to read, and its results and its
+    complaints go to these descriptors.
 
     ``interactive`` gives it the terminal; without ``argv`` it is then $SHELL,
     or /bin/sh where the root has no such shell.  SIGINT, SIGTERM and SIGHUP
@@ -95,7 +104,8 @@ def run_enclosed(enclosure: Enclosure, argv: Sequence[str], *, interactive: bool
         _terminal_kept(interactive) as foreground,
         guard.disks_guarded(log.warning) as group,
     ):
-        ending = _run(Work(enclosure, tuple(argv), interactive, foreground, awaited, group))
+        work = Work(enclosure, tuple(argv), interactive, foreground, awaited, group, streams)
+        ending = _run(work)
     if ending.raised:
         signal.raise_signal(ending.raised)
     if ending.trouble:

@@ -5,6 +5,7 @@
     /sys              the machine's, read-only with everything below it
     /dev              the machine's, with pts and shm
     /tmp /run         in memory, gone with the command; empty but for stand-ins (standins.py)
+    /run/snaptx/cache what a package manager fetches, kept for the next time, where it is asked for
     shared data       the machine's own, where the configuration says so
     /etc/resolv.conf  the machine's, read-only
 
@@ -45,13 +46,15 @@ class Enclosure:
 
     ``root`` says how to mount the generation's root, ``shared`` pairs a path
     of the machine with the path inside where it appears, ``environment`` is
-    the whole environment, ``resolver`` the machine's file of name servers.
+    the whole environment, ``resolver`` the machine's file of name servers,
+    ``cache`` what to mount at ``standins.CACHE``.
     """
 
     root: MountSpec
     shared: tuple[tuple[str, str], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     resolver: str = RESOLVER
+    cache: MountSpec | None = None
 
 
 def enter(enclosure: Enclosure, warn: Warn) -> None:
@@ -68,6 +71,8 @@ def enter(enclosure: Enclosure, warn: Warn) -> None:
     _attach_proc(view)
     _attach_machine(view)
     memory = _attach_memory(view)
+    if enclosure.cache:
+        _attach_cache(view, enclosure.cache)
     for outside, inside in sorted(enclosure.shared, key=lambda pair: pair[1]):
         attach_shared(view, outside, inside)
     attach_resolver(view, enclosure.resolver, memory)
@@ -125,6 +130,15 @@ def _is_directory(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
 
 
+def _mounted(spec: MountSpec, attributes: int = 0) -> int:
+    """Return a descriptor of a mount without a place; who only reads leaves what is there as it was."""
+    pairs = (option.partition("=") for option in spec.options.split(",") if option)
+    with doing(f"mount {spec.fstype} {spec.source} ({spec.options})"):
+        made = mounting.fresh_mount(spec.fstype, spec.source, {key: value for key, _, value in pairs})
+        mounting.restrict(made, mounting.MOUNT_ATTR_NOATIME | attributes)
+    return made
+
+
 def mounted_root(spec: MountSpec, attributes: int = 0) -> int:
     """Mount the root over this namespace's root, where no path leads, and return its descriptor.
 
@@ -133,11 +147,8 @@ def mounted_root(spec: MountSpec, attributes: int = 0) -> int:
     Raises:
         OSError: it can't be mounted; the file name tells what.
     """
-    pairs = (option.partition("=") for option in spec.options.split(",") if option)
+    root = _mounted(spec, attributes)
     with doing(f"mount {spec.fstype} {spec.source} ({spec.options})"):
-        root = mounting.fresh_mount(spec.fstype, spec.source, {key: value for key, _, value in pairs})
-        # A command that only reads leaves the tree as it was.
-        mounting.restrict(root, mounting.MOUNT_ATTR_NOATIME | attributes)
         mounting.attach(root, os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     for place, source in spec.inside:
         with doing(f"mount {spec.fstype} {source}"):
@@ -186,6 +197,14 @@ def _attach_memory(view: View) -> set[int]:
         if view.place(memory, path):
             devices.add(os.fstat(memory).st_dev)
     return devices
+
+
+def _attach_cache(view: View, spec: MountSpec) -> None:
+    """Show what was fetched before; nothing in it gets to run."""
+    cache = _mounted(spec)
+    with doing(f"share {standins.CACHE}"):
+        mounting.restrict(cache, _NO_DEVICES)
+    view.place(cache, standins.CACHE)
 
 
 def copy_of(path: str, *, dirfd: int = system.AT_FDCWD, recursive: bool = False) -> int | None:

@@ -21,6 +21,12 @@ PATH = f"/run/{_HOME}/bin:{SAFE_PATH}"
 APT_CONFIG = f"/run/{_HOME}/apt.conf"
 """What APT_CONFIG names; see apt.conf(5)."""
 
+CACHE = f"/run/{_HOME}/cache"
+"""Where a package manager finds what was fetched before."""
+
+MARK = f"/run/{_HOME}/stand-in"
+"""What is there in an enclosure, and nowhere else."""
+
 # A package that the command installs can bring these along.
 _BOOT = (
     *("grub-install", "grub2-install", "grub-multi-install", "grub-bios-setup", "grub2-bios-setup"),
@@ -79,6 +85,7 @@ def fill(run: int, holds: Callable[[str], bool]) -> None:
     present = [name for name in _WHERE_PRESENT if any(holds(f"{place}/{name}") for place in _PLACES)]
     os.mkdir(_HOME, 0o755, dir_fd=run)
     os.mkdir(f"{_HOME}/bin", 0o755, dir_fd=run)
+    os.mkdir(f"{_HOME}/cache", 0o755, dir_fd=run)
     _write(run, "stand-in", _SCRIPT.encode(), 0o755)
     _write(run, "apt.conf", f'DPkg::Path "{PATH}";\n'.encode(), 0o644)
     for name in (*_BOOT, *present):

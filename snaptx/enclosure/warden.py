@@ -36,7 +36,8 @@ class Work:
     """What the children need to know.
 
     ``foreground`` is whether the command gets the terminal, ``awaited`` the
-    signals to pass on, ``guard`` what ``guard.join`` takes.
+    signals to pass on, ``guard`` what ``guard.join`` takes, ``streams`` where
+    output and errors of a command go that is given nothing to read.
     """
 
     enclosure: Enclosure
@@ -45,6 +46,7 @@ class Work:
     foreground: bool
     awaited: frozenset[int]
     guard: int | None = None
+    streams: tuple[int, int] | None = None
 
 
 def start(work: Work, reports: int, parent: int) -> int:
@@ -107,6 +109,7 @@ def _warden(work: Work, reports: int, parent: int) -> int:
     """Leave the machine's namespaces, start init in them and outlive it."""
     _follow(lambda: os.getppid() == parent)
     forget_handlers()
+    _redirect(work.streams)
     _close_all_but(reports, *([] if work.guard is None else [work.guard]))
     os.chdir("/")
     reading, alive = os.pipe()
@@ -153,6 +156,15 @@ def forget_handlers() -> None:
             signal.signal(number, signal.SIG_DFL)
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
+
+
+def _redirect(streams: tuple[int, int] | None) -> None:
+    """Let nothing be read, and output and errors go where they are to, unless all is to stay as it is."""
+    if streams is not None:
+        output, errors = map(os.dup, streams)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 
 def _close_all_but(*kept: int) -> None:

@@ -231,7 +231,7 @@ class BtrfsStorage:
                 f"{name} exists at the top level of the filesystem", hint="mount it, or rename it"
             )
         with _translated(f"cannot keep the subvolume {name}"):
-            os.rename(path.with_name(name + UNFINISHED), path)
+            os.rename(self.shared_path(name + UNFINISHED), path)
 
     def barrier(self) -> None:
         """Commit the filesystem's transaction.

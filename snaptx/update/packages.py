@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from snaptx import upgrade
 from snaptx.machine import Machine
 from snaptx.stage import Staged
 from snaptx.transaction import Request
@@ -33,6 +34,30 @@ class Upgrades(Protocol):
     def stage(self, machine: Machine, request: Request) -> Staged:
         """Stage a generation with all of them; the caller holds the lock."""
         ...
+
+
+class Distribution:
+    """The distribution's own package manager."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+
+    def pending(self) -> Sequence[str]:
+        """Ask it."""
+        packages = upgrade.prepare(self._machine, self._base, fetch=False).packages
+        return [f"{package.name}={package.new}" for package in packages]
+
+    def download(self, progress: Progress | None) -> None:
+        """Let it fetch; what it says of its progress goes to standard error."""
+        upgrade.prepare(self._machine, self._base)
+
+    def stage(self, machine: Machine, request: Request) -> Staged:
+        """Let it upgrade to what was fetched."""
+        return upgrade.upgrade(machine, request, self._base).staged
+
+    @property
+    def _base(self) -> int:
+        return self._machine.boot_state().default
 
 
 class PackageSource:

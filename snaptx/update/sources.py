@@ -12,6 +12,7 @@ from snaptx.errors import ConfigError, storage_error
 from snaptx.machine import Machine
 from snaptx.update.overlays import OverlaySource, Surroundings, trusted_keys
 from snaptx.update.packages import KEY as PACKAGES
+from snaptx.update.packages import Distribution, PackageSource
 from snaptx.update.source import Source
 from snaptx.update.state import Memory
 
@@ -40,14 +41,13 @@ def make_all(machine: Machine, names: Sequence[str], place: Path) -> list[Source
         shutil.rmtree(left)
     keys, memory = trusted_keys(machine.sysroot), Memory(place)
     return [
-        _source(name, Surroundings(keys, memory, own, config.max_download, config.timeout))
+        _source(machine, name, Surroundings(keys, memory, own, config.max_download, config.timeout))
         for name, own in caches.items()
     ]
 
 
-def _source(name: str, around: Surroundings) -> Source:
+def _source(machine: Machine, name: str, around: Surroundings) -> Source:
     if name == PACKAGES:
-        hint = "give the path of a directory from / on, or a URL"
-        raise ConfigError("packages can't be updated from here", hint=hint)
+        return PackageSource(Distribution(machine))
     make(around.cache)
     return OverlaySource(name, around)

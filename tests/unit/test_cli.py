@@ -25,7 +25,7 @@ CODES = {
     "OutputError": 6,
     "SourceError": 20, "HostileError": 21, "LimitError": 22, "DigestError": 23,
     "FetchError": 24, "TrustError": 25,
-    "CommandError": 31, "HealthError": 32, "RejectedError": 33,
+    "CommandError": 31, "HealthError": 32, "RejectedError": 33, "PackageError": 34,
     "VerifyError": 40, "ConflictError": 41,
     "StorageError": 50, "NotFoundError": 51, "BusyError": 52, "NoSpaceError": 53, "ReadOnlyError": 54,
     "LayoutError": 55, "OutcomeUnknownError": 59,

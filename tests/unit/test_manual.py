@@ -34,6 +34,10 @@ COMMANDS = {command.name: command for command in completions.commands()}
 # "sandbox" itself has no entry: its actions have.
 ENTRIES = sorted(COMMANDS.keys() - {"", "sandbox"})
 STATUSES = {cls.code: (cls.__doc__ or "").strip() for cls in errors.every_error()}
+CHOICES = (
+    *(config.Nested, config.Conflicts, config.Policy),
+    *(config.ManagerName, config.Conffiles, config.HookMode),
+)
 OTHER_STATUSES = {0, errors.NOTHING_TO_DO, 129, 130, 141, 143}
 
 
@@ -149,7 +153,7 @@ def test_configuration_page_has_every_key_with_its_default() -> None:
 
 
 def test_configuration_page_has_every_choice() -> None:
-    for choices in (config.Nested, config.Conflicts, config.Policy):
+    for choices in CHOICES:
         found = {choice.value for choice in choices if f".It Cm {choice.value}\n" in CONFIG_PAGE}
         assert found == {choice.value for choice in choices}
 
@@ -180,7 +184,7 @@ def test_lint_notices(tmp_path: Path) -> None:
 def _units() -> dict[str, configparser.ConfigParser]:
     found = {}
     for path in sorted((ROOT / "hooks").glob("*.*")):
-        if path.suffix == ".sh":
+        if path.suffix not in (".service", ".timer"):
             continue
         unit = configparser.ConfigParser(interpolation=None, strict=True)
         unit.optionxform = str  # type: ignore[assignment,method-assign]

@@ -28,6 +28,8 @@ TABLE = [
     (Act.JUDGE, True, False, Remedy.SETTLE),
     (Act.LIVE, True, False, Remedy.SETTLE),
     (Act.LIVE, False, False, Remedy.SETTLE),
+    (Act.KEEP, False, False, Remedy.DISCARD),
+    (Act.KEEP, True, False, Remedy.COMPLETE),
 ]
 
 

@@ -70,6 +70,10 @@ set -g __snaptx_valued \
     'exec -g' \
     'exec --user' \
     'exec -u' \
+    'upgrade --base' \
+    'upgrade --message' \
+    'upgrade -m' \
+    'upgrade --conflicts' \
     'commit --message' \
     'commit -m' \
     'commit --conflicts' \
@@ -92,6 +96,8 @@ set -g __snaptx_valued \
     'live -m' \
     'restart --message' \
     'restart -m' \
+    'hook --manager' \
+    'hook --caller' \
     'sandbox create --size' \
     'sandbox create --from' \
     'sandbox create --layout' \
@@ -142,6 +148,12 @@ complete -c snaptx -n '__snaptx_at' -a exec -d 'run a command in any generation\
 complete -c snaptx -n '__snaptx_at exec' -l generation -s g -x -a '(__snaptx_generations)' -d 'the generation whose tree is used'
 complete -c snaptx -n '__snaptx_at exec' -l user -s u -x -d 'run it for this user (default: who called sudo, else root)'
 complete -c snaptx -n '__snaptx_at exec' -a '(__fish_complete_command)'
+complete -c snaptx -n '__snaptx_at' -a upgrade -d 'run the distribution\'s full upgrade in a fresh generation'
+complete -c snaptx -n '__snaptx_at upgrade' -l base -x -a '(__snaptx_generations)' -d 'start from generation N (default: what is staged, else the default)'
+complete -c snaptx -n '__snaptx_at upgrade' -l message -s m -x -d 'why; shown in list, log and the boot menu'
+complete -c snaptx -n '__snaptx_at upgrade' -l commit -d 'commit at once'
+complete -c snaptx -n '__snaptx_at upgrade' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at upgrade' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at' -a commit -d 'make a staged generation the one that boots next'
 complete -c snaptx -n '__snaptx_at commit' -l message -s m -x -d 'why; kept in the audit trail'
 complete -c snaptx -n '__snaptx_at commit' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
@@ -158,6 +170,7 @@ complete -c snaptx -n '__snaptx_at confirm' -l unchanged-exit-77 -d 'exit with 7
 complete -c snaptx -n '__snaptx_at confirm' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a diff -d 'what differs between two generations'
 complete -c snaptx -n '__snaptx_at diff' -l stat -d 'only how much differs'
+complete -c snaptx -n '__snaptx_at diff' -l packages -d 'the packages instead of the files'
 complete -c snaptx -n '__snaptx_at diff' -l name-only -d 'only the paths'
 complete -c snaptx -n '__snaptx_at diff' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a log -d 'the audit trail'
@@ -182,7 +195,7 @@ complete -c snaptx -n '__snaptx_at unpin' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a update -d 'bring the machine up to date from its sources'
 complete -c snaptx -n '__snaptx_at update' -l policy -x -a 'none check download stage commit reboot' -d 'how far to go (default: as configured)'
 complete -c snaptx -n '__snaptx_at update' -l check -d 'only look, as --policy check'
-complete -c snaptx -n '__snaptx_at update' -l source -x -a '(__fish_complete_directories)' -d 'a directory or URL of overlays; may be repeated'
+complete -c snaptx -n '__snaptx_at update' -l source -x -a '(__fish_complete_directories)' -d 'a directory or URL of overlays, or packages; may be repeated'
 complete -c snaptx -n '__snaptx_at update' -l unattended -d 'keep to the interval, the window and what inhibits it'
 complete -c snaptx -n '__snaptx_at update' -l splay -x -d 'first wait a random time up to it'
 complete -c snaptx -n '__snaptx_at update' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
@@ -205,6 +218,10 @@ complete -c snaptx -n '__snaptx_at restart' -l message -s m -x -d 'why; kept in 
 complete -c snaptx -n '__snaptx_at restart' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at' -a ps -d 'processes that still use what an update has replaced'
 complete -c snaptx -n '__snaptx_at ps' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a hook -d 'what package managers call before and after their work'
+complete -c snaptx -n '__snaptx_at hook' -l manager -x -a 'apt dnf pacman zypper' -d 'the package manager that calls'
+complete -c snaptx -n '__snaptx_at hook' -l caller -x -d 'its process (default: the one that started this)'
+complete -c snaptx -n '__snaptx_at hook' -a 'before after'
 complete -c snaptx -n '__snaptx_at' -a sandbox -d 'a Btrfs image to try snaptx on'
 complete -c snaptx -n '__snaptx_at sandbox' -a create -d 'make a Btrfs image and mount its root as if it had booted'
 complete -c snaptx -n '__snaptx_at sandbox create' -l size -x -d 'size of the image, sparse (default: 4G)'

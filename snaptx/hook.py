@@ -1,0 +1,235 @@
+"""What happens around a package manager that somebody calls without snaptx.
+
+::
+
+    before   a generation of the running system as it is: in the menu, not the default
+    (the package manager changes the running system)
+    after    what changed is put on record, the generation is indexed; unchanged: it goes again
+
+The generation can be booted from the menu and rolled back to from the moment
+``before`` ends, so that a power cut in the midst of the package manager's work
+finds it there.  ``@snaptx/hook`` names it, and the process it was made for:
+front ends call their hooks more than once in a run.  What is only needed where
+packages have changed is imported there: people wait for this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from snaptx import durable, recover, switch, system, transaction
+from snaptx.enclosure import standins
+from snaptx.errors import NotFoundError, UsageError
+from snaptx.machine import Machine
+from snaptx.model import Generation, Part, Phase, Tree
+from snaptx.packages import traces
+from snaptx.packages.base import LockKind
+from snaptx.packages.choose import MANAGERS
+from snaptx.recover import Act
+from snaptx.sharing import conversions
+from snaptx.transaction import Request
+
+if TYPE_CHECKING:
+    from snaptx.inventory import Outcome
+
+NOTE = "hook"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A run of a package manager: its process, told from later ones of the same number, in this boot."""
+
+    manager: str
+    pid: int
+    start: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, manager: str, pid: int) -> Caller:
+        """Return the caller that process ``pid`` is, or that it was forked from to call a hook.
+
+        Raises:
+            UsageError: there is no such process.
+        """
+        command = system.command_of(pid)
+        if not command:
+            raise UsageError(f"there is no process {pid}", hint="name the package manager's process")
+        while system.command_of(parent := system.parent_of(pid)) == command:
+            pid = parent
+        return cls(manager, pid, system.process_start(pid), system.boot_id())
+
+    @property
+    def command(self) -> str:
+        """Return its command line."""
+        program, *words = system.command_of(self.pid) or [self.manager]
+        return " ".join([os.path.basename(program), *words])
+
+
+def is_enclosed() -> bool:
+    """Return whether this process runs in a generation in the making: then snaptx is at work already.
+
+    The environment can say so by accident, what is mounted can't.
+    """
+    return os.path.lexists(standins.MARK)
+
+
+def before(machine: Machine, request: Request, caller: Caller) -> int:
+    """Make a generation of the running system and return its number, 0 if there is one for this caller.
+
+    Raises:
+        NotFoundError: the running root is no generation.
+        SnaptxError: it can't be made.
+    """
+    if _noted(machine, caller):
+        return 0
+    with transaction.exclusive(machine, request.verb):
+        number = _keep(machine, request, caller)
+        note = json.dumps({"generation": number, "caller": asdict(caller)})
+        durable.replace(machine.storage.state / NOTE, note.encode())
+    return number
+
+
+def _noted(machine: Machine, caller: Caller) -> int:
+    """Return the generation that was made for ``caller``, 0 if there is none."""
+    try:
+        note = json.loads((machine.storage.state / NOTE).read_bytes())
+        same = note["caller"] == asdict(caller) and machine.generations.has(note["generation"])
+        return int(note["generation"]) if same else 0
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _keep(machine: Machine, request: Request, caller: Caller) -> int:
+    running = machine.booted
+    if not running:
+        raise NotFoundError("the running root is no generation", hint="boot one of 'snaptx list'")
+    left_out = _left_out(machine)
+    number = machine.generations.reserve()
+    with transaction.begin(machine, Act.KEEP, request, generation=number, base=running) as txn:
+        txn.step("snapshot")
+        _snapshot(machine, running, number, caller)
+        txn.step("record")
+        machine.generations.write(_record(machine, request, number, left_out))
+        txn.step("menu")
+        switch.refresh(machine)
+        txn.succeed(manager=caller.manager)
+    return number
+
+
+def _left_out(machine: Machine) -> tuple[str, ...]:
+    """Return the nested subvolumes that hold something and are left out.
+
+    Raises:
+        LayoutError: there are some, and the policy is to refuse.
+    """
+    if not machine.storage.running.nested:
+        return ()
+    from snaptx import nested
+
+    return nested.check(machine, machine.booted, machine.config.staging.nested)
+
+
+def _snapshot(machine: Machine, running: int, number: int, caller: Caller) -> None:
+    """Make all parts of the generation from one instant."""
+    storage = machine.storage
+    machine.generations.directory(number).mkdir()
+    origin, root = Tree(number, Part.ORIGIN), Tree(number, Part.ROOT)
+    storage.snapshot(Tree(running, Part.ROOT), origin, writable=False)
+    storage.snapshot(origin, root, writable=True)
+    if conversions.read(machine.storage.state):
+        from snaptx.sharing import attach
+
+        attach.follow(machine, number)
+    for lock in MANAGERS[caller.manager].locks:
+        if lock.kind is LockKind.PRESENCE:  # nobody is at work in the copy
+            with suppress(FileNotFoundError):
+                (storage.path(root) / lock.path).unlink()
+    storage.snapshot(root, Tree(number, Part.SEALED), writable=False)
+
+
+def _record(machine: Machine, request: Request, number: int, left_out: tuple[str, ...]) -> Generation:
+    running = machine.generations.read(machine.booted)
+    return Generation(
+        number=number,
+        base=running.number,
+        created=system.now(),
+        verb=request.verb,
+        message=request.message,
+        verdict=running.verdict,
+        nested=left_out,
+        copy=running.number,
+    )
+
+
+def after(machine: Machine, request: Request, caller: Caller) -> tuple[int, Outcome | None]:
+    """Record what the package manager did; return what ``before`` made and that, None if it did nothing.
+
+    Raises:
+        NotFoundError: ``before`` was not called, or made nothing.
+        PackageError: the database can't be read.
+    """
+    number = _noted(machine, caller)
+    if not number:
+        hint = "'snaptx hook before' goes before it; what it said is above"
+        raise NotFoundError(f"no generation was made before this run of {caller.manager}", hint=hint)
+    sealed, running = Tree(number, Part.SEALED), Tree(machine.booted, Part.ROOT)
+    paths = [machine.storage.path(tree) for tree in (sealed, running)]
+    with transaction.exclusive(machine, request.verb):
+        if traces.touched(paths[0], paths[1], MANAGERS[caller.manager]):
+            return number, _put_on_record(machine, request, caller, number)
+        _drop(machine, request, number)
+        return number, None
+
+
+def _put_on_record(machine: Machine, request: Request, caller: Caller, number: int) -> Outcome:
+    from snaptx import inventory
+
+    sealed, running = Tree(number, Part.SEALED), Tree(machine.booted, Part.ROOT)
+    with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
+        txn.step("packages")
+        outcome = inventory.by(machine, MANAGERS[caller.manager], sealed, running)
+        txn.step("index")
+        _index(machine, number)
+        txn.succeed(**outcome.told)
+    return outcome
+
+
+def _drop(machine: Machine, request: Request, number: int) -> None:
+    """Let a generation go that would be the running system over again."""
+    with transaction.begin(machine, Act.REMOVE, request, generation=number, targets=(number,)) as txn:
+        txn.step("menu")
+        switch.refresh(machine, without=(number,))
+        txn.step("delete")
+        recover.remove(machine, (number,))
+        txn.succeed(removed=(number,))
+
+
+def _index(machine: Machine, number: int) -> None:
+    """Make the manifest from that of the newest generation it has most in common with."""
+    from snaptx import difference
+    from snaptx.overlay.manifest import Manifest
+
+    if machine.manifest(number).exists():
+        return
+    model = _model(machine, number)
+    if not machine.manifest(model).exists():
+        difference.index(machine, Tree(number, Part.SEALED))
+        return
+    with Manifest.fork(machine.manifest(model), machine.manifest(number)) as manifest:
+        difference.reindex(machine, manifest, Tree(model, Part.SEALED), Tree(number, Part.SEALED))
+
+
+def _model(machine: Machine, number: int) -> int:
+    """Return the newest earlier copy of the same running root, else that generation itself."""
+    original = machine.generations.read(number).copy
+    copies = [
+        other.number
+        for other in machine.generations.recorded()
+        if other.copy == original and other.number < number and machine.manifest(other.number).exists()
+        if machine.phase(other.number) is Phase.COMMITTED
+    ]
+    return max(copies, default=original)

@@ -1,0 +1,1 @@
+"""Package managers: what to call, and how to read what they say."""

@@ -1,0 +1,174 @@
+"""Upgrade: the distribution's own full upgrade, in a staged generation.
+
+::
+
+    refresh -> plan -> fetch       in a passing copy of the base, into a cache that outlives it
+    stage -> upgrade -> index      in the new generation, from the cache
+
+So what was fetched once is not fetched again after a failure, and where there
+is nothing to do no generation is begun.  The cache is a subvolume of its own,
+``@snaptx/cache``.  Fetching can take long: meanwhile only another fetch is kept
+out, not the rest of snaptx.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
+
+from snaptx import enter, inventory, lock, stage
+from snaptx.enclosure import standins
+from snaptx.enclosure.chroot import run_enclosed
+from snaptx.enter import Manner, Ran
+from snaptx.errors import NoSpaceError, PackageError
+from snaptx.machine import Machine
+from snaptx.model import Part, Tree
+from snaptx.packages import traces
+from snaptx.packages.base import Command, Installed, Manager, Upgrade
+from snaptx.storage.base import MountSpec
+from snaptx.transaction import Request
+
+CACHE = "cache"
+LOCK = "cache.lock"
+_TO_STDERR = (2, 2)
+
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "enough free space")
+_OFFLINE = "look at the network, the proxy and the sources; what was fetched is kept for the next try"
+_NOT_KEPT = "nothing was kept but what was fetched; the package manager has said above what it stumbled on"
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What an upgrade of generation ``base`` would do."""
+
+    base: int
+    manager: str
+    packages: tuple[Upgrade, ...]
+
+
+def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Prospect:
+    """Return what there is to upgrade, and fetch it; ``wanted`` is the base, None for what ``run`` takes.
+
+    Nothing of any generation changes.
+
+    Raises:
+        LockError: another snaptx is fetching.
+        PackageError: there is no package manager, it is at work, or it failed.
+        NoSpaceError: there is no room for what has to be fetched.
+    """
+    base = stage.choose_base(machine, wanted).number
+    with _sole_user(machine), _copy(machine, base) as tree:
+        manager = inventory.manager_of(machine, tree)
+        _require_unlocked(machine, base, manager)
+        cache = _cache(machine, manager)
+        _do(machine, tree, manager.refresh(standins.CACHE), cache)
+        planned = inventory.ask(machine, tree, manager.plan(standins.CACHE), cache)
+        packages = _completed(
+            manager.parse_plan(planned), lambda: inventory.installed(machine, tree, manager)
+        )
+        if fetch:
+            step = manager.fetch if packages else manager.clean
+            _do(machine, tree, step(standins.CACHE), cache)
+    return Prospect(base, manager.name, packages)
+
+
+def _completed(packages: list[Upgrade], installed: Callable[[], Installed]) -> tuple[Upgrade, ...]:
+    """Fill in the old versions that the plan does not name."""
+    if all(package.old for package in packages):
+        return tuple(packages)
+    known = installed()
+    return tuple(
+        replace(package, old=package.old or "".join(known.get(package.name, ("",))[-1:]))
+        for package in packages
+    )
+
+
+def upgrade(machine: Machine, request: Request, wanted: int | None, prospect: Prospect | None = None) -> Ran:
+    """Do what ``prepare`` has found in a fresh generation; the caller holds the lock.
+
+    What was found and does not change is put on record.
+
+    Raises:
+        LockError: another snaptx is fetching.
+        PackageError: the package manager is at work in the running system.
+        CommandError: the upgrade failed; nothing of it was kept.
+    """
+    base = stage.choose_base(machine, wanted).number
+    manager = inventory.manager_of(machine, Tree(base, Part.ROOT))
+    _require_unlocked(machine, base, manager)
+    policy = machine.config.packages.conffiles
+    command = manager.upgrade(standins.CACHE, policy)
+    with _sole_user(machine):
+        manner = Manner(
+            environment=command.environment,
+            streams=_TO_STDERR,
+            cache=_cache(machine, manager),
+            accepted=command.accepted,
+            first=command.first,
+            hint=_NOT_KEPT,
+            details={"conffile_policy": policy},
+            promised=tuple(package.name for package in prospect.packages) if prospect else (),
+        )
+        return enter.run(machine, request, command.argv, base=wanted, manner=manner)
+
+
+def _sole_user(machine: Machine) -> AbstractContextManager[None]:
+    """Keep other users of the cache out for the length of a with block."""
+    return lock.exclusive(machine.storage.state / LOCK, "upgrade")
+
+
+def _require_unlocked(machine: Machine, base: int, manager: Manager) -> None:
+    """Refuse to copy a running system in the middle of its own upgrade."""
+    if base == machine.booted:
+        traces.require_unlocked(machine.sysroot, manager)
+
+
+@contextmanager
+def _copy(machine: Machine, base: int) -> Iterator[Tree]:
+    """Give a writable copy of a generation that ends with the block."""
+    tree = Tree(base, Part.VIEWED)
+    machine.storage.delete(tree)
+    machine.storage.snapshot(Tree(base, Part.ROOT), tree, writable=True)
+    try:
+        yield tree
+    finally:
+        machine.storage.delete(tree)
+
+
+def _cache(machine: Machine, manager: Manager) -> MountSpec:
+    """Return how to mount the cache, which has everything the manager needs to find there."""
+    name = f"{machine.storage.state.name}/{CACHE}"
+    if machine.storage.shared(name) is None:
+        machine.storage.begin_shared(name)
+        machine.storage.keep_shared(name)
+    info = machine.storage.shared(name)
+    assert info is not None
+    place = machine.storage.shared_path(name)
+    for directory in manager.directories:
+        (place / directory).mkdir(parents=True, exist_ok=True)
+    for link, target in manager.links.items():
+        with suppress(FileExistsError):
+            (place / link).symlink_to(target)
+    for path in [path for pattern in manager.stale for path in place.glob(pattern)]:
+        path.unlink()
+    return info.mount
+
+
+def _do(machine: Machine, tree: Tree, command: Command, cache: MountSpec) -> None:
+    """Run a command of the package manager; what it says goes to standard error, complaints at the end."""
+    view = inventory.enclosure(machine, tree, command, cache)
+    with inventory.collected() as complaint:
+        status = run_enclosed(view, command.argv, streams=(2, complaint))
+        said = inventory.text_of(complaint)
+    with suppress(OSError):
+        os.write(2, said.encode())
+    if status in command.accepted:
+        return
+    ended = f"{command.argv[0]} ended with status {status}"
+    if any(sign in said for sign in _FULL):
+        hint = "'snaptx prune' removes old generations; what was fetched is kept for the next try"
+        raise NoSpaceError(f"{ended}: the filesystem is full", hint=hint)
+    raise PackageError(ended, hint=_OFFLINE)
