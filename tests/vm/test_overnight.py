@@ -66,10 +66,10 @@ def offer(run: Run, place: Path, files: Mapping[str, bytes]) -> None:
     run.put({"/srv/updates": shop.place})
 
 
-def night(run: Run, hour: int) -> None:
-    """Let it be shortly before an hour of tonight."""
+def night(run: Run, hour: int, days: int = 1) -> None:
+    """Let it be shortly before an hour of a night in so many days."""
     run.state(LONG)
-    run.script(f"date --set 'tomorrow {hour - 1:02d}:59:50'; systemctl restart snaptx-update.timer")
+    run.script(f"date --set '{hour - 1:02d}:59:50 {days} days'; systemctl restart snaptx-update.timer")
 
 
 def last_update(run: Run, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -121,7 +121,7 @@ def test_a_bad_update_is_gone_in_the_morning_for_good(following: Image, tmp_path
             assert root_of(run) == "@rootfs"
             assert [row["marks"] for row in snaptx(run, "list")] == ["NRG", "B"]
             assert "no network" in snaptx(run, "list")[1]["reason"]
-            night(run, 3)
+            night(run, 3, days=3)  # the sources are not asked twice in one night
             last = last_update(run, lambda last: last["result"] == "rejected")
             assert last["code"] == 33
             assert "the second" in last["message"]
