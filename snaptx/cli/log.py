@@ -10,6 +10,8 @@ from typing import Any
 from snaptx.cli import common, packaging
 
 SHOWN = 5
+"""How many of a list a person gets to see; --json has them all."""
+
 LISTED = (
     "carried",
     "conflicts",
@@ -23,7 +25,6 @@ LISTED = (
     "not_back",
 )
 """What of a record is told item by item, up to SHOWN of them."""
-"""How many of a list a person gets to see; --json has them all."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
