@@ -132,7 +132,7 @@ def portrait(box: Box) -> dict[str, object]:
         elif kind == "subvolume":
             found[name] = fact[1]  # type: ignore[index]
         elif kind == "state":
-            name = re.sub(r"escape-[0-9a-f]+", "escape", name)  # drawn anew by each switch
+            name = re.sub(r"(escape|sums)-[0-9a-f]+", r"\1", name)  # drawn anew by each switch
             found[name] = str(found.get(name, "")) + "."
         else:
             found[name] = (fact[0], fact[4]) if path else ""  # type: ignore[index]
