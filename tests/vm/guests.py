@@ -36,6 +36,7 @@ def adopt(run: Run) -> str:
 
 def take_over(run: Run) -> str:
     """Adopt the root, with snaptx installed; return the root's subvolume."""
+    run.state(LONG)  # the shell is there before everything is mounted
     adopted = root_of(run)
     plan = snaptx(run, "init", "--accept-rollback", "--dry-run")
     assert adopted in "\n".join(plan["steps"])
