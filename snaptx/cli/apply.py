@@ -23,16 +23,22 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a directory, a tar (plain, gz, bz2, xz, zst), or - for standard input",
     )
     add("--sha256", metavar="HEX", help="refuse any other payload")
-    add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    add("--allow-devices", action="store_true", help="let the payload make device nodes")
+    add("--live", action="store_true", help="put it under the running system at once")
+    add_staging(parser)
+
+
+def add_staging(parser: ArgumentParser, when: str = "at once") -> None:
+    """Add what all verbs take that stage a generation; ``when`` it is committed if asked."""
+    add = parser.add_argument
     add(
         "--base",
         type=int,
         metavar="N",
-        help="build on generation N (default: what is staged, else the default)",
+        help="start from generation N (default: what is staged, else the default)",
     )
-    add("--allow-devices", action="store_true", help="let the payload make device nodes")
-    add("--commit", action="store_true", help="commit at once")
-    add("--live", action="store_true", help="put it under the running system at once")
+    add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    add("--commit", action="store_true", help=f"commit {when}")
     commit_verb.add_policy(parser)
     common.add_unchanged(parser)
 

@@ -8,24 +8,14 @@ from collections.abc import Sequence
 
 from snaptx import enter, transaction
 from snaptx.cli import apply as apply_verb
-from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
 from snaptx.errors import CommandError, UsageError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "--base",
-        type=int,
-        metavar="N",
-        help="start from generation N (default: what is staged, else the default)",
-    )
-    parser.add_argument("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    apply_verb.add_staging(parser)
     parser.add_argument("--keep", action="store_true", help="keep the generation even if the command fails")
-    parser.add_argument("--commit", action="store_true", help="commit at once")
-    commit_verb.add_policy(parser)
-    common.add_unchanged(parser)
     parser.usage = "snaptx run [options] -- CMD ..."
     parser.add_argument("command", nargs=REMAINDER, metavar="-- CMD …", help="what to run")
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from snaptx import transaction, upgrade
 from snaptx.cli import apply as apply_verb
-from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.upgrade import Prospect
@@ -16,16 +15,7 @@ from snaptx.upgrade import Prospect
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "--base",
-        type=int,
-        metavar="N",
-        help="start from generation N (default: what is staged, else the default)",
-    )
-    parser.add_argument("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
-    parser.add_argument("--commit", action="store_true", help="commit at once")
-    commit_verb.add_policy(parser)
-    common.add_unchanged(parser)
+    apply_verb.add_staging(parser)
 
 
 def run(args: Namespace) -> int:

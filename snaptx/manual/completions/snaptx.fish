@@ -54,9 +54,9 @@ set -g __snaptx_bare
 set -g __snaptx_valued \
     'init --keep' \
     'apply --sha256' \
+    'apply --base' \
     'apply --message' \
     'apply -m' \
-    'apply --base' \
     'apply --conflicts' \
     'run --base' \
     'run --message' \
@@ -122,21 +122,21 @@ complete -c snaptx -n '__snaptx_at' -a status -d 'what runs, what boots next, wh
 complete -c snaptx -n '__snaptx_at' -a list -d 'the generations and their marks'
 complete -c snaptx -n '__snaptx_at' -a apply -d 'lay an update over a fresh generation'
 complete -c snaptx -n '__snaptx_at apply' -l sha256 -x -d 'refuse any other payload'
-complete -c snaptx -n '__snaptx_at apply' -l message -s m -x -d 'why; shown in list, log and the boot menu'
-complete -c snaptx -n '__snaptx_at apply' -l base -x -a '(__snaptx_generations)' -d 'build on generation N (default: what is staged, else the default)'
 complete -c snaptx -n '__snaptx_at apply' -l allow-devices -d 'let the payload make device nodes'
-complete -c snaptx -n '__snaptx_at apply' -l commit -d 'commit at once'
 complete -c snaptx -n '__snaptx_at apply' -l live -d 'put it under the running system at once'
+complete -c snaptx -n '__snaptx_at apply' -l base -x -a '(__snaptx_generations)' -d 'start from generation N (default: what is staged, else the default)'
+complete -c snaptx -n '__snaptx_at apply' -l message -s m -x -d 'why; shown in list, log and the boot menu'
+complete -c snaptx -n '__snaptx_at apply' -l commit -d 'commit at once'
 complete -c snaptx -n '__snaptx_at apply' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
 complete -c snaptx -n '__snaptx_at apply' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at apply' -F
 complete -c snaptx -n '__snaptx_at' -a run -d 'run a command in a fresh generation'
 complete -c snaptx -n '__snaptx_at run' -l base -x -a '(__snaptx_generations)' -d 'start from generation N (default: what is staged, else the default)'
 complete -c snaptx -n '__snaptx_at run' -l message -s m -x -d 'why; shown in list, log and the boot menu'
-complete -c snaptx -n '__snaptx_at run' -l keep -d 'keep the generation even if the command fails'
 complete -c snaptx -n '__snaptx_at run' -l commit -d 'commit at once'
 complete -c snaptx -n '__snaptx_at run' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
 complete -c snaptx -n '__snaptx_at run' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
+complete -c snaptx -n '__snaptx_at run' -l keep -d 'keep the generation even if the command fails'
 complete -c snaptx -n '__snaptx_at run' -a '(__fish_complete_command)'
 complete -c snaptx -n '__snaptx_at' -a shell -d 'open a shell in a fresh generation'
 complete -c snaptx -n '__snaptx_at shell' -l base -x -a '(__snaptx_generations)' -d 'start from generation N (default: what is staged, else the default)'
