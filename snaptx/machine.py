@@ -170,7 +170,8 @@ def _open_storage(mount: system.Mount) -> Storage:
 
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
     from snaptx.bootloader import counter
-    from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
+    from snaptx.bootloader.inroot import GrubInRoot
+    from snaptx.bootloader.onboot import GrubOnBoot
 
     boot = system.mount_at(sysroot / "boot")
     if boot is None and "/boot" in fstab.targets(fstab.read(sysroot)):

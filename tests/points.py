@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snaptx.audit import Audit
-from snaptx.bootloader.grub import GrubInRoot
+from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.cli import main as cli
 from snaptx.generations import Generations
 from snaptx.journal import Journal

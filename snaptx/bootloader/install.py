@@ -24,7 +24,9 @@ from typing import Protocol
 
 from snaptx import durable, run
 from snaptx.bootloader.counter import esp
-from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot, grub_directory
+from snaptx.bootloader.grub import grub_directory
+from snaptx.bootloader.inroot import GrubInRoot
+from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, CommandError
 from snaptx.storage.base import MountSpec

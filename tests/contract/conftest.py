@@ -11,8 +11,9 @@ import pytest
 
 from snaptx import system
 from snaptx.bootloader.base import BootLoader
-from snaptx.bootloader.grub import GrubInRoot, GrubOnBoot
+from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.bootloader.memory import MemoryBootLoader
+from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.storage.base import MountSpec, Storage, TreeInfo
 from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.storage.memory import MemoryStorage

@@ -8,7 +8,7 @@ import pytest
 
 from snaptx.bootloader.base import BootLoader
 from snaptx.bootloader.entryfile import TITLE
-from snaptx.bootloader.grub import GrubOnBoot
+from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.errors import BootError
 from snaptx.model import BootState
 from snaptx.storage.base import MountSpec, TreeInfo

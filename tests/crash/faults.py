@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from snaptx import system
-from snaptx.bootloader.grub import GrubOnBoot
+from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.storage.btrfs import BtrfsStorage
 
 START_SYNC = 0x80089418

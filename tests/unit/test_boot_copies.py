@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx.bootloader.grub import GrubOnBoot
+from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.errors import StorageError
 from snaptx.model import BootState
 from snaptx.storage.base import MountSpec, TreeInfo

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from snaptx.bootloader.counter import HEADER, SIZE, Counter, InPartition
-from snaptx.bootloader.grub import GrubInRoot, static_config
+from snaptx.bootloader.grub import static_config
+from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.errors import BootError, StorageError
 from snaptx.model import BootEntry, BootState
 

@@ -1,0 +1,81 @@
+"""GRUB that reads kernels from inside the generations: /boot is part of the root.
+
+The home is ``@snaptx/grub``.  A rename on Btrfs is one step for GRUB after the
+storage's barrier.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from snaptx import durable, system
+from snaptx.bootloader import entryfile, kernels
+from snaptx.bootloader.grub import (
+    ESCAPE,
+    FindCounter,
+    Grub,
+    entry_of,
+    grub_directory,
+    no_counter,
+    words_of,
+)
+from snaptx.errors import storage_error
+from snaptx.model import BootEntry, BootState
+from snaptx.storage.base import TreeInfo
+
+
+class GrubInRoot(Grub):
+    """GRUB that reads kernels out of the generations, on the same filesystem; ``home`` is beside them."""
+
+    def __init__(
+        self,
+        home: Path,
+        find_uuid: Callable[[], str],
+        find_counter: FindCounter = no_counter,
+    ) -> None:
+        super().__init__(home, home.parents[1], find_uuid, find_counter)
+        self._offered: dict[str, Path] = {}
+
+    def install(self, root: Path, adopted: TreeInfo) -> None:
+        """Put in place what does not change with a generation."""
+        name = grub_directory(root / "boot")
+        # openSUSE keeps it in a subvolume of its own.
+        apart = system.mount_at(root / "boot" / name) if name else None
+        place = apart.root if apart else f"{adopted.loader_path}/boot/{name}"
+        self._install(root, f"{place}/grub.cfg" if name else "")
+
+    def prepare(self, state: BootState) -> None:
+        """Write the next entry file, and the one the initramfs is to put in its place if it fails."""
+        escape = entryfile.escape(state)
+        if escape:
+            text = entryfile.render(escape, self.uuid)
+            durable.write_new(self.home / ESCAPE.format(nonce=state.nonce), text.encode(), 0o644)
+        super().prepare(state)
+
+    def switch(self) -> None:
+        """Rename the prepared entry file over the current one."""
+        try:
+            os.replace(self._next, self._entry)
+        except OSError as error:
+            raise storage_error(error, "cannot switch the boot entry") from error
+
+    def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
+        """Name the kernel inside the tree; paths start at the top level, as GRUB's do."""
+        kernel = kernels.choose(root)
+        self._offered[info.loader_path] = root
+        return entry_of(number, title, kernel, f"{info.loader_path}/boot/", [*info.cmdline, *words_of(root)])
+
+    def _file(self, path: str) -> Path:
+        """Look in the trees that were offered: on ZFS none is below another."""
+        for begin, root in self._offered.items():
+            if path.startswith(f"{begin}/"):
+                return root / path.removeprefix(f"{begin}/")
+        return super()._file(path)
+
+    def forget(self, number: int) -> None:
+        """Do nothing: the kernel goes with its generation."""
+
+    def barrier(self) -> None:
+        """Do nothing: the storage's barrier covers the entry file."""
