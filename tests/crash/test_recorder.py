@@ -89,7 +89,7 @@ def count(disk):
             os.fsync(disk.fileno())
 
 with recorder, open(recorder.file("disk"), "r+b", buffering=0) as disk:
-    for offset in range(LOW, HIGH, 1 << 20):
+    for offset in range(LOW + (1 << 20), HIGH, 1 << 20):
         os.pwrite(disk.fileno(), b"x" * 4096, offset)
     writer = threading.Thread(target=count, args=(disk,))
     writer.start()
@@ -160,7 +160,7 @@ def test_a_copy_is_of_one_instant() -> None:
         pairs = json.loads(_run(COPIED, place))
 
     assert len({high for high, _ in pairs}) > 1, "nothing was written meanwhile"
-    assert {high - low for high, low in pairs[1:]} <= {0, 1}
+    assert {high - low for high, low in pairs} <= {0, 1}
 
 
 @pytest.mark.parametrize("victim", ["starter", "server", "both"])
