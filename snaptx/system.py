@@ -171,7 +171,13 @@ def syncfs(fd: int) -> None:
 
 def freeze(fd: int) -> None:
     """Force a filesystem to a state that needs no log replay, then let it go on."""
-    fcntl.ioctl(fd, FIFREEZE, 0)
+    try:
+        fcntl.ioctl(fd, FIFREEZE, 0)
+    except OSError:
+        raise  # it is not frozen, or not by this process
+    except BaseException:  # a signal's, that came meanwhile
+        fcntl.ioctl(fd, FITHAW, 0)
+        raise
     fcntl.ioctl(fd, FITHAW, 0)
 
 
