@@ -99,11 +99,30 @@ def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) ->
 def in_root(root: Path, name: str, flags: int) -> Iterator[int]:
     """Open ``name`` below ``root``, as if that were /, for the length of a with block."""
     with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        found = openat2(fd, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+        found = _open_as_root(fd, name, flags)
     try:
         yield found
     finally:
         os.close(found)
+
+
+def _open_as_root(root: int, name: str, flags: int) -> int:
+    return openat2(root, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+@contextmanager
+def _if_in_root(root: Path, name: str, flags: int) -> Iterator[int | None]:
+    """Like ``in_root``, with None for what can't be opened."""
+    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        try:
+            found = _open_as_root(fd, name, flags)
+        except OSError:
+            found = None
+    try:
+        yield found
+    finally:
+        if found is not None:
+            os.close(found)
 
 
 def stat_in_root(root: Path, name: str) -> os.stat_result | None:
@@ -120,16 +139,10 @@ def read_in_root(root: Path, name: str, limit: int = 1 << 20) -> bytes:
 
     Links are resolved as if ``root`` were /.
     """
-    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        try:
-            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-            found = openat2(fd, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-        except OSError:
+    with _if_in_root(root, name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
+        if fd is None or not stat.S_ISREG(os.fstat(fd).st_mode):
             return b""
-    try:
-        return os.read(found, limit) if stat.S_ISREG(os.fstat(found).st_mode) else b""
-    finally:
-        os.close(found)
+        return os.read(fd, limit)
 
 
 def names_in_root(root: Path, name: str) -> list[str]:
@@ -137,16 +150,8 @@ def names_in_root(root: Path, name: str) -> list[str]:
 
     Links are resolved as if ``root`` were /.
     """
-    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        try:
-            flags = os.O_RDONLY | os.O_DIRECTORY
-            found = openat2(fd, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
-        except OSError:
-            return []
-    try:
-        return os.listdir(found)
-    finally:
-        os.close(found)
+    with _if_in_root(root, name, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        return [] if fd is None else os.listdir(fd)
 
 
 def exchange(dirfd: int, one: str, other: str) -> None:

@@ -7,11 +7,11 @@ Not more is kept than one update needs.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,10 +103,7 @@ def fetch(transport: Transport, entry: Entry, cache: Path, progress: Progress | 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
-        state = sha256()
-        while piece := stream.read(PIECE):
-            state.update(piece)
-        return state.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _once(transport: Transport, entry: Entry, part: Path, progress: Progress | None) -> None:
