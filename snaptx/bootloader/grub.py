@@ -16,6 +16,7 @@ from snaptx import durable
 from snaptx.bootloader import defaults, entryfile, kernels, settings, sums
 from snaptx.bootloader.counter import Counter, InPartition
 from snaptx.bootloader.kernels import Kernel
+from snaptx.bootloader.settings import Ways
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
 
@@ -91,15 +92,11 @@ class Grub:
         """Return where GRUB counts tries, "" if it can't."""
         return self._counter.name if self._counter else ""
 
-    def _install(self, root: Path, original: str, rescue: str = "") -> None:
-        """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB.
-
-        ``original`` is the distribution's grub.cfg, ``rescue`` how the kernel finds a root that GRUB
-        does not see.
-        """
+    def _install(self, root: Path, ways: Ways) -> None:
+        """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB."""
         self.home.mkdir(mode=0o700, exist_ok=True)
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
-        fitting = settings.render(defaults.read(root), original=original, rescue=rescue)
+        fitting = settings.render(defaults.read(root), ways)
         durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
         if self._counter:
             self._counter.make()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels
+from snaptx.bootloader import entryfile, kernels, settings
 from snaptx.bootloader.grub import (
     ESCAPE,
     FindCounter,
@@ -21,6 +21,7 @@ from snaptx.bootloader.grub import (
     no_counter,
     words_of,
 )
+from snaptx.bootloader.settings import Ways
 from snaptx.errors import storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
@@ -40,11 +41,20 @@ class GrubInRoot(Grub):
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
+        self._install(root, self._ways(root, adopted))
+
+    def _ways(self, root: Path, adopted: TreeInfo) -> Ways:
         name = grub_directory(root / "boot")
+        if not name:
+            return Ways()
+        config = (root / "boot" / name / "grub.cfg").read_text(errors="replace")
+        if not settings.names_roots(config):
+            words = " ".join([*adopted.cmdline, *words_of(root)])
+            return Ways(adopted=adopted.loader_path, adopted_words=words)
         # openSUSE keeps it in a subvolume of its own.
-        apart = system.mount_at(root / "boot" / name) if name else None
+        apart = system.mount_at(root / "boot" / name)
         place = apart.root if apart else f"{adopted.loader_path}/boot/{name}"
-        self._install(root, f"{place}/grub.cfg" if name else "")
+        return Ways(original=f"{place}/grub.cfg")
 
     def prepare(self, state: BootState) -> None:
         """Write the next entry file, and the one the initramfs is to put in its place if it fails."""

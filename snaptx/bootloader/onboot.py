@@ -19,9 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels
+from snaptx.bootloader import entryfile, kernels, settings
 from snaptx.bootloader.grub import NEXT, FindCounter, Grub, entry_of, grub_directory, no_counter, words_of
 from snaptx.bootloader.kernels import Kernel
+from snaptx.bootloader.settings import Ways
 from snaptx.errors import SnaptxError, storage_error
 from snaptx.model import BootEntry
 from snaptx.storage.base import TreeInfo
@@ -46,7 +47,9 @@ class GrubOnBoot(Grub):
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
         name = grub_directory(self._boot)
-        self._install(root, f"/{name}/grub.cfg" if name else "", " ".join(adopted.cmdline))
+        usable = name and settings.names_roots((self._boot / name / "grub.cfg").read_text(errors="replace"))
+        original = f"/{name}/grub.cfg" if usable else ""
+        self._install(root, Ways(original=original, rescue=" ".join(adopted.cmdline)))
 
     def switch(self) -> None:
         """Exchange the prepared entry file with the current one."""

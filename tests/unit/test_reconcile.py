@@ -83,7 +83,7 @@ GRUB_TERMINAL="serial console"
 GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"
 GRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`
 """
-    lines = settings.render(defaults.parse(text), original="/@/boot/grub/grub.cfg").splitlines()
+    lines = settings.render(defaults.parse(text), settings.Ways("/@/boot/grub/grub.cfg")).splitlines()
 
     assert lines[1:] == [
         "set timeout=7",
@@ -92,6 +92,35 @@ GRUB_DISTRIBUTOR=`lsb_release -i -s 2> /dev/null || echo Debian`
         "terminal_output serial console",
         "set snaptx_original='/@/boot/grub/grub.cfg'",
     ]
+
+
+def test_what_a_submenu_needs_is_exported() -> None:
+    ways = settings.Ways(
+        adopted="/@/.snapshots/1/snapshot", adopted_words="root=UUID=1 rootflags=subvol=x ro"
+    )
+
+    assert settings.render({}, ways).splitlines()[1:] == [
+        "set snaptx_adopted='/@/.snapshots/1/snapshot'",
+        "export snaptx_adopted",
+        "set snaptx_adopted_words='root=UUID=1 rootflags=subvol=x ro'",
+        "export snaptx_adopted_words",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ("\tlinux\t/@/boot/vmlinuz-6 root=UUID=1 ro rootflags=subvol=@ quiet", True),
+        ("linux /vmlinuz-6 root=UUID=1 ro quiet", False),
+        ("linuxefi /vmlinuz-6 root=UUID=1 ro ${extra_cmdline}", False),
+        ("linux /a root=UUID=1 rootflags=subvol=@\nlinux /b root=UUID=1 single", False),
+        ("linux /ROOT/debian@/boot/vmlinuz-6 root=ZFS=rpool/ROOT/debian ro", True),
+        ("linux16 /memtest86+x64.bin", True),
+        ("blscfg", True),
+    ],
+)
+def test_a_menu_that_leaves_the_root_to_the_default_is_known(config: str, named: bool) -> None:
+    assert settings.names_roots(f"set timeout=5\n{config}\n# linux root=\n") is named
 
 
 @pytest.mark.parametrize("value", ["serial; reboot", "$(reboot)", "`reboot`", "'a b\"c'", "7; halt"])

@@ -30,9 +30,20 @@ def runs_the_new_one(run: Run) -> None:
     assert run.reboot() is End.REBOOT
 
 
-def goes_back_and_lets_go(run: Run, adopted: str) -> None:
+def choose_the_way_before(run: Run) -> None:
+    """Start what booted before snaptx where the distribution's menu would mix roots."""
+    title = run.menu().entries[3]
+    assert title.endswith("the root that it found")
+    run.choose(title)
+    run.choose(run.menu().entries[0])
+
+
+def goes_back_and_lets_go(run: Run, adopted: str, *, by_default: bool) -> None:
     """Choose the older generation by key: it boots as it is, can be made the default, and needs no snaptx."""
-    run.choose(run.menu().entries[1])
+    if by_default:
+        choose_the_way_before(run)
+    else:
+        run.choose(run.menu().entries[1])
     run.state(LONG)
     assert root_of(run) == adopted
     assert run.shell(["cat", "/etc/update"]).status == 1
@@ -56,7 +67,7 @@ def test_forward_and_back_and_away(layout: str, tmp_path: Path) -> None:
         with machine.boot() as run:
             runs_the_new_one(run)
         with machine.boot() as run:
-            goes_back_and_lets_go(run, adopted)
+            goes_back_and_lets_go(run, adopted, by_default=LAYOUTS[layout].by_default)
         with machine.boot() as run:
             entries = run.menu().entries
             assert not entries[0].startswith("1:")
