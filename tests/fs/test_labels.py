@@ -48,7 +48,8 @@ def test_labels_of_another_policy_are_written(box: Box, update: Path) -> None:
     box.ok("apply", str(update))
 
     assert [label(box.tree(2) / "etc" / name) for name in ("same", "changed")] == [POLICIES["payload"]] * 2
-    assert [row["path"] for row in box.json("diff", "1", "2")["changes"]] == ["etc/changed"]
+    shown = {row["path"]: row["aspects"] for row in box.json("diff", "1", "2")["changes"]}
+    assert shown == {"etc/same": ["label"], "etc/changed": ["content", "label", "time"]}
     assert box.json("verify", "2")["problems"] == []
 
 
