@@ -8,7 +8,6 @@ alpha (include/uapi/asm-generic/unistd.h).  No rules live here.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import pwd
 import signal
@@ -42,8 +41,6 @@ CLONE_NEWPID = 0x20000000
 
 # linux/fs.h
 RENAME_EXCHANGE = 0x2
-FIFREEZE = 0xC0045877
-FITHAW = 0xC0045878
 
 # linux/time.h
 CLOCK_REALTIME_COARSE = 5
@@ -172,18 +169,6 @@ def birth_ns(dirfd: int, name: bytes) -> int:
 def syncfs(fd: int) -> None:
     """Write everything of the filesystem behind ``fd``; raise on a data error since ``fd`` was opened."""
     check(libc().syncfs(fd))
-
-
-def freeze(fd: int) -> None:
-    """Force a filesystem to a state that needs no log replay, then let it go on."""
-    try:
-        fcntl.ioctl(fd, FIFREEZE, 0)
-    except OSError:
-        raise  # it is not frozen, or not by this process
-    except BaseException:  # a signal's, that came meanwhile
-        fcntl.ioctl(fd, FITHAW, 0)
-        raise
-    fcntl.ioctl(fd, FITHAW, 0)
 
 
 def unshare(flags: int) -> None:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels, settings
+from snaptx.bootloader import entryfile, freezing, kernels, settings
 from snaptx.bootloader.grub import NEXT, FindCounter, Grub, entry_of, grub_directory, no_counter, words_of
 from snaptx.bootloader.kernels import Kernel
 from snaptx.bootloader.settings import Ways
@@ -124,7 +124,7 @@ class GrubOnBoot(Grub):
         """Leave nothing in the journal of /boot."""
         try:
             system.syncfs(self._fd)
-            system.freeze(self._fd)
+            freezing.for_a_moment(self._fd)
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:  # a filesystem without a journal has nothing to freeze
                 raise storage_error(error, "/boot could not be made durable") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from snaptx import system
+from snaptx.bootloader import freezing
 from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.storage.btrfs import BtrfsStorage
 
@@ -69,7 +70,7 @@ def _rename_over(dirfd: int, one: str, other: str) -> None:
 
 
 FAULTS: dict[str, Callable[[], None]] = {
-    "no freeze": lambda: _put(system, "freeze", lambda _fd: None),
+    "no freeze": lambda: _put(freezing, "for_a_moment", lambda _fd: None),
     "no /boot barrier": lambda: _put(GrubOnBoot, "barrier", lambda _boot: None),
     "rename over": lambda: _put(system, "exchange", _rename_over),
 }

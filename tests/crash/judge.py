@@ -2,7 +2,8 @@
 
 1. Each view boots one complete generation, the old or the new, with its own
    kernel; after success was reported, the new.
-2. What is good, pinned, booted or staged is whole.
+2. What is good, pinned, booted or staged is whole; a staged root that the verb
+   is changing is whole again after the reconcile.
 3. After the reconcile, whichever generation booted: entry file, default
    subvolume and records agree, everything verifies, nothing is left over, the
    audit trail says what happened and nothing else, and GRUB sees the result.
@@ -10,7 +11,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,17 @@ class Progress:
             return self.after.trees
         return {number: tree for number, tree in self.before.trees.items() if number in self.after.trees}
 
+    def changing(self) -> set[int]:
+        """Return the staged generations whose roots the step is changing."""
+        if self.succeeded:
+            return set()
+        staged = {number: tree for number, tree in self.before.trees.items() if not tree.sealed}
+        return {
+            number
+            for number, tree in staged.items()
+            if number in self.after.trees and self.after.trees[number].root != tree.root
+        }
+
 
 def progress(facts: Facts, log: Log, cut: int) -> Progress:
     """Return how far the recording was when ``cut`` entries were sent."""
@@ -96,7 +108,7 @@ def _view_problems(seen: Seen, state: Progress, chosen: int) -> Iterator[str]:
         if not any(digest == wanted for wanted in _boot_files(path, state)):
             yield f"{path} is not what was installed" if digest else f"{path} is missing"
     if seen.census is not None:
-        yield from _whole(seen.census, state, chosen)
+        yield from _whole(seen.census, state, chosen, state.changing() - {seen.census.default, chosen})
 
 
 def _own_kernel(kernel: str, initrd: str, cmdline: str, trees: list[Tree]) -> Iterator[str]:
@@ -116,15 +128,15 @@ def _boot_files(path: str, state: Progress) -> Iterator[str]:
                 yield tree.boot.get(name) or tree.boot.get(name.rpartition("/")[2], "?")
 
 
-def _whole(found: Census, state: Progress, chosen: int = 0) -> Iterator[str]:
-    """Check the roots of all that must be there, and of what boots."""
+def _whole(found: Census, state: Progress, chosen: int = 0, changing: Container[int] = ()) -> Iterator[str]:
+    """Check the roots of all that must be there, and of what boots; ``changing`` ones may differ."""
     required = state.required()
     for number in sorted({*required, *filter(None, [found.default, chosen])}):
         allowed = [tree.root for tree in state.trees(number)]
         tree = found.trees.get(number)
         if tree is None:
             yield f"generation {number} is gone"
-        elif tree.root not in allowed:
+        elif tree.root not in allowed and number not in changing:
             yield f"the root of generation {number} is not whole"
         elif number in required and required[number].kept and not tree.sealed:
             yield f"generation {number} is not sealed"

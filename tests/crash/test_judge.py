@@ -1,0 +1,53 @@
+"""What may be between old and new, and until when: only a staged root that a verb is changing."""
+
+from __future__ import annotations
+
+import pytest
+
+from snaptx.model import BootState
+from tests.crash.census import Census, Tree
+from tests.crash.judge import Progress, judge_settled, judge_view
+from tests.crash.views import Seen
+
+HALF = "the root of generation 2 is not whole"
+
+
+def _tree(root: str, *, sealed: bool) -> Tree:
+    return Tree("@", root, sealed, "/@/boot/", {})
+
+
+def _disk(root: str, *, sealed: bool = False, default: int = 1) -> Census:
+    return Census(default, trees={1: _tree("one", sealed=True), 2: _tree(root, sealed=sealed)})
+
+
+def _seen(disk: Census) -> Seen:
+    state = BootState(disk.default, fallback=1, nonce="", tries=0, confirmed=False, entries=())
+    return Seen("log replay", state, census=disk)
+
+
+def _commit(disk: Census, code: int | None = None) -> Progress:
+    return Progress(disk, _disk("new", sealed=True, default=2), "commit", code)
+
+
+@pytest.mark.parametrize(
+    ("begun", "found", "code", "wrong"),
+    [
+        (_disk("old"), _disk("half"), None, False),
+        (_disk("old"), _disk("half", default=2), None, True),
+        (_disk("old"), _disk("half", sealed=True, default=2), 0, True),
+        (_disk("old", sealed=True), _disk("half", sealed=True), None, True),
+        (_disk("new"), _disk("half"), None, True),
+    ],
+    ids=["changing", "boots", "success", "committed", "not changing"],
+)
+def test_before_the_reconcile(begun: Census, found: Census, code: int | None, *, wrong: bool) -> None:
+    problems = judge_view(_seen(found), _commit(begun, code))
+
+    assert (f"log replay: {HALF}" in problems) is wrong
+
+
+@pytest.mark.parametrize(("root", "wrong"), [("half", True), ("old", False), ("new", False)])
+def test_after_the_reconcile(root: str, *, wrong: bool) -> None:
+    disk = _disk(root)
+
+    assert (HALF in judge_settled(disk, _seen(disk), _commit(_disk("old")), disk)) is wrong
