@@ -133,6 +133,11 @@ class Machine:
         space = os.statvfs(self.storage.state)
         return 100 * space.f_bavail / max(space.f_blocks, 1)
 
+    def protect_pinned(self) -> bool:
+        """Have the filesystem keep what is pinned from others, as the records say; return if that is new."""
+        recorded = self.generations.recorded()
+        return self.storage.protect(generation.number for generation in recorded if generation.pinned)
+
     def staged(self) -> list[int]:
         """Return the staged generations, ascending."""
         recorded = [generation.number for generation in self.generations.recorded()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,37 @@ def test_there_and_back_and_away(pool: Pool, tmp_path: Path) -> None:
     verb(pool, "confirm")
     verb(pool, "verify")
     assert before < pool.names() | pool.names("snapshot")
+
+
+def test_what_is_pinned_is_held(pool: Pool, tmp_path: Path) -> None:
+    verb(pool, "init", "--accept-rollback")
+    verb(pool, "apply", update(tmp_path / "update", 2))
+    verb(pool, "pin", "2")
+    verb(pool, "commit")  # makes another tree of it
+    assert held(pool) == {"snaptx-2-origin": 2, "snaptx-2-sealed": 2}
+
+    said = snaptx("--sysroot", str(pool.root), "prune", "2")
+    assert "pinned" in said.err
+
+    verb(pool, "unpin", "2")
+    assert held(pool) == {}
+
+
+def test_a_hold_that_is_lost_is_made_again_by_repair(pool: Pool) -> None:
+    verb(pool, "init", "--accept-rollback")
+    verb(pool, "pin", "1")
+    for name in pool.names("snapshot"):
+        pool.zfs("release", "org.snaptx:pinned", name)
+    assert held(pool) == {}
+
+    verb(pool, "repair")
+    assert held(pool) == {"snaptx-1-sealed": 2}
+
+
+def held(pool: Pool) -> dict[str, int]:
+    """Return on how many datasets each snapshot is held for a pin."""
+    found = [name for name in pool.names("snapshot") if "org.snaptx:pinned" in pool.zfs("holds", "-H", name)]
+    return dict(Counter(name.partition("@")[2] for name in found))
 
 
 def _entry_file(pool: Pool, tmp_path: Path) -> Path:

@@ -162,7 +162,7 @@ class ZfsStorage:
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
         for reason in self._trees.foreign(name):
-            hint = "destroy or promote the clone, release the hold"
+            hint = "destroy or promote the clone, or release the hold (zfs release)"
             raise BusyError(f"generation {tree} can't go: {reason}", hint=hint)
 
     def delete(self, tree: Tree) -> None:
@@ -177,6 +177,10 @@ class ZfsStorage:
         else:
             self._trees.remove_dataset(name)
         self._follow()
+
+    def protect(self, numbers: Iterable[int]) -> bool:
+        """Hold the snapshots of these generations, and release those of the others."""
+        return self._trees.hold(numbers)
 
     def _follow(self) -> None:
         """Know snapshots that are mounted by their new names, where a promotion has moved them."""

@@ -29,6 +29,9 @@ TREE = "org.snaptx:tree"
 MAKING = "org.snaptx:making"
 """User property: which tree a dataset is going to be."""
 
+HOLD = "org.snaptx:pinned"
+"""Tag of the holds on the snapshots of a generation that is pinned."""
+
 GONE = "snaptx-gone-"
 """How snapshots begin that nobody needs but a clone of them."""
 
@@ -37,12 +40,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.\-]")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot: its full name, the transaction group it was made in, its clones, how many hold it."""
+    """A snapshot: its full name, the transaction group it was made in, its clones, the tags that hold it."""
 
     name: str
     txg: int
     clones: tuple[str, ...] = ()
-    holds: int = 0
+    holds: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -96,6 +99,11 @@ class Listing:
         root, *children = self.with_snapshot(name) if at else self.family(dataset)
         places = [(child.name, place_below(child, root)) for child in children]
         return {"": name, **{place: f"{child}{at}{short}" for child, place in places if place}}
+
+    def everywhere(self) -> Iterator[Snapshot]:
+        """Yield the snapshots of all datasets."""
+        for dataset in self.datasets.values():
+            yield from dataset.snapshots
 
     def snapshots(self, name: str) -> Iterator[Snapshot]:
         """Yield the snapshots of a dataset and of what is below it."""

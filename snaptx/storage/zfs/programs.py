@@ -24,8 +24,8 @@ local function look(name)
     one.readonly = zfs.get_prop(name, "readonly")
     one.origin = zfs.get_prop(name, "origin") or ""
     for snapshot in zfs.list.snapshots(name) do
-        local each = {txg = zfs.get_prop(snapshot, "createtxg"), clones = {}}
-        each.holds = zfs.get_prop(snapshot, "userrefs")
+        local each = {txg = zfs.get_prop(snapshot, "createtxg"), clones = {}, holds = {}}
+        for tag in zfs.list.holds(snapshot) do each.holds[tag] = true end
         for clone in zfs.list.clones(snapshot) do each.clones[clone] = true end
         one.snapshots[snapshot] = each
     end

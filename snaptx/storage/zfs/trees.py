@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from snaptx.errors import BusyError
 from snaptx.model import Part, Tree
 from snaptx.storage.zfs import library, names, pool
-from snaptx.storage.zfs.names import GONE, HOME, MAKING, TREE, Dataset, Listing
+from snaptx.storage.zfs.names import GONE, HOLD, HOME, MAKING, TREE, Dataset, Listing
 
 
 class Trees:
@@ -102,13 +102,27 @@ class Trees:
             library.together(f"cannot finish {place}", *steps)
             self.forget()
 
+    def hold(self, numbers: Iterable[int]) -> bool:
+        """Hold the read-only trees of these generations, and of no others; return if that is new."""
+        wanted = set(numbers)
+        trees = [(each, tree) for each in self.listing.everywhere() if (tree := names.tree_of(each.short))]
+        loose = [each.name for each, tree in trees if tree.number in wanted and HOLD not in each.holds]
+        spare = [each.name for each, tree in trees if tree.number not in wanted and HOLD in each.holds]
+        try:
+            library.hold(loose, HOLD)
+            library.release(spare, HOLD)
+        finally:
+            self.forget()
+        return bool(loose or spare)
+
     def drop(self, snapshot: str) -> None:
         """Remove a read-only tree: its snapshots go, or wait without a name for their clones to go."""
         short = snapshot.partition("@")[2]
         members = self.listing.with_snapshot(snapshot)
-        cloned = any(each.clones for one in members for each in one.snapshots if each.short == short)
+        found = [each for one in members for each in one.snapshots if each.short == short]
         try:
-            if cloned:
+            library.release((each.name for each in found if HOLD in each.holds), HOLD)
+            if any(each.clones for each in found):
                 fresh = GONE + secrets.token_hex(4)
                 steps = [("rename", one.name, short, fresh) for one in members]
                 library.together(f"cannot remove {snapshot}", *steps)
@@ -145,6 +159,7 @@ class Trees:
 
     def remove_all(self, adopted: str) -> None:
         """Destroy every generation, and all else of snaptx's, but the adopted root and shared data."""
+        self.hold(())
         for name in self._every_root():
             if name != adopted:
                 self.remove_dataset(name)
@@ -167,8 +182,8 @@ class Trees:
         for each in self.listing.snapshots(dataset):
             if short in ("", each.short):
                 yield from (f"{clone} is a clone of it" for clone in each.clones if not self._is_ours(clone))
-                if each.holds:
-                    yield f"{each.name} is held: zfs holds {each.name}"
+                for tag in set(each.holds) - {HOLD}:
+                    yield f"{each.name} is held as {tag!r} (zfs holds)"
 
     def _is_ours(self, name: str) -> bool:
         if names.is_within(name, self.home):
