@@ -24,6 +24,7 @@ from snaptx.bootloader.grub import (
 from snaptx.errors import storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
+from snaptx.storage.zfs import names as zfs
 
 
 class GrubInRoot(Grub):
@@ -41,9 +42,9 @@ class GrubInRoot(Grub):
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
         name = grub_directory(root / "boot")
-        # openSUSE keeps it in a subvolume of its own.
+        # openSUSE keeps it in a subvolume of its own, systems on ZFS in a dataset.
         apart = system.mount_at(root / "boot" / name) if name else None
-        place = apart.root if apart else f"{adopted.loader_path}/boot/{name}"
+        place = _seen_by_grub(apart) if apart else f"{adopted.loader_path}/boot/{name}"
         self._install(root, f"{place}/grub.cfg" if name else "")
 
     def prepare(self, state: BootState) -> None:
@@ -79,3 +80,8 @@ class GrubInRoot(Grub):
 
     def barrier(self) -> None:
         """Do nothing: the storage's barrier covers the entry file."""
+
+
+def _seen_by_grub(mount: system.Mount) -> str:
+    """Return how GRUB begins a path in a filesystem that is mounted into the root."""
+    return zfs.loader_path(mount.source) if mount.fstype == "zfs" else mount.root
