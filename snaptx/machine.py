@@ -182,7 +182,18 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
     if boot is None and "/boot" in fstab.targets(fstab.read(sysroot)):
         raise BootError("/boot is not mounted, though fstab names it", hint="mount /boot")
     if boot is None or boot.device == root.device or boot.fstype == "vfat":
+        if root.fstype == "zfs" and (menu := _boot_menu(storage)):
+            return menu
         return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: counter.locate(sysroot, None))
     return GrubOnBoot(
         sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: counter.locate(sysroot, boot)
     )
+
+
+def _boot_menu(storage: Storage) -> BootLoader | None:
+    """Return what follows ``bootfs``, None where GRUB boots the pool."""
+    from snaptx.bootloader.bootfs import Bootfs
+    from snaptx.storage.zfs.backend import ZfsStorage
+
+    by_menu = isinstance(storage, ZfsStorage) and storage.by_menu
+    return Bootfs(storage.state / "grub", storage) if by_menu else None

@@ -65,6 +65,11 @@ class ZfsStorage:
             raise LayoutError(message + ": it can't be switched for another", hint=POOL_ROOT_HINT)
         return self._info(self._dataset)
 
+    @property
+    def by_menu(self) -> bool:
+        """Return whether ZFSBootMenu boots the running root."""
+        return self._trees.listing.datasets[self._dataset].menu
+
     def prepare(self, adopted: TreeInfo) -> None:
         """Make ``POOL/snaptx`` and say on the adopted root that it is generation 1."""
         home, known = self._trees.home, self._trees.listing
@@ -81,7 +86,7 @@ class ZfsStorage:
                 library.create(name, properties)
         if known.find(Tree(1, Part.ROOT)) != adopted.name:
             library.together(f"cannot adopt {adopted.name}", ("set", adopted.name, TREE, "1/root"))
-        self._trees.forget()
+        self._trees.keep_apart(adopted.name)
         self._fill_state()
 
     def _fill_state(self) -> None:

@@ -117,6 +117,8 @@ def _dataset(name: str, raw: Mapping[bytes, Any]) -> Dataset:
         mountpoint=text.get("mountpoint", "none"),
         canmount=text.get("canmount", "on"),
         read_only=text.get("readonly") == "on",
+        menu="menu" in text,
+        automatic="automatic" in text,
         origin=text["origin"],
         snapshots=tuple(sorted(snapshots, key=lambda one: one.txg)),
     )

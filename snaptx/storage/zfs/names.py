@@ -29,6 +29,12 @@ TREE = "org.snaptx:tree"
 MAKING = "org.snaptx:making"
 """User property: which tree a dataset is going to be."""
 
+MENU = "org.zfsbootmenu:commandline"
+"""User property: what ZFSBootMenu tells the kernel, set where it boots."""
+
+AUTOMATIC = "org.snaptx:canmount"
+"""User property of a child of the adopted root: its ``canmount`` from before, where that was "on"."""
+
 HOLD = "org.snaptx:pinned"
 """Tag of the holds on the snapshots of a generation that is pinned."""
 
@@ -55,7 +61,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A filesystem: ``tree`` and ``making`` as set on itself, its snapshots, oldest first."""
+    """A filesystem: ``tree`` and ``making`` as set on itself, its snapshots, oldest first.
+
+    ``menu``: ZFSBootMenu is told how to boot it; ``automatic``: it was mounted with the pool before init.
+    """
 
     name: str
     tree: str = ""
@@ -63,6 +72,8 @@ class Dataset:
     mountpoint: str = ""
     canmount: str = "on"
     read_only: bool = False
+    menu: bool = False
+    automatic: bool = False
     origin: str = ""
     snapshots: tuple[Snapshot, ...] = ()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from snaptx.errors import BusyError
 from snaptx.model import Part, Tree
 from snaptx.storage.zfs import library, names, pool
-from snaptx.storage.zfs.names import GONE, HOLD, HOME, MAKING, TREE, Dataset, Listing
+from snaptx.storage.zfs.names import AUTOMATIC, GONE, HOLD, HOME, MAKING, TREE, Dataset, Listing
 
 
 class Trees:
@@ -34,6 +34,22 @@ class Trees:
     def forget(self) -> None:
         """Look again the next time."""
         self._known = None
+
+    def keep_apart(self, adopted: str) -> None:
+        """Let the children of the adopted root be mounted with it only, not over those of what boots.
+
+        Whatever mounts a root, such as zfs-initramfs, mounts what is below it, "noauto" or not.
+        """
+        for one in self.listing.family(adopted)[1:]:
+            if one.canmount == "on" and one.mountpoint.startswith("/"):
+                pool.set_properties(one.name, {"canmount": "noauto", AUTOMATIC: "on"})
+        self.forget()
+
+    def _leave_together(self, adopted: str) -> None:
+        for one in self.listing.family(adopted)[1:]:
+            if one.automatic:
+                pool.set_properties(one.name, {"canmount": "on"})
+                library.together(f"cannot release {one.name}", ("inherit", one.name, AUTOMATIC))
 
     def take(self, source: str, short: str) -> None:
         """Snapshot a dataset and what is below it, at one instant."""
@@ -169,6 +185,7 @@ class Trees:
         whole = len(self.listing.family(kept)) <= 1
         for place in (self.home,) if whole else (self.carriers, f"{self.home}/grub", f"{self.home}/state"):
             self.remove_dataset(place)
+        self._leave_together(adopted)
         library.together(f"cannot release {adopted}", ("inherit", adopted, TREE))
         self.forget()
 
