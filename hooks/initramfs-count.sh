@@ -3,7 +3,7 @@
 # system had its chance: it would not survive the mount). A generation on trial
 # without a try left gives way to the last good one; when that does not come up
 # in two boots either, the machine waits for somebody.
-# In initramfs-tools: scripts/local-premount/snaptx. In dracut: see dracut-module.
+# In initramfs-tools: scripts/local-premount/snaptx, on ZFS local-bottom. In dracut: see dracut-module.
 [ "${1-}" = prereqs ] && echo btrfs resume && exit 0
 
 value() { # of a variable in the entry file
@@ -13,21 +13,23 @@ value() { # of a variable in the entry file
 }
 
 snaptx_count() ( # dracut sources this file: it must not exit
-    case " $(cat /proc/cmdline) " in
+    read -r line </proc/cmdline
+    case " $line " in
         *" snaptx.trial "*) last=0 ;;
         *" snaptx.fallback "*) last=-2 ;;
         *) exit ;;
     esac
-    top=/run/snaptx/count
-    mkdir -p "$top"
-    device=${ROOT:-${root#block:}} waited=0
-    until [ -e "$device" ] || [ $((waited += 1)) -gt 90 ]; do sleep 1; done # dracut does not wait for it
-    mount -t btrfs -o subvolid=5,rw "$device" "$top" || exit
+    top=/run/snaptx/count && mkdir -p "$top"
     home=$top/@snaptx/grub
-    nonce=$(value snaptx_nonce)
+    case $line in
+        *root=ZFS=*) pool=${line#*root=ZFS=} home=$top && mount -t zfs "${pool%%[ /]*}/snaptx/grub" "$top" || exit ;;
+        *) device=${ROOT:-${root#block:}} waited=0
+            until [ -e "$device" ] || [ $((waited += 1)) -gt 90 ]; do sleep 1; done # dracut does not wait for it
+            mount -t btrfs -o subvolid=5,rw "$device" "$top" || exit ;;
+    esac
+    nonce=$(value snaptx_nonce) counted=
     escape=$home/escape-$nonce.cfg
     rm -f "$home/sums-$nonce" # this kernel and this initrd are whole
-    counted=
     [ ! -s "$home/tries" ] || read -r counted left <"$home/tries"
     [ "$counted" = "$nonce" ] || left=$(value snaptx_tries)
     if [ "$left" -gt "$last" ]; then
@@ -38,12 +40,10 @@ snaptx_count() ( # dracut sources this file: it must not exit
         echo "snaptx: the generation on trial did not come up; the last good one is next"
         mv "$escape" "$home/snaptx.cfg" && restart=yes
     fi
-    sync
-    umount "$top"
+    sync && umount "$top" # on ZFS not before it is written: GRUB does not replay the intent log
     [ -z "${restart-}" ] || reboot -f
     [ -s /run/snaptx/why ] || exit 0
-    echo "snaptx: STOPPED: two generations did not come up; the machine itself may be at fault"
-    echo "snaptx: press Enter to try again"
+    printf 'snaptx: STOPPED: two generations did not come up; the machine itself may be at fault\nsnaptx: press Enter to try again\n'
     read -r _ </dev/console || sleep 2147483647
 )
 snaptx_count

@@ -57,6 +57,7 @@ def commit(
     previous = machine.boot_state().default
     with transaction.begin(machine, Act.COMMIT, request, generation=number, base=previous) as txn:
         brought = _seal(machine, txn, number, policy or machine.config.staging.conflicts)
+        machine.protect_pinned()
         pause = txn.switch(number, spent=(Tree(number, Part.BEFORE),))
         left = {"running": machine.booted, "carried": brought.carried, "conflicts": brought.conflicts}
         txn.succeed(previous=previous, **left)

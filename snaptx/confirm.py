@@ -83,5 +83,6 @@ def pin(machine: Machine, request: Request, number: int, *, pinned: bool) -> boo
         return False
     with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
         machine.generations.write(replace(record, pinned=pinned))
+        machine.protect_pinned()
         txn.succeed(pinned=pinned)
     return True

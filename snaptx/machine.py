@@ -133,6 +133,11 @@ class Machine:
         space = os.statvfs(self.storage.state)
         return 100 * space.f_bavail / max(space.f_blocks, 1)
 
+    def protect_pinned(self) -> bool:
+        """Have the filesystem keep what is pinned from others, as the records say; return if that is new."""
+        recorded = self.generations.recorded()
+        return self.storage.protect(generation.number for generation in recorded if generation.pinned)
+
     def staged(self) -> list[int]:
         """Return the staged generations, ascending."""
         recorded = [generation.number for generation in self.generations.recorded()]
@@ -177,7 +182,18 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
     if boot is None and "/boot" in fstab.targets(fstab.read(sysroot)):
         raise BootError("/boot is not mounted, though fstab names it", hint="mount /boot")
     if boot is None or boot.device == root.device or boot.fstype == "vfat":
+        if root.fstype == "zfs" and (menu := _boot_menu(storage)):
+            return menu
         return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: counter.locate(sysroot, None))
     return GrubOnBoot(
         sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: counter.locate(sysroot, boot)
     )
+
+
+def _boot_menu(storage: Storage) -> BootLoader | None:
+    """Return what follows ``bootfs``, None where GRUB boots the pool."""
+    from snaptx.bootloader.bootfs import Bootfs
+    from snaptx.storage.zfs.backend import ZfsStorage
+
+    by_menu = isinstance(storage, ZfsStorage) and storage.by_menu
+    return Bootfs(storage.state / "grub", storage) if by_menu else None

@@ -134,6 +134,7 @@ def complete(machine: Machine, intent: Intent) -> None:
         machine.boot.discard()
         for part in (Part.BEFORE, Part.LATEST, Part.VIEWED):
             machine.storage.delete(Tree(intent.generation, part))
+        machine.protect_pinned()
         if _refreshed(machine, intent):
             remove(machine, intent.targets)
 

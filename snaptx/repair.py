@@ -69,6 +69,8 @@ def _foundations(machine: Machine) -> Iterator[str]:
     remedy = recover.leftovers(machine)
     if remedy:
         yield f"an interrupted transaction was {remedy.value}"
+    if machine.protect_pinned():
+        yield "what is pinned is protected in the filesystem again"
 
 
 def _records(machine: Machine) -> Iterator[str]:

@@ -19,13 +19,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
-
-# On a machine that is busy an example takes as long as it takes.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 # A shell starts what runs in the background with SIGINT ignored, and so would be what tests interrupt.
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):

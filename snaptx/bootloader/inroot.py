@@ -25,6 +25,7 @@ from snaptx.bootloader.settings import Ways
 from snaptx.errors import storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
+from snaptx.storage.zfs import names as zfs
 
 
 class GrubInRoot(Grub):
@@ -51,9 +52,9 @@ class GrubInRoot(Grub):
         if not settings.names_roots(config):
             words = " ".join([*adopted.cmdline, *words_of(root)])
             return Ways(adopted=adopted.loader_path, adopted_words=words)
-        # openSUSE keeps it in a subvolume of its own.
+        # openSUSE keeps it in a subvolume of its own, systems on ZFS in a dataset.
         apart = system.mount_at(root / "boot" / name)
-        place = apart.root if apart else f"{adopted.loader_path}/boot/{name}"
+        place = _seen_by_grub(apart) if apart else f"{adopted.loader_path}/boot/{name}"
         return Ways(original=f"{place}/grub.cfg")
 
     def prepare(self, state: BootState) -> None:
@@ -89,3 +90,8 @@ class GrubInRoot(Grub):
 
     def barrier(self) -> None:
         """Do nothing: the storage's barrier covers the entry file."""
+
+
+def _seen_by_grub(mount: system.Mount) -> str:
+    """Return how GRUB begins a path in a filesystem that is mounted into the root."""
+    return zfs.loader_path(mount.source) if mount.fstype == "zfs" else mount.root

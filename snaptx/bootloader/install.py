@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from snaptx import durable, run
+from snaptx import durable, log, run
 from snaptx.bootloader.counter import esp
 from snaptx.bootloader.grub import grub_directory
 from snaptx.bootloader.inroot import GrubInRoot
@@ -49,8 +49,12 @@ _TOP = "/run/snaptx/top"
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """How GRUB's home is reached: what to mount where, and the directory that then has ``grub`` in it."""
+    """How GRUB's home is reached: what to mount where, and the directory that then has ``grub`` in it.
 
+    ``name`` is what people know it by.
+    """
+
+    name: str
     mount: MountSpec
     at: str
     directory: str
@@ -60,8 +64,8 @@ def home(root: Mount) -> Home:
     """Return how to reach GRUB's home on the filesystem of a root."""
     if root.fstype == "zfs":
         dataset = f"{root.source.partition('/')[0]}/snaptx/grub"
-        return Home(MountSpec(dataset, "zfs", "defaults"), f"{_TOP}/grub", _TOP)
-    return Home(MountSpec(root.source, "btrfs", "subvolid=5"), _TOP, f"{_TOP}/@snaptx")
+        return Home(dataset, MountSpec(dataset, "zfs", "defaults"), f"{_TOP}/grub", _TOP)
+    return Home("@snaptx/grub", MountSpec(root.source, "btrfs", "subvolid=5"), _TOP, f"{_TOP}/@snaptx")
 
 
 class Installer(Protocol):
@@ -132,7 +136,7 @@ class Firmware:
             where = f"install GRUB ({self.target}) as {self.esp.target}/EFI/{LABEL}, first in the boot order"
         else:
             where = f"install GRUB ({self.target}) on {', '.join(self._disks())}"
-        return (f"{where}, its files and menu in @snaptx/grub",)
+        return (f"{where}, its files and menu in {self.home.name}",)
 
     def check(self) -> None:
         """Refuse a machine without GRUB's modules, or one that takes signed boot loaders only."""
@@ -146,6 +150,8 @@ class Firmware:
             hint = "turn it off in the firmware, or give /boot a file system; '--no-boot-loader' skips this"
             raise BootError("Secure Boot is on, and takes GRUB from nobody but the distribution", hint=hint)
         _grub_install()
+        if self.home.mount.fstype == "zfs":
+            _require_readable(self.home.mount.source.partition("/")[0])
 
     def is_installed(self) -> bool:
         """Return whether the platform's files are in @snaptx/grub, and on UEFI the image too."""
@@ -196,6 +202,29 @@ class Firmware:
         except CommandError as error:
             raise BootError(f"{command[0]}: {error.message}", hint=error.hint) from error
         return done.status == 0
+
+
+def _require_readable(pool: str) -> None:
+    """Refuse a pool that GRUB can't read, and say what would make it unreadable.
+
+    Raises:
+        BootError: GRUB can't read it; the features that GRUB does not know are in the message.
+    """
+    from snaptx.storage.zfs import features
+    from snaptx.storage.zfs.pool import unreadable_by_grub
+
+    found = unreadable_by_grub(pool)
+    try:
+        run.run(["grub-probe", "--target=fs", "/"])
+    except CommandError as error:
+        why = f"of features it does not know: {', '.join(found.active)}" if found.active else error.message
+        hint = (
+            "a feature stays: send the system to a pool made with "
+            f"'zpool create -o compatibility={features.SET}', or give /boot a file system"
+        )
+        raise BootError(f"GRUB can't read the pool {pool}, because {why}", hint=hint) from error
+    if warning := features.told(pool, found):
+        log.warning(warning)
 
 
 def _secure_boot() -> bool:

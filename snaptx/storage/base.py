@@ -98,6 +98,13 @@ class Storage(Protocol):
         """
         ...
 
+    def protect(self, numbers: Iterable[int]) -> bool:
+        """Let nobody else remove the trees of these generations, and of no others; return if that is new.
+
+        Derived from what is pinned; where the filesystem knows no such thing, nothing happens.
+        """
+        ...
+
     def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
         """Name every path that may differ between two read-only trees, in time proportional to that."""
         ...

@@ -166,6 +166,10 @@ class BtrfsStorage:
     def _shows(self, mount: system.Mount, name: str) -> bool:
         return mount.device == self._device and (mount.root + "/").startswith(f"/{name}/")
 
+    def protect(self, numbers: Iterable[int]) -> bool:
+        """Do nothing: Btrfs lets root delete any subvolume."""
+        return False
+
     def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
         """Name every path that may differ, as ``btrfs send`` finds it."""
         from snaptx.storage import sendstream

@@ -87,6 +87,10 @@ class MemoryStorage:
         shutil.rmtree(path)
         (self.state / "generations" / str(tree.number) / tree.part).unlink(missing_ok=True)
 
+    def protect(self, numbers: Iterable[int]) -> bool:
+        """Do nothing: nobody else is here."""
+        return False
+
     def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
         """Name every path of both trees: plain copies share nothing that would tell more."""
         for root in (self.path(old), self.path(new)):

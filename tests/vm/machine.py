@@ -95,6 +95,8 @@ class Machine:
     runs: list[Run] = field(default_factory=list)
     unwritable: int | None = None
     """A sector of the disk (512 bytes) that reads well and can't be written."""
+    also: tuple[Path, ...] = ()
+    """Raw files that are further disks, written to themselves."""
 
     def __post_init__(self) -> None:
         """Make the disk that takes the writes."""
@@ -148,6 +150,7 @@ class Machine:
             *self._firmware(),
             *_drive(0, self.disk, "qcow2", self.unwritable),
             *_drive(1, self.parcel, "raw"),
+            *(word for at, path in enumerate(self.also, 2) for word in _drive(at, path, "raw")),
         ]
 
     def _firmware(self) -> list[str]:

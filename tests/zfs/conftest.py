@@ -57,29 +57,44 @@ class Pool:
 MakePool = Callable[..., Pool]
 
 
+def _fill(container: str, name: str, root: Path, children: tuple[str, ...]) -> None:
+    command("zfs", "create", "-o", "canmount=off", container)
+    top = f"{container}/{name}"
+    command("zfs", "create", "-o", "canmount=noauto", "-o", "mountpoint=/", top)
+    command("mount", "-t", "zfs", "-o", "zfsutil", top, root)
+    for child in children:
+        command("zfs", "create", "-u", "-o", "canmount=noauto", f"{top}/{child}")
+        (root / child).mkdir(parents=True)
+        command("mount", "-t", "zfs", "-o", "zfsutil", f"{top}/{child}", root / child)
+
+
 @pytest.fixture
 def make_pool(tmp_path: Path) -> Iterator[MakePool]:
-    """Give a function ``(size=…, name=…, children=…) -> Pool``; ``size`` is in bytes."""
+    """Give a function ``(size=…, name=…, children=…, directory=…, features=…) -> Pool``.
+
+    ``size`` is in bytes, ``features`` a set that zpool-features(7) knows.
+    """
     if not shutil.which("zpool") or not Path("/dev/zfs").exists():
         pytest.fail("this machine has no ZFS; run: make test-zfs", pytrace=False)
     made: list[str] = []
 
-    def make(*, size: int = 128 * MIB, name: str = "debian", children: tuple[str, ...] = ()) -> Pool:
+    def make(
+        *,
+        size: int = 128 * MIB,
+        name: str = "debian",
+        children: tuple[str, ...] = (),
+        directory: Path = tmp_path,
+        features: str = "off",
+    ) -> Pool:
         pool, root = f"test{secrets.token_hex(3)}", tmp_path / f"root{len(made)}"
-        image = tmp_path / f"{pool}.img"
+        image = directory / f"{pool}.img"
         with image.open("wb") as file:
             file.truncate(size)
         root.mkdir()
-        command("zpool", "create", "-f", "-O", "mountpoint=none", "-O", "compression=lz4", pool, image)
+        options = ("-o", f"compatibility={features}", "-O", "mountpoint=none", "-O", "compression=lz4")
+        command("zpool", "create", "-f", *options, pool, image)
         made.append(pool)
-        command("zfs", "create", "-o", "canmount=off", f"{pool}/ROOT")
-        top = f"{pool}/ROOT/{name}"
-        command("zfs", "create", "-o", "canmount=noauto", "-o", "mountpoint=/", top)
-        command("mount", "-t", "zfs", "-o", "zfsutil", top, root)
-        for child in children:
-            command("zfs", "create", "-u", "-o", "canmount=noauto", f"{top}/{child}")
-            (root / child).mkdir(parents=True)
-            command("mount", "-t", "zfs", "-o", "zfsutil", f"{top}/{child}", root / child)
+        _fill(f"{pool}/ROOT", name, root, children)
         return Pool(pool, root)
 
     yield make

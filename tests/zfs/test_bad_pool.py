@@ -11,6 +11,7 @@ from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError
 from snaptx.model import Part, Tree
 from snaptx.storage.zfs.backend import ZfsStorage
 from tests.zfs.conftest import MIB, MakePool, Pool, command
+from tests.zfs.small import furnished, shows, start, update, verb
 
 ROOT = Tree(1, Part.ROOT)
 NEXT = Tree(2, Part.ROOT)
@@ -61,6 +62,38 @@ def test_a_degraded_pool_goes_on(make_pool: MakePool, tmp_path: Path) -> None:
     storage.snapshot(ROOT, NEXT, writable=True)
 
     assert storage.describe(NEXT) is not None
+
+
+def test_half_of_a_mirror_fails_while_a_generation_is_made(make_pool: MakePool, tmp_path: Path) -> None:
+    """It lies on a file system that is full soon: every further write to it fails."""
+    pool = furnished(make_pool(children=("var",), size=256 * MIB))
+    small = tmp_path / "small"
+    small.mkdir()
+    command("mount", "-t", "tmpfs", "-o", f"size={20 * MIB}", "tmpfs", small)
+    try:
+        with (small / "half.img").open("wb") as file:
+            file.truncate(256 * MIB)
+        command("zpool", "attach", "-w", pool.name, tmp_path / f"{pool.name}.img", small / "half.img")
+        verb(pool, "init", "--accept-rollback")
+        tree = Path(update(tmp_path / "update", 2))
+        (tree / "etc/large").write_bytes(os.urandom(40 * MIB))
+        verb(pool, "apply", "--commit", str(tree))
+        assert write_errors(pool, small / "half.img")
+
+        start(pool)
+        assert shows(pool, 2)
+        assert (pool.root / "etc/large").read_bytes() == (tree / "etc/large").read_bytes()
+        verb(pool, "confirm")
+        verb(pool, "verify")
+    finally:
+        command("zpool", "detach", pool.name, small / "half.img")
+        command("umount", small)
+
+
+def write_errors(pool: Pool, device: Path) -> int:
+    """Return how many writes to a device have failed."""
+    rows = [line.split() for line in command("zpool", "status", "-p", "-P", pool.name).splitlines()]
+    return next(int(row[3]) for row in rows if row and row[0] == str(device))
 
 
 def test_a_taken_name_is_not_touched(make_pool: MakePool) -> None:
@@ -173,6 +206,8 @@ def test_without_rights_it_is_refused(make_pool: MakePool) -> None:
 
 def test_init_can_be_taken_back_whatever_was_cloned_from_what(make_pool: MakePool) -> None:
     pool = make_pool(children=("var",))
+    child = f"{pool.container}/debian/var"
+    pool.zfs("set", "canmount=on", child)
     before = everything(pool)
     storage = opened(pool)
     storage.snapshot(ROOT, Tree(2, Part.ORIGIN), writable=False)
@@ -181,8 +216,10 @@ def test_init_can_be_taken_back_whatever_was_cloned_from_what(make_pool: MakePoo
     storage.snapshot(Tree(2, Part.SEALED), Tree(3, Part.ORIGIN), writable=False)
     storage.snapshot(Tree(3, Part.ORIGIN), Tree(3, Part.ROOT), writable=True)
     storage.make_default(NEXT)
+    assert pool.zfs("get", "-Ho", "value", "canmount", child).strip() == "noauto"
     storage.forsake(storage.running.name)
 
+    assert pool.zfs("get", "-Ho", "value", "canmount", child).strip() == "on"
     assert everything(pool) == before
     assert (
         pool.zfs("get", "-Hs", "local", "-o", "property", "all", f"{pool.container}/debian").find("snaptx")

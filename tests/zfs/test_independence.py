@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from itertools import permutations
 
 import pytest
@@ -43,6 +44,12 @@ def stage(storage: ZfsStorage, source: Tree, number: int) -> None:
     (place / "etc/version").write_text(f"{number}\n")
     (place / "var/lib/state").write_text(f"{number}\n")
     storage.snapshot(root(number), Tree(number, Part.SEALED), writable=False)
+
+
+def refused(*argv: str) -> str:
+    """Return what a command says that fails, "" if it does not."""
+    result = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return result.stderr if result.returncode else ""
 
 
 def remove(storage: ZfsStorage, number: int) -> None:
@@ -141,6 +148,32 @@ def test_a_foreign_clone_keeps_a_generation(pool: Pool, storage: ZfsStorage) -> 
     with pytest.raises(BusyError, match="mine"):
         storage.delete(Tree(2, Part.SEALED))
     intact(storage, 2)
+
+
+@pytest.mark.parametrize("order", [(2, 4), (4, 2)])
+def test_what_is_protected_lives_on_and_nobody_else_can_destroy_it(
+    pool: Pool, storage: ZfsStorage, order: tuple[int, ...]
+) -> None:
+    before = pool.names() | pool.names("snapshot")
+    for number in (2, 3, 4):
+        stage(storage, root(number - 1), number)
+    storage.protect([3])
+    for number in order:
+        remove(storage, number)
+    intact(storage, 3)
+    info = storage.describe(Tree(3, Part.SEALED))
+    assert info
+    dataset = info.name.partition("@")[0]
+    assert not refused("zfs", "snapshot", f"{dataset}@other")
+    assert "busy" in refused("zfs", "destroy", info.name)
+    assert "busy" in refused("zfs", "destroy", "-r", dataset)
+    assert not refused("zfs", "destroy", f"{dataset}@other")
+
+    storage.protect([])
+    assert info.name not in pool.zfs("holds", "-H", info.name)
+    storage.protect([3])
+    remove(storage, 3)
+    assert pool.names() | pool.names("snapshot") == before
 
 
 def test_a_held_snapshot_keeps_a_generation(pool: Pool, storage: ZfsStorage) -> None:

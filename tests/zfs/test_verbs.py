@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.boxes import snaptx
 from tests.zfs.conftest import MakePool, Pool, command
+from tests.zfs.small import furnished, shows, start, update, verb
 
 
 @pytest.fixture
 def pool(make_pool: MakePool) -> Pool:
     """Give a pool with a small system in its root, and a child for data of it."""
-    made = make_pool(children=("var",))
-    for name in ("etc", "boot"):
-        (made.root / name).mkdir()
-    (made.root / "etc/version").write_text("1\n")
-    (made.root / "var/state").write_text("1\n")
-    (made.root / "boot/vmlinuz-6.1.0").write_text("kernel\n")
-    (made.root / "boot/initrd.img-6.1.0").write_text("initrd\n")
-    return made
-
-
-def verb(pool: Pool, *words: str) -> Any:
-    """Run a verb that must succeed and return its result."""
-    said = snaptx("--sysroot", str(pool.root), "--json", *words)
-    assert said.code == 0, said.err
-    return json.loads(said.out) if said.out else None
-
-
-def update(directory: Path, number: int) -> str:
-    """Make an update of the root and of its child."""
-    for name in ("etc/version", "var/state"):
-        (directory / name).parent.mkdir(parents=True, exist_ok=True)
-        (directory / name).write_text(f"{number}\n")
-    return str(directory)
-
-
-def start(pool: Pool) -> str:
-    """Mount what boots by default in place of the root; return its dataset."""
-    name = pool.bootfs()
-    command("umount", "--recursive", pool.root)
-    command("mount", "-t", "zfs", "-o", "zfsutil", name, pool.root)
-    command("mount", "-t", "zfs", "-o", "zfsutil", f"{name}/var", pool.root / "var")
-    return name
-
-
-def shows(pool: Pool, number: int) -> bool:
-    """Return whether root and child are those of a version."""
-    return {(pool.root / name).read_text() for name in ("etc/version", "var/state")} == {f"{number}\n"}
+    return furnished(make_pool(children=("var",)))
 
 
 def test_there_and_back_and_away(pool: Pool, tmp_path: Path) -> None:
@@ -77,6 +41,62 @@ def test_there_and_back_and_away(pool: Pool, tmp_path: Path) -> None:
     verb(pool, "confirm")
     verb(pool, "verify")
     assert before < pool.names() | pool.names("snapshot")
+
+
+def test_what_is_pinned_is_held(pool: Pool, tmp_path: Path) -> None:
+    verb(pool, "init", "--accept-rollback")
+    verb(pool, "apply", update(tmp_path / "update", 2))
+    verb(pool, "pin", "2")
+    verb(pool, "commit")  # makes another tree of it
+    assert held(pool) == {"snaptx-2-origin": 2, "snaptx-2-sealed": 2}
+
+    said = snaptx("--sysroot", str(pool.root), "prune", "2")
+    assert "pinned" in said.err
+
+    verb(pool, "unpin", "2")
+    assert held(pool) == {}
+
+
+def test_a_hold_that_is_lost_is_made_again_by_repair(pool: Pool) -> None:
+    verb(pool, "init", "--accept-rollback")
+    verb(pool, "pin", "1")
+    for name in pool.names("snapshot"):
+        pool.zfs("release", "org.snaptx:pinned", name)
+    assert held(pool) == {}
+
+    verb(pool, "repair")
+    assert held(pool) == {"snaptx-1-sealed": 2}
+
+
+def test_where_zfsbootmenu_boots_bootfs_alone_decides(pool: Pool, tmp_path: Path) -> None:
+    first, second = f"{pool.container}/debian", f"{pool.container}/snaptx-2"
+    pool.zfs("set", "org.zfsbootmenu:commandline=ro quiet", pool.container)
+    verb(pool, "init", "--accept-rollback")
+    assert pool.bootfs() == first
+    verb(pool, "apply", update(tmp_path / "update", 2))
+    assert pool.bootfs() == first
+    verb(pool, "commit")
+    assert pool.bootfs() == second
+    assert verb(pool, "status")["default"] == 2
+
+    command("zpool", "set", f"bootfs={first}", pool.name)  # as in its menu, by Ctrl+D
+    assert verb(pool, "status")["default"] == 1
+    command("zpool", "set", f"bootfs={second}", pool.name)
+    assert start(pool) == second
+    assert shows(pool, 2)
+    verb(pool, "confirm")
+    assert verb(pool, "status")["verdict"] == "good"
+
+    verb(pool, "rollback", "1")
+    assert start(pool) == first
+    assert shows(pool, 1)
+    assert [row["marks"] for row in verb(pool, "list")] == ["NRG", "G"]
+
+
+def held(pool: Pool) -> dict[str, int]:
+    """Return on how many datasets each snapshot is held for a pin."""
+    found = [name for name in pool.names("snapshot") if "org.snaptx:pinned" in pool.zfs("holds", "-H", name)]
+    return dict(Counter(name.partition("@")[2] for name in found))
 
 
 def _entry_file(pool: Pool, tmp_path: Path) -> Path:

@@ -65,6 +65,11 @@ class ZfsStorage:
             raise LayoutError(message + ": it can't be switched for another", hint=POOL_ROOT_HINT)
         return self._info(self._dataset)
 
+    @property
+    def by_menu(self) -> bool:
+        """Return whether ZFSBootMenu boots the running root."""
+        return self._trees.listing.datasets[self._dataset].menu
+
     def prepare(self, adopted: TreeInfo) -> None:
         """Make ``POOL/snaptx`` and say on the adopted root that it is generation 1."""
         home, known = self._trees.home, self._trees.listing
@@ -81,7 +86,7 @@ class ZfsStorage:
                 library.create(name, properties)
         if known.find(Tree(1, Part.ROOT)) != adopted.name:
             library.together(f"cannot adopt {adopted.name}", ("set", adopted.name, TREE, "1/root"))
-        self._trees.forget()
+        self._trees.keep_apart(adopted.name)
         self._fill_state()
 
     def _fill_state(self) -> None:
@@ -162,7 +167,7 @@ class ZfsStorage:
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
         for reason in self._trees.foreign(name):
-            hint = "destroy or promote the clone, release the hold"
+            hint = "destroy or promote the clone, or release the hold (zfs release)"
             raise BusyError(f"generation {tree} can't go: {reason}", hint=hint)
 
     def delete(self, tree: Tree) -> None:
@@ -177,6 +182,10 @@ class ZfsStorage:
         else:
             self._trees.remove_dataset(name)
         self._follow()
+
+    def protect(self, numbers: Iterable[int]) -> bool:
+        """Hold the snapshots of these generations, and release those of the others."""
+        return self._trees.hold(numbers)
 
     def _follow(self) -> None:
         """Know snapshots that are mounted by their new names, where a promotion has moved them."""

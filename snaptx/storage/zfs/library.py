@@ -106,7 +106,7 @@ def listing(tops: Iterable[str]) -> Listing:
 
 def _dataset(name: str, raw: Mapping[bytes, Any]) -> Dataset:
     snapshots = [
-        Snapshot(each.decode(), int(facts[b"txg"]), _words(facts[b"clones"]), int(facts[b"holds"]))
+        Snapshot(each.decode(), int(facts[b"txg"]), _words(facts[b"clones"]), _words(facts[b"holds"]))
         for each, facts in raw[b"snapshots"].items()
     ]
     text = {key.decode(): value.decode() for key, value in raw.items() if isinstance(value, bytes)}
@@ -117,6 +117,8 @@ def _dataset(name: str, raw: Mapping[bytes, Any]) -> Dataset:
         mountpoint=text.get("mountpoint", "none"),
         canmount=text.get("canmount", "on"),
         read_only=text.get("readonly") == "on",
+        menu="menu" in text,
+        automatic="automatic" in text,
         origin=text["origin"],
         snapshots=tuple(sorted(snapshots, key=lambda one: one.txg)),
     )
@@ -184,6 +186,26 @@ def destroy_snapshots(names: Iterable[str], *, defer: bool = False) -> None:
     if wanted:
         with translated(f"cannot destroy {wanted[0].decode()}"):
             load().lzc_destroy_snaps(wanted, defer)
+
+
+def hold(names: Iterable[str], tag: str) -> None:
+    """Let snapshots not be destroyed, by anybody, until ``release``.
+
+    Raises:
+        BusyError: one is held by that tag already; none was changed.
+    """
+    wanted = {name.encode(): tag.encode() for name in names}
+    if wanted:
+        with translated(f"cannot hold {next(iter(wanted)).decode()}"):
+            load().lzc_hold(wanted)
+
+
+def release(names: Iterable[str], tag: str) -> None:
+    """Take ``hold`` back."""
+    wanted = {name.encode(): [tag.encode()] for name in names}
+    if wanted:
+        with translated(f"cannot release {next(iter(wanted)).decode()}"):
+            load().lzc_release(wanted)
 
 
 def rename(old: str, new: str) -> None:

@@ -29,6 +29,15 @@ TREE = "org.snaptx:tree"
 MAKING = "org.snaptx:making"
 """User property: which tree a dataset is going to be."""
 
+MENU = "org.zfsbootmenu:commandline"
+"""User property: what ZFSBootMenu tells the kernel, set where it boots."""
+
+AUTOMATIC = "org.snaptx:canmount"
+"""User property of a child of the adopted root: its ``canmount`` from before, where that was "on"."""
+
+HOLD = "org.snaptx:pinned"
+"""Tag of the holds on the snapshots of a generation that is pinned."""
+
 GONE = "snaptx-gone-"
 """How snapshots begin that nobody needs but a clone of them."""
 
@@ -37,12 +46,12 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.\-]")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot: its full name, the transaction group it was made in, its clones, how many hold it."""
+    """A snapshot: its full name, the transaction group it was made in, its clones, the tags that hold it."""
 
     name: str
     txg: int
     clones: tuple[str, ...] = ()
-    holds: int = 0
+    holds: tuple[str, ...] = ()
 
     @property
     def short(self) -> str:
@@ -52,7 +61,10 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A filesystem: ``tree`` and ``making`` as set on itself, its snapshots, oldest first."""
+    """A filesystem: ``tree`` and ``making`` as set on itself, its snapshots, oldest first.
+
+    ``menu``: ZFSBootMenu is told how to boot it; ``automatic``: it was mounted with the pool before init.
+    """
 
     name: str
     tree: str = ""
@@ -60,6 +72,8 @@ class Dataset:
     mountpoint: str = ""
     canmount: str = "on"
     read_only: bool = False
+    menu: bool = False
+    automatic: bool = False
     origin: str = ""
     snapshots: tuple[Snapshot, ...] = ()
 
@@ -96,6 +110,11 @@ class Listing:
         root, *children = self.with_snapshot(name) if at else self.family(dataset)
         places = [(child.name, place_below(child, root)) for child in children]
         return {"": name, **{place: f"{child}{at}{short}" for child, place in places if place}}
+
+    def everywhere(self) -> Iterator[Snapshot]:
+        """Yield the snapshots of all datasets."""
+        for dataset in self.datasets.values():
+            yield from dataset.snapshots
 
     def snapshots(self, name: str) -> Iterator[Snapshot]:
         """Yield the snapshots of a dataset and of what is below it."""

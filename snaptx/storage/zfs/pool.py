@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from snaptx.errors import CommandError, LayoutError, NoSpaceError, ReadOnlyError, SnaptxError, StorageError
 from snaptx.run import run
+from snaptx.storage.zfs import features
 from snaptx.storage.zfs.library import MODULE_HINT
 
 _PROPERTIES = ("guid", "health", "readonly", "bootfs")
@@ -67,6 +68,15 @@ def _rows(*argv: str) -> Iterator[tuple[str, str]]:
     for line in _command(*argv).splitlines():
         key, _, value = line.partition("\t")
         yield key, value
+
+
+def unreadable_by_grub(name: str) -> features.Unreadable:
+    """Return the features of a pool that GRUB does not know, none if OpenZFS does not say what it knows."""
+    files = [path for path in features.PLACES if path.is_file()]
+    if not files:
+        return features.Unreadable()
+    properties = dict(_rows("zpool", "get", "-H", "-p", "-o", "property,value", "all", name))
+    return features.unreadable(properties, features.parse_set(files[0].read_text()))
 
 
 def require_sound(pool: Pool) -> None:

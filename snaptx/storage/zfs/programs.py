@@ -6,9 +6,10 @@ the first is made.
 
 from __future__ import annotations
 
-from snaptx.storage.zfs.names import MAKING, TREE
+from snaptx.storage.zfs.names import AUTOMATIC, MAKING, MENU, TREE
 
-LIST = """
+LIST = (
+    """
 local tops = ...
 tops = tops["argv"]
 local function own(name, property)
@@ -19,13 +20,15 @@ end
 local found = {}
 local function look(name)
     local one = {tree = own(name, "%TREE%"), making = own(name, "%MAKING%"), snapshots = {}}
+    if own(name, "%AUTOMATIC%") ~= "" then one.automatic = "on" end
     one.mountpoint = zfs.get_prop(name, "mountpoint")
     one.canmount = zfs.get_prop(name, "canmount")
+    if zfs.get_prop(name, "%MENU%") then one.menu = "on" end
     one.readonly = zfs.get_prop(name, "readonly")
     one.origin = zfs.get_prop(name, "origin") or ""
     for snapshot in zfs.list.snapshots(name) do
-        local each = {txg = zfs.get_prop(snapshot, "createtxg"), clones = {}}
-        each.holds = zfs.get_prop(snapshot, "userrefs")
+        local each = {txg = zfs.get_prop(snapshot, "createtxg"), clones = {}, holds = {}}
+        for tag in zfs.list.holds(snapshot) do each.holds[tag] = true end
         for clone in zfs.list.clones(snapshot) do each.clones[clone] = true end
         one.snapshots[snapshot] = each
     end
@@ -38,7 +41,11 @@ for _, name in ipairs(tops) do
     if zfs.exists(name) then look(name) end
 end
 return found
-""".replace("%TREE%", TREE).replace("%MAKING%", MAKING)
+""".replace("%TREE%", TREE)
+    .replace("%MAKING%", MAKING)
+    .replace("%MENU%", MENU)
+    .replace("%AUTOMATIC%", AUTOMATIC)
+)
 """Describe the datasets at and below the arguments."""
 
 STEPS = """

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from snaptx.errors import BusyError
 from snaptx.model import Part, Tree
 from snaptx.storage.zfs import library, names, pool
-from snaptx.storage.zfs.names import GONE, HOME, MAKING, TREE, Dataset, Listing
+from snaptx.storage.zfs.names import AUTOMATIC, GONE, HOLD, HOME, MAKING, TREE, Dataset, Listing
 
 
 class Trees:
@@ -34,6 +34,22 @@ class Trees:
     def forget(self) -> None:
         """Look again the next time."""
         self._known = None
+
+    def keep_apart(self, adopted: str) -> None:
+        """Let the children of the adopted root be mounted with it only, not over those of what boots.
+
+        Whatever mounts a root, such as zfs-initramfs, mounts what is below it, "noauto" or not.
+        """
+        for one in self.listing.family(adopted)[1:]:
+            if one.canmount == "on" and one.mountpoint.startswith("/"):
+                pool.set_properties(one.name, {"canmount": "noauto", AUTOMATIC: "on"})
+        self.forget()
+
+    def _leave_together(self, adopted: str) -> None:
+        for one in self.listing.family(adopted)[1:]:
+            if one.automatic:
+                pool.set_properties(one.name, {"canmount": "on"})
+                library.together(f"cannot release {one.name}", ("inherit", one.name, AUTOMATIC))
 
     def take(self, source: str, short: str) -> None:
         """Snapshot a dataset and what is below it, at one instant."""
@@ -102,13 +118,27 @@ class Trees:
             library.together(f"cannot finish {place}", *steps)
             self.forget()
 
+    def hold(self, numbers: Iterable[int]) -> bool:
+        """Hold the read-only trees of these generations, and of no others; return if that is new."""
+        wanted = set(numbers)
+        trees = [(each, tree) for each in self.listing.everywhere() if (tree := names.tree_of(each.short))]
+        loose = [each.name for each, tree in trees if tree.number in wanted and HOLD not in each.holds]
+        spare = [each.name for each, tree in trees if tree.number not in wanted and HOLD in each.holds]
+        try:
+            library.hold(loose, HOLD)
+            library.release(spare, HOLD)
+        finally:
+            self.forget()
+        return bool(loose or spare)
+
     def drop(self, snapshot: str) -> None:
         """Remove a read-only tree: its snapshots go, or wait without a name for their clones to go."""
         short = snapshot.partition("@")[2]
         members = self.listing.with_snapshot(snapshot)
-        cloned = any(each.clones for one in members for each in one.snapshots if each.short == short)
+        found = [each for one in members for each in one.snapshots if each.short == short]
         try:
-            if cloned:
+            library.release((each.name for each in found if HOLD in each.holds), HOLD)
+            if any(each.clones for each in found):
                 fresh = GONE + secrets.token_hex(4)
                 steps = [("rename", one.name, short, fresh) for one in members]
                 library.together(f"cannot remove {snapshot}", *steps)
@@ -145,6 +175,7 @@ class Trees:
 
     def remove_all(self, adopted: str) -> None:
         """Destroy every generation, and all else of snaptx's, but the adopted root and shared data."""
+        self.hold(())
         for name in self._every_root():
             if name != adopted:
                 self.remove_dataset(name)
@@ -154,6 +185,7 @@ class Trees:
         whole = len(self.listing.family(kept)) <= 1
         for place in (self.home,) if whole else (self.carriers, f"{self.home}/grub", f"{self.home}/state"):
             self.remove_dataset(place)
+        self._leave_together(adopted)
         library.together(f"cannot release {adopted}", ("inherit", adopted, TREE))
         self.forget()
 
@@ -167,8 +199,8 @@ class Trees:
         for each in self.listing.snapshots(dataset):
             if short in ("", each.short):
                 yield from (f"{clone} is a clone of it" for clone in each.clones if not self._is_ours(clone))
-                if each.holds:
-                    yield f"{each.name} is held: zfs holds {each.name}"
+                for tag in set(each.holds) - {HOLD}:
+                    yield f"{each.name} is held as {tag!r} (zfs holds)"
 
     def _is_ours(self, name: str) -> bool:
         if names.is_within(name, self.home):
