@@ -20,7 +20,7 @@ from tests.crash.world import DISK
 
 pytestmark = pytest.mark.root
 SEED = 1
-COUNT = 200
+COUNT = 185
 """Points of each recording."""
 
 
