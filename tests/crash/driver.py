@@ -68,6 +68,8 @@ class Driver:
                 (self.root / "etc/edited").write_text("by the administrator\n")
             case ("rebuild",):
                 world.write_initrd(self.root, 1, "anew", 2 * world.KERNEL_BYTES)
+            case ("install",):
+                world.install(self.root, 2)
             case ("break",):
                 self._break()
             case ("die", at, *words):

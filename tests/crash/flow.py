@@ -103,7 +103,7 @@ def record(name: str, directory: Path, *, without: int = -1, fault: str = "", ha
 def _images(place: Path, flow: Flow) -> dict[str, Path]:
     """Return the images of a fresh machine by the names of its disks."""
     system_root = place / "system"
-    world.write_root(system_root, shell=any(step[0] == "run" for step in flow.record))
+    world.write_root(system_root, shell=flow.has_shell)
     box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=flow.layout)
     unmount_below(box.directory)
     return {DISK: box.disk, **({BOOT: box.boot_image} if box.plan.boot else {})}
