@@ -132,7 +132,7 @@ def _record_here(flow: Flow, directory: Path, **faults: Any) -> None:
         disks = tuple(Disk(name, image, log(directory, name)) for name, image in images.items())
         with Recorder(place / "recorder", disks) as recorder:
             exported = {name: recorder.file(name) for name in images}
-            with _driver(place, exported, driver.booted, **faults) as driver:
+            with _driver(place, exported, driver.booted, mark=recorder.mark, **faults) as driver:
                 facts = replace(_steps(flow, recorder, driver), disks=tuple(images))
     (directory / "facts.json").write_text(json.dumps(facts.as_json()))
 
@@ -145,8 +145,11 @@ def _require(driver: Driver, step: tuple[str, ...]) -> None:
 
 def _steps(flow: Flow, recorder: Recorder, driver: Driver) -> Facts:
     booted, uuid = driver.booted, _uuid(driver)
-    stages, codes, syncs = [driver.census()], [], []
+    stages, codes = [driver.census()], []
+    syncs: list[str] = []
+    without = driver.without
     for number, step in enumerate(flow.record, 1):
+        driver.without = without - len(syncs)  # each verb counts from the beginning
         recorder.mark(f"begin {number}")
         codes.append(driver.act(step))
         recorder.mark(f"end {number}")
