@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -14,9 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.crash import controls, flow, injury, strike
+from tests.crash.logfile import LogError
 from tests.crash.loop import leave_for_private_mounts
 from tests.crash.points import chosen
-from tests.crash.replay import parse_cut
+from tests.crash.replay import Cut, parse_cut
 from tests.crash.rig import WORKERS, Report, Task, keep, lines, logs, opened, run
 from tests.crash.scratch import scratch
 from tests.crash.world import DISK, FLOWS
@@ -53,10 +55,7 @@ def main() -> int:
     """Run what the command line says; 1 if anything is wrong."""
     args = _parser().parse_args()
     if args.verb == "point":
-        with opened(Task(args.directory, check=1)) as bench:
-            problems = bench.judge(args.point)
-        print("\n".join(problems) or "nothing is wrong")
-        return bool(problems)
+        return _again(args.directory, args.point)
     if args.verb == "controls":
         return _controls(args.flow or list(FLOWS))
     seed = random.SystemRandom().randrange(1 << 31) if args.seed is None else args.seed
@@ -66,10 +65,22 @@ def main() -> int:
         failed += len(report.failures)
         total += report.points
     for name in (args.flow or FLOWS) if args.stride else ():
-        if FLOWS[name].disks == (DISK,):
+        if FLOWS[name].disks == (DISK,) and FLOWS[name].tells:
             failed += _injured(name, args.stride, args.workers)
     print(f"{total} points, {failed} failures, {time.monotonic() - begun:.0f} s, seed {seed}")
     return bool(failed)
+
+
+def _again(directory: Path, point: Cut) -> int:
+    """Print what is wrong at one point; 1 if something is, 2 if the recording is not whole."""
+    try:
+        with opened(Task(directory, check=1)) as bench:
+            problems = bench.judge(point)
+    except (LogError, FileNotFoundError) as error:
+        print(f"{directory} can't be judged: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(problems) or "nothing is wrong")
+    return bool(problems)
 
 
 def _reports(args: argparse.Namespace, seed: int) -> Iterator[Report]:
@@ -126,4 +137,9 @@ def _controls(names: list[str]) -> int:
 
 if __name__ == "__main__":
     leave_for_private_mounts()
-    sys.exit(main())
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

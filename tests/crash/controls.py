@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash import flow
-from tests.crash.points import chosen
+from tests.crash.faults import LEFT_OUT
+from tests.crash.points import FIRST, chosen
 from tests.crash.replay import shown
 from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
@@ -51,10 +52,13 @@ def reason(flow_name: str, label: str) -> str:
 
 
 def without(name: str, number: int, place: Path, *, hasty: str = "", count: int = 0) -> Failure | None:
-    """Record a flow without its ``number``-th barrier or fsync; return the first cut that notices."""
+    """Record a flow without its ``number``-th barrier or fsync; return the first cut that notices.
+
+    Up to there nothing differs from the flow as it is.
+    """
     directory = place / f"{name}-without-{number}"
     flow.record(name, directory, without=number, hasty=hasty)
-    return _first_failure(directory, count)
+    return _first_failure(directory, count, LEFT_OUT)
 
 
 def wrong(name: str, fault: str, place: Path, *, hasty: str = "", count: int = 0) -> Failure | None:
@@ -64,9 +68,9 @@ def wrong(name: str, fault: str, place: Path, *, hasty: str = "", count: int = 0
     return _first_failure(directory, count)
 
 
-def _first_failure(directory: Path, count: int) -> Failure | None:
+def _first_failure(directory: Path, count: int, begin: str = FIRST) -> Failure | None:
     # What is missed is missed at the end more often than in the beginning.
-    report = run(Task(directory), chosen(logs(directory), count, seed=1)[::-1], stop_after=1)
+    report = run(Task(directory), chosen(logs(directory), count, 1, begin)[::-1], stop_after=1)
     return report.failures[0] if report.failures else None
 
 

@@ -20,7 +20,7 @@ from snaptx.cli import main as cli
 from snaptx.transaction import Transaction
 from tests.crash import census, world
 from tests.crash.census import Census
-from tests.crash.faults import FAULTS, Syncs, btrfs_timer, ext4_timer, hasten
+from tests.crash.faults import FAULTS, LEFT_OUT, Syncs, btrfs_timer, ext4_timer, hasten
 from tests.crash.loop import mounted
 from tests.crash.world import BOOT, DISK, Step
 
@@ -30,7 +30,7 @@ class Driver:
     """One disk with its root mounted; ``payloads`` is where the updates lie.
 
     ``boot`` is the device of a /boot of its own, "" if there is none; ``fault`` one of faults.FAULTS;
-    ``hasty`` the disk that is committed after every change, "" for none.
+    ``hasty`` the disk that is committed after every change, "" for none; ``mark`` puts a word into the logs.
     """
 
     device: str
@@ -42,6 +42,7 @@ class Driver:
     boot: str = ""
     fault: str = ""
     syncs: list[str] = field(default_factory=list)
+    mark: Callable[[str], None] | None = None
     _root: ExitStack = field(default_factory=ExitStack)
 
     @property
@@ -68,6 +69,8 @@ class Driver:
                 (self.root / "etc/edited").write_text("by the administrator\n")
             case ("rebuild",):
                 world.write_initrd(self.root, 1, "anew", 2 * world.KERNEL_BYTES)
+            case ("install",):
+                world.install(self.root, 2)
             case ("break",):
                 self._break()
             case ("die", at, *words):
@@ -122,9 +125,11 @@ class Driver:
 
     def _forked(self, words: list[str], before: Callable[[], None]) -> int:
         syncs = self.place / "syncs.json"
+        mark = self.mark
+        counted = Syncs(self.without, lambda: mark(LEFT_OUT)) if mark else Syncs(self.without)
         pid = os.fork()
         if not pid:
-            _child(["--sysroot", str(self.root), *words], before, Syncs(self.without), syncs, self.place)
+            _child(["--sysroot", str(self.root), *words], before, counted, syncs, self.place)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         with suppress(FileNotFoundError):
             self.syncs = json.loads(syncs.read_text())

@@ -26,17 +26,31 @@ WAIT_SYNC = 0x40089416
 CHANGES = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
 """The functions of ``os`` after which the file system is committed."""
 
+LEFT_OUT = "left out"
+"""The mark where a barrier or fsync would have been."""
+
+
+def _nobody() -> None:
+    return
+
 
 @dataclass
 class Syncs:
-    """The barriers and fsyncs of one verb in their order; the one numbered ``without`` does nothing."""
+    """The barriers and fsyncs of one verb in their order; the one numbered ``without`` does nothing.
+
+    ``left_out`` is told when its turn has come.
+    """
 
     without: int = -1
+    left_out: Callable[[], None] = _nobody
     names: list[str] = field(default_factory=list)
 
     def _skips(self, name: str) -> bool:
         self.names.append(name)
-        return len(self.names) - 1 == self.without
+        skips = len(self.names) - 1 == self.without
+        if skips:
+            self.left_out()
+        return skips
 
     def install(self) -> None:
         """Count from now on, in this process."""

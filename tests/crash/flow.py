@@ -103,7 +103,7 @@ def record(name: str, directory: Path, *, without: int = -1, fault: str = "", ha
 def _images(place: Path, flow: Flow) -> dict[str, Path]:
     """Return the images of a fresh machine by the names of its disks."""
     system_root = place / "system"
-    world.write_root(system_root, shell=any(step[0] == "run" for step in flow.record))
+    world.write_root(system_root, shell=flow.has_shell)
     box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=flow.layout)
     unmount_below(box.directory)
     return {DISK: box.disk, **({BOOT: box.boot_image} if box.plan.boot else {})}
@@ -132,7 +132,7 @@ def _record_here(flow: Flow, directory: Path, **faults: Any) -> None:
         disks = tuple(Disk(name, image, log(directory, name)) for name, image in images.items())
         with Recorder(place / "recorder", disks) as recorder:
             exported = {name: recorder.file(name) for name in images}
-            with _driver(place, exported, driver.booted, **faults) as driver:
+            with _driver(place, exported, driver.booted, mark=recorder.mark, **faults) as driver:
                 facts = replace(_steps(flow, recorder, driver), disks=tuple(images))
     (directory / "facts.json").write_text(json.dumps(facts.as_json()))
 
@@ -145,8 +145,11 @@ def _require(driver: Driver, step: tuple[str, ...]) -> None:
 
 def _steps(flow: Flow, recorder: Recorder, driver: Driver) -> Facts:
     booted, uuid = driver.booted, _uuid(driver)
-    stages, codes, syncs = [driver.census()], [], []
+    stages, codes = [driver.census()], []
+    syncs: list[str] = []
+    without = driver.without
     for number, step in enumerate(flow.record, 1):
+        driver.without = without - len(syncs)  # each verb counts from the beginning
         recorder.mark(f"begin {number}")
         codes.append(driver.act(step))
         recorder.mark(f"end {number}")

@@ -49,7 +49,7 @@ WORKERS = 3
 ROOMS = (0, 1 << 16)
 """Bytes that are left on a full disk."""
 
-NO_TURNING_BACK = (*REMOVING, "apply", "run")
+NO_TURNING_BACK = (*REMOVING, "apply", "run", "upgrade")
 """Verbs that what they have begun is completed of, also where something fails: nothing that boots changes."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from snaptx.model import jsonable
 from tests.crash.census import Census, Tree
+from tests.crash.faults import LEFT_OUT
 from tests.crash.flow import Facts
 from tests.crash.logfile import Flag
 from tests.crash.replay import Log
@@ -72,7 +73,7 @@ class Progress:
 
 def progress(facts: Facts, log: Log, cut: int) -> Progress:
     """Return how far the recording was when ``cut`` entries were sent."""
-    marks = [entry.text for entry in log.entries[:cut] if entry.flags & Flag.MARK]
+    marks = [entry.text for entry in log.entries[:cut] if entry.flags & Flag.MARK and entry.text != LEFT_OUT]
     kind, number = marks[-1].split() if marks else ("begin", "1")
     step = int(number)
     code = facts.codes[step - 1] if kind == "end" else None

@@ -13,20 +13,23 @@ from tests.crash.replay import NOTHING, Cut, Log, Point
 SUPERBLOCKS = (64 << 10, 64 << 20)
 """Where Btrfs keeps them on a disk of this size."""
 
+FIRST = "begin 1"
+"""The mark at the beginning of the first step."""
+
 SEEDED = 4
 """How many subsets of the unflushed writes of one disk are tried beside those of the other."""
 
 Found = dict[tuple[int, ...], Cut]
 
 
-def chosen(logs: Sequence[Log], count: int, seed: int) -> list[Cut]:
-    """Return the cuts to judge between the first mark ``begin`` and the last ``end``, in their order."""
+def chosen(logs: Sequence[Log], count: int, seed: int, begin: str = FIRST) -> list[Cut]:
+    """Return the cuts to judge between the mark ``begin`` and the last ``end``, in their order."""
     steps = sum(entry.text.startswith("end ") for entry in logs[0].entries)
-    spans = [log.span("begin 1", f"end {steps}") for log in logs]
+    spans = [log.span(begin, f"end {steps}") for log in logs]
     if len(logs) == 1:
         return [(point,) for point in points(logs[0], spans[0], count, seed)]
-    begin, end = (logs[0].entries[cut - 1].serial for cut in spans[0])
-    return _pairs(logs, (begin, end), count, random.Random(seed))
+    first, last = (logs[0].entries[cut - 1].serial for cut in spans[0])
+    return _pairs(logs, (first, last), count, random.Random(seed))
 
 
 def points(log: Log, span: tuple[int, int], count: int, seed: int) -> list[Point]:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.crash import controls, flow
 from tests.crash.conftest import Recorded
+from tests.crash.faults import LEFT_OUT
 from tests.crash.points import chosen
 from tests.crash.rig import Report, Task, keep, lines, logs, run
 from tests.crash.scratch import scratch
@@ -20,7 +21,7 @@ from tests.crash.world import DISK
 
 pytestmark = pytest.mark.root
 SEED = 1
-COUNT = 200
+COUNT = 170
 """Points of each recording."""
 
 
@@ -75,3 +76,12 @@ def test_a_missing_barrier_or_fsync_is_noticed(
 
     assert failure is not None
     assert complaint in "\n".join(failure.problems)
+
+
+def test_what_is_left_out_of_the_second_verb_is_left_out_there(recorded: Recorded) -> None:
+    last = len(flow.load(recorded("apply")).syncs) - 1
+    with scratch() as place:
+        flow.record("apply", place, without=last)
+        marks = [entry.text for entry in logs(place)[0].entries if entry.text]
+
+    assert marks == ["begin 1", "end 1", "begin 2", LEFT_OUT, "end 2"]

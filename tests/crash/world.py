@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from snaptx.enclosure.standins import CACHE
 from snaptx.sandbox.layout import PLANS, Layout
 
 SIZE = 256 << 20
@@ -37,8 +38,21 @@ def write_initrd(root: Path, version: int, text: str, size: int) -> None:
     (root / f"boot/initrd.img-{version}.0").write_bytes(_noise(f"{text} {version}", size))
 
 
+APT = f"""\
+#!/bin/busybox sh
+case "$*" in
+*--simulate*) echo "Inst p [1] (2 here [all])" ;;
+*--download-only*) echo 2 > {CACHE}/archives/p ;;
+*dist-upgrade) busybox cp {CACHE}/archives/p /usr/p && printf 'p\\t2\\tinstalled\\n' > /{{status}} ;;
+esac
+"""
+"""Stands for apt: there is one package ``p``, of which there is a version 2."""
+
+STATUS = "var/lib/dpkg/status"
+
+
 def write_root(root: Path, *, shell: bool) -> None:
-    """Make the root as the distribution made it, with a shell if commands are to run in it."""
+    """Make the root as the distribution made it; with a shell and packages if commands are to run in it."""
     for name in ("etc", "usr/bin", "var", "proc", "sys", "dev", "run", "tmp"):
         (root / name).mkdir(parents=True)
     (root / "etc/release").write_text("1\n")
@@ -52,6 +66,28 @@ def write_root(root: Path, *, shell: bool) -> None:
     if busybox is None:
         raise FileNotFoundError("busybox is missing: install the package busybox-static")
     shutil.copy(busybox, root / "usr/bin/busybox")
+    _write_packages(root)
+
+
+def _write_packages(root: Path) -> None:
+    (root / STATUS).parent.mkdir(parents=True)
+    install(root, 1)
+    (root / "etc/snaptx").mkdir()
+    (root / "etc/snaptx/snaptx.conf").write_text('[hooks]\nmode = "required"\n')
+    (root / "etc/resolv.conf").touch()
+    programs = {
+        "apt-get": APT.format(status=STATUS),
+        "dpkg-query": f"#!/bin/busybox sh\nbusybox cat /{STATUS}\n",
+    }
+    for name, text in programs.items():
+        (root / "usr/bin" / name).write_text(text)
+        (root / "usr/bin" / name).chmod(0o755)
+
+
+def install(root: Path, version: int) -> None:
+    """Be the package manager that installs a version of ``p``."""
+    (root / "usr/p").write_text(f"{version}\n")
+    (root / STATUS).write_text(f"p\t{version}\tinstalled\n")
 
 
 def write_update(tree: Path, version: int) -> None:
@@ -69,12 +105,21 @@ def write_update(tree: Path, version: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What is done before the recording and during it, on a machine of one layout."""
+    """What is done before the recording and during it, on a machine of one layout.
+
+    ``tells`` is whether the exit code of the last step says that an error came.
+    """
 
     name: str
     prepare: tuple[Step, ...]
     record: tuple[Step, ...]
     layout: Layout = Layout.DEBIAN
+    tells: bool = True
+
+    @property
+    def has_shell(self) -> bool:
+        """Return whether commands run in the root."""
+        return any(step[0] in ("run", "upgrade", "hook") for step in self.record)
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -93,6 +138,8 @@ def _update(version: int) -> Step:
 _TWO: tuple[Step, ...] = (("init",), _update(2), ("commit",), ("boot",), ("confirm",))
 _THREE: tuple[Step, ...] = (*_TWO, _update(3), ("commit",), ("boot",), ("confirm",))
 _SHELL = ("run", "--", "/bin/busybox", "sh", "-c", "echo made > /etc/made; rm /usr/file-1")
+_HOOK = ("hook", "--manager", "apt")
+_BEFORE, _AFTER = (*_HOOK, "before"), (*_HOOK, "after")
 
 _ON_ROOT = {
     flow.name: flow
@@ -100,6 +147,10 @@ _ON_ROOT = {
         Flow("init", (), (("init",),)),
         Flow("apply", (("init",),), (_update(2), _update(3))),
         Flow("run", (("init",),), (_SHELL,)),
+        Flow("upgrade", (("init",),), (("upgrade",),)),
+        Flow("hook", (("init",),), (_BEFORE,)),
+        Flow("hook-drop", (("init",),), (_BEFORE, _AFTER), tells=False),
+        Flow("hook-record", (("init",), _BEFORE, ("install",)), (_AFTER,), tells=False),
         Flow("commit", (("init",), _update(2)), (("commit",),)),
         Flow("commit-carry", (("init",), _update(2), ("edit",)), (("commit",),)),
         Flow("rebuilt", (("init",), _update(2), ("rebuild",)), (("commit",),)),

@@ -282,12 +282,14 @@ def test_a_newer_snaptx_is_left_alone(machine: Box, name: str) -> None:
     path = machine.state / name
     kept = path.read_bytes() if path.exists() else None
     _newer(path)
+    before = machine.facts()
     try:
         said = machine.refuses(71, "repair")
         assert "newer" in said
         apply = ("apply", "--base", "2", str(machine.root / "etc"))
         words = ("commit",) if name == "grub/snaptx.cfg" else apply
         assert "newer" in machine.refuses(71, *words)
+        assert changes(before, machine.facts()) == {}
     finally:
         path.write_bytes(kept) if kept is not None else path.unlink()
     assert problems(machine) == ""
