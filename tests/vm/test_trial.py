@@ -13,7 +13,6 @@ test damages a copy of that disk while the machine is off, and starts it.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import pytest
 
 from tests.vm import archive, image, offline, product
-from tests.vm.guests import LONG, commit_update, take_over
+from tests.vm.guests import LONG, commit_update, snaptx
 from tests.vm.layouts import LAYOUTS
 from tests.vm.machine import Image, Machine
 from tests.vm.run import End, MachineError, Run
@@ -140,45 +139,58 @@ done
 """The machine restarts as soon as the kernel is up, until somebody has looked after it."""
 
 
-@pytest.fixture(scope="module")
-def committed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+@pytest.fixture(scope="session")
+def committed(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, Image]:
     """Give machines that boot generation 2 next, each made when its layout is asked for first."""
-    return _Committed(tmp_path_factory.mktemp)
+    own = tmp_path_factory.getbasetemp()
+    return _Committed(own if worker_id == "master" else own.parent)
 
 
 class _Committed(dict[str, Image]):
-    def __init__(self, place: Callable[[str], Path]) -> None:
+    """Machines in ``place``, which the workers of a run share."""
+
+    def __init__(self, place: Path) -> None:
         super().__init__()
         self._place = place
 
     def __missing__(self, layout: str) -> Image:
         name = image_of(layout)
-        with Machine(image.image(name), self._place(layout)) as machine:
-            product.install_on(machine.disk, LAYOUTS[name])
-            self._make_counter(layout, machine)
-            with machine.boot() as run:
-                take_over(run)
-                assert commit_update(run, "two") == 2
-                assert run.poweroff() is End.POWEROFF
-            self[layout] = machine.frozen()
+        # Once for all workers, like an image; an absolute name is no place in the cache.
+        found = image._made(f"{self._place / layout}", lambda directory: self._make(layout, directory))
+        variables = found / "variables.fd"
+        self[layout] = Image(
+            found / "disk.qcow2",
+            LAYOUTS[name].firmware,
+            variables if variables.exists() else None,
+            "qcow2",
+        )
         return self[layout]
 
-    def _make_counter(self, layout: str, machine: Machine) -> None:
-        """Do what an administrator does, or a package: the fast way, on the host."""
-        with offline.opened(machine.disk) as parts:
-            if layout == "debian-gap":
-                subprocess.run([*IN_THE_GAP, parts[offline.ROOT].disk], check=True)
-            elif layout in ("debian", "debian-dracut"):
-                with offline.system(parts, LAYOUTS["debian"]) as root:
-                    self._make_initramfs(root, dracut=layout == "debian-dracut")
+    def _make(self, layout: str, directory: Path) -> None:
+        """Take a machine over and commit generation 2; the emulated processor has the least of the work."""
+        name = image_of(layout)
+        with Machine(image.image(name), directory) as machine:
+            product.install_on(machine.disk, LAYOUTS[name])
+            with offline.opened(machine.disk) as parts, offline.system(parts, LAYOUTS[name]) as root:
+                self._make_counter(layout, parts[offline.ROOT].disk, root, directory)
+                offline.snaptx(root, "init", "--accept-rollback")
+            with machine.boot() as run:
+                run.state(LONG)
+                snaptx(run, "init")  # GRUB is left
+                assert commit_update(run, "two") == 2
+                assert run.poweroff() is End.POWEROFF
 
-    def _make_initramfs(self, root: Path, *, dracut: bool) -> None:
-        if not dracut:
-            product.run_in(root, "update-initramfs -u")
-            return
-        product.unpack(root, {DRACUT_MODULE: product.ROOT / "hooks/dracut-module"})
-        packages = archive.package(self._place("dracut"), "dracut-core")
-        product.run_in(root, f"rm {product.COUNT}; {BY_DRACUT}", packages)
+    def _make_counter(self, layout: str, disk: Path, root: Path, directory: Path) -> None:
+        """Do what an administrator does, or a package."""
+        match layout:
+            case "debian-gap":
+                subprocess.run([*IN_THE_GAP, disk], check=True)
+            case "debian":
+                product.run_in(root, "update-initramfs -u")
+            case "debian-dracut":
+                product.unpack(root, {DRACUT_MODULE: product.ROOT / "hooks/dracut-module"})
+                packages = archive.package(directory / "packages", "dracut-core")
+                product.run_in(root, f"rm {product.COUNT}; {BY_DRACUT}", packages)
 
 
 def image_of(layout: str) -> str:
