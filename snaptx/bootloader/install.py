@@ -147,7 +147,10 @@ class Firmware:
         if self.efi and self.esp is None:
             raise BootError("no EFI system partition is mounted", hint="mount it at /boot/efi")
         if self.efi and _secure_boot():
-            hint = "turn it off in the firmware, or give /boot a file system; '--no-boot-loader' skips this"
+            hint = (
+                "turn it off in the firmware, or give /boot a file system of its own, where the"
+                " distribution's GRUB leads to snaptx's menu; '--no-boot-loader' does without a menu"
+            )
             raise BootError("Secure Boot is on, and takes GRUB from nobody but the distribution", hint=hint)
         _grub_install()
         if self.home.mount.fstype == "zfs":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.vm import product
 from tests.vm.run import Run
 
 LONG = 1800.0
@@ -26,12 +25,6 @@ def commit_update(run: Run, text: str) -> int:
     """Commit a generation with another /etc/update and return its number."""
     run.put({"/run/update/etc/update": text})
     return int(snaptx(run, "apply", "--commit", "--message", text, "/run/update")["committed"]["number"])
-
-
-def adopt(run: Run) -> str:
-    """Install snaptx and adopt the root; return the root's subvolume."""
-    product.install(run)
-    return take_over(run)
 
 
 def take_over(run: Run) -> str:

@@ -12,13 +12,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SYSTEM, ROOT = 1, 3
+from tests.vm.layouts import Layout
+
+SYSTEM, BOOT, ROOT = 1, 2, 3
 """The numbers of the partitions, as disk.py makes them."""
 SECTOR = 512
 READY = 20.0
@@ -92,15 +94,30 @@ def _partitions(raw: Path) -> dict[int, Part]:
 @contextmanager
 def mounted(part: Part, subvolume: str = "") -> Iterator[Path]:
     """Mount a subvolume of the Btrfs in a partition, or its top level, for as long as the block lasts."""
+    with tempfile.TemporaryDirectory() as target, _at(Path(target), part, "btrfs", f"subvol=/{subvolume}"):
+        yield Path(target)
+
+
+@contextmanager
+def system(parts: Mapping[int, Part], layout: Layout) -> Iterator[Path]:
+    """Mount the root of a layout as its installer made it, with its /boot, for as long as the block lasts."""
+    with ExitStack() as stack:
+        root = stack.enter_context(mounted(parts[ROOT], layout.root))
+        if layout.ext4_boot:
+            stack.enter_context(_at(root / "boot", parts[BOOT], "ext4", "defaults"))
+        yield root
+
+
+@contextmanager
+def _at(target: Path, part: Part, kind: str, options: str) -> Iterator[None]:
     place = ("--offset", f"{part.start}", "--sizelimit", f"{part.size}")
     device = _run("losetup", "--find", "--show", *place, f"{part.disk}").strip()
     try:
-        with tempfile.TemporaryDirectory() as target:
-            _run("mount", "-t", "btrfs", "-o", f"subvol=/{subvolume}", device, target)
-            try:
-                yield Path(target)
-            finally:
-                _run("umount", target)
+        _run("mount", "-t", kind, "-o", options, device, f"{target}")
+        try:
+            yield
+        finally:
+            _run("umount", f"{target}")
     finally:
         _run("losetup", "--detach", device)
 

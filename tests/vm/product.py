@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tests.vm import offline, parcel
@@ -61,8 +62,23 @@ def install_on(disk: Path, layout: Layout) -> None:
         ["python3", "-m", "compileall", "-q", PLACE],
         ["systemctl", "--quiet", "enable", *ENABLED],
     )
-    with offline.opened(disk) as parts, offline.mounted(parts[offline.ROOT], layout.root) as root:
-        unpack = ["tar", "--extract", "--directory", f"{root}", "--no-overwrite-dir"]
-        subprocess.run(unpack, input=parcel.packed(files() | PATIENCE), check=True)
+    with offline.opened(disk) as parts, offline.system(parts, layout) as root:
+        unpack(root, files() | PATIENCE)
         for command in commands:
             subprocess.run(["chroot", f"{root}", *command], stdin=subprocess.DEVNULL, check=True)
+
+
+def unpack(root: Path, content: Mapping[str, Content]) -> None:
+    """Write files into a mounted root."""
+    command = ["tar", "--extract", "--directory", f"{root}", "--no-overwrite-dir"]
+    subprocess.run(command, input=parcel.packed(content), check=True)
+
+
+def run_in(root: Path, script: str = ":", packages: Iterable[Path] = ()) -> None:
+    """Run a script of sh in a mounted root that has /proc, with ``packages`` (of dpkg) installed before."""
+    debs = {f"/root/packages/{package.name}": package for package in packages}
+    if debs:
+        unpack(root, debs)
+        script = f"dpkg --install /root/packages/*.deb; rm -r /root/packages; {script}"
+    command = ["unshare", "--mount", "chroot", f"{root}", "sh", "-euc", f"mount -t proc proc /proc; {script}"]
+    subprocess.run(command, stdin=subprocess.DEVNULL, check=True)

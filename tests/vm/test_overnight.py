@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.updates import Shop, key
-from tests.vm import archive, image
-from tests.vm.guests import LONG, adopt, root_of, snaptx
+from tests.vm import archive, image, offline, product
+from tests.vm.guests import LONG, root_of, snaptx, take_over
+from tests.vm.layouts import LAYOUTS
 from tests.vm.machine import Image, Machine
 from tests.vm.run import End, Run
 
@@ -27,8 +28,6 @@ sources = ["/srv/updates"]
 window = ["02:00-05:00"]
 """
 PUNCTUAL = "[Timer]\nRandomizedDelaySec=0\nAccuracySec=1s\n"
-PATIENT = "[Manager]\nDefaultDeviceTimeoutSec=15min\nDefaultTimeoutStartSec=15min\n"
-"""Where the processor is shared, a disk may take longer to be found than systemd waits."""
 
 CHECK = b"#!/bin/sh\necho no network >&2\nexit 1\n"
 
@@ -37,15 +36,12 @@ CHECK = b"#!/bin/sh\necho no network >&2\nexit 1\n"
 def following(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """Give a machine that snaptx manages and that follows a source."""
     with Machine(image.image("debian-efi"), tmp_path_factory.mktemp("following")) as machine:
+        product.install_on(machine.disk, LAYOUTS["debian-efi"])
+        libraries = archive.package(tmp_path_factory.mktemp("archive"), "python3-cryptography")
+        with offline.opened(machine.disk) as parts, offline.system(parts, LAYOUTS["debian-efi"]) as root:
+            product.run_in(root, packages=libraries)
         with machine.boot() as run:
-            run.put({"/etc/systemd/system.conf.d/patient.conf": PATIENT})
-            assert run.reboot() is End.REBOOT
-        with machine.boot() as run:
-            assert run.state(LONG) in ("running", "degraded")
-            libraries = archive.package(tmp_path_factory.mktemp("archive"), "python3-cryptography")
-            run.put({f"/opt/{number}.deb": library for number, library in enumerate(libraries)})
-            run.script("dpkg --install /opt/*.deb; rm /opt/*.deb", LONG)
-            adopt(run)
+            take_over(run)
             run.put(
                 {
                     "/etc/snaptx/snaptx.conf": CONFIG,
