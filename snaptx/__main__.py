@@ -1,10 +1,20 @@
-"""``python -m snaptx`` is the same command as ``snaptx``."""
+"""The command ``snaptx``, and ``python -m snaptx``, which is the same."""
 
 from __future__ import annotations
 
 import sys
 
-from snaptx.cli.main import main
+from snaptx import idle
+
+
+def main() -> int:
+    """Run the command line and return its exit code."""
+    if idle.is_idle_hook(sys.argv[1:]):
+        return 0
+    from snaptx.cli import main as command
+
+    return command.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

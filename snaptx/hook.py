@@ -21,8 +21,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from snaptx import durable, recover, switch, system, transaction
-from snaptx.enclosure import standins
+from snaptx import durable, idle, recover, switch, system, transaction
 from snaptx.errors import NotFoundError, UsageError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree
@@ -74,7 +73,7 @@ def is_enclosed() -> bool:
 
     The environment can say so by accident, what is mounted can't.
     """
-    return os.path.lexists(standins.MARK)
+    return os.path.lexists(idle.MARK)
 
 
 def before(machine: Machine, request: Request, caller: Caller) -> int:

@@ -44,12 +44,8 @@ def go_along(machine: Machine, number: int, policy: Conflicts) -> Carried:
 
 def mark(machine: Machine, number: int) -> None:
     """Keep how a generation is that goes live."""
-    if not _is_marked(machine, number):
+    if not scene.is_marked(machine, number):
         machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.LIVE), writable=False)
-
-
-def _is_marked(machine: Machine, number: int) -> bool:
-    return machine.storage.describe(Tree(number, Part.LIVE)) is not None
 
 
 def settle(machine: Machine) -> Carried:
@@ -57,19 +53,17 @@ def settle(machine: Machine) -> Carried:
 
     Where both sides were changed the running root's stays, and the path is told.
     """
-    numbers = machine.generations.numbers() if machine.initialised else []
     done = Carried()
-    for number in numbers:
-        if _is_marked(machine, number) and number not in scene.live(machine).values():
-            with _since(machine, number) as latest:
-                done = _bring_back(machine, number, latest)
-            machine.storage.delete(Tree(number, Part.LIVE))
+    for number in scene.ended(machine):
+        with _since(machine, number) as latest:
+            done = _bring_back(machine, number, latest)
+        machine.storage.delete(Tree(number, Part.LIVE))
     return done
 
 
 def index(machine: Machine, number: int) -> None:
     """Let the manifest of a generation that is to be committed know what was changed while it is live."""
-    if _is_marked(machine, number):
+    if scene.is_marked(machine, number):
         with _since(machine, number):
             pass
 

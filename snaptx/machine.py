@@ -66,6 +66,10 @@ class Machine:
         """Return the path of a generation's manifest."""
         return self.storage.state / "manifests" / f"{number}.sqlite"
 
+    def fresh_manifest(self, number: int) -> Path:
+        """Return the path of a manifest that is not complete yet and is to replace another."""
+        return self.manifest(number).with_suffix(".sqlite.new")
+
     @property
     def initialised(self) -> bool:
         """Return whether ``snaptx init`` has adopted this root."""

@@ -3,7 +3,8 @@
 The journal says what was meant, the disk what exists.  One rule serves the
 power cut, the killed process and the error: what the entry file names is
 completed, what it does not name is discarded.  Every remedy can be applied
-twice.
+twice.  What only a few of them need is imported there: every verb that changes
+something loads this module.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snaptx import difference, inuse, lived, liveswitch, log, scene, switch, system
+from snaptx import log, scene, switch, system
 from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
@@ -99,9 +100,7 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     remedy = decide(Act(intent.act), look(machine, intent))
     match remedy:
         case Remedy.SETTLE if Act(intent.act) is Act.LIVE:
-            if intent.boot_id == system.boot_id():
-                liveswitch.settle(machine, intent.generation)
-            lived.settle(machine)
+            _settle_live(machine, intent)
         case Remedy.COMPLETE | Remedy.SETTLE:
             _choose_running(machine, intent)
             complete(machine, intent)
@@ -117,6 +116,14 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     _record(machine, intent, remedy, failure)
     machine.journal.end()
     return remedy
+
+
+def _settle_live(machine: Machine, intent: Intent) -> None:
+    from snaptx import lived, liveswitch
+
+    if intent.boot_id == system.boot_id():
+        liveswitch.settle(machine, intent.generation)
+    lived.settle(machine)
 
 
 def _choose_running(machine: Machine, intent: Intent) -> None:
@@ -175,6 +182,8 @@ def unseal(machine: Machine, number: int) -> None:
 
 def _index_staged(machine: Machine, number: int) -> None:
     """Index a staged root anew: it may hold carried files that its manifest does not know, or half knows."""
+    from snaptx import difference
+
     _drop_manifest(machine, number)
     difference.index(machine, Tree(number, Part.ROOT))
 
@@ -200,6 +209,8 @@ def guard(machine: Machine, number: int) -> None:
     for part in Part:
         machine.storage.guard(Tree(number, part))
     if number in scene.note(machine).used:
+        from snaptx import inuse
+
         users = [f"{process.name} ({process.pid})" for process in inuse.users(machine, number)]
         if users:
             hint = "'snaptx restart' lets services go on with what is there; or end them"
@@ -239,9 +250,9 @@ def _discard_adoption(machine: Machine) -> None:
 
 
 def _drop_manifest(machine: Machine, number: int) -> None:
-    path = machine.manifest(number)
-    for ending in ("", "-journal", difference.FRESH):
-        path.with_name(path.name + ending).unlink(missing_ok=True)
+    path, fresh = machine.manifest(number), machine.fresh_manifest(number)
+    for each in (path, path.with_name(path.name + "-journal"), fresh):
+        each.unlink(missing_ok=True)
 
 
 def _record(machine: Machine, intent: Intent, remedy: Remedy, failure: SnaptxError | None) -> None:
@@ -267,7 +278,10 @@ def _last_record(machine: Machine) -> dict[str, Any]:
 
 def leftovers(machine: Machine) -> Remedy | None:
     """Settle what an interrupted snaptx left, if anything; the caller holds the lock."""
-    lived.settle(machine)  # a restart ends what is live without asking
+    if scene.ended(machine):  # a restart ends what is live without asking
+        from snaptx import lived
+
+        lived.settle(machine)
     intent = machine.journal.open()
     if intent is None:
         return None

@@ -116,6 +116,19 @@ def live(machine: Machine) -> dict[str, int]:
     return {path: stack[0] for path, stack in stacks.items() if stack and stack[0] != FOREIGN}
 
 
+def is_marked(machine: Machine, number: int) -> bool:
+    """Return whether it is kept how a generation was when it went live."""
+    return machine.storage.describe(Tree(number, Part.LIVE)) is not None
+
+
+def ended(machine: Machine) -> tuple[int, ...]:
+    """Return the generations that are live no more, but keep how they were."""
+    numbers = machine.generations.numbers() if machine.initialised else []
+    marked = [number for number in numbers if is_marked(machine, number)]
+    shown = live(machine).values() if marked else ()
+    return tuple(number for number in marked if number not in shown)
+
+
 def views(machine: Machine) -> list[View]:
     """Return every recorded generation with what is derived about it, ascending."""
     numbers = set(live(machine).values())

@@ -13,7 +13,7 @@ unknown, never as a failure that changed nothing.
 
 from __future__ import annotations
 
-import secrets
+import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
@@ -79,7 +79,7 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
     return BootState(
         default=default,
         fallback=fallback((view for view in views if view.number in offered), default),
-        nonce=current.nonce if current and same else secrets.token_hex(8),
+        nonce=current.nonce if current and same else os.urandom(8).hex(),
         tries=machine.config.boot.tries,
         confirmed=confirmed,
         entries=tuple(entry if confirmed else _on_trial(entry, default) for entry in entries),

@@ -15,7 +15,6 @@ transaction to ``recover``, the same code that meets it after a power cut.
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -225,7 +224,7 @@ def _intent(act: Act, request: Request, generation: int, base: int, targets: tup
         **({"updates": dict(request.updates)} if request.updates else {}),
     }
     return Intent(
-        transaction=secrets.token_hex(8),
+        transaction=os.urandom(8).hex(),
         act=act.value,
         generation=generation,
         base=base,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from snaptx.idle import MARK
 from snaptx.run import SAFE_PATH
 
 _HOME = "snaptx"
@@ -23,9 +24,6 @@ APT_CONFIG = f"/run/{_HOME}/apt.conf"
 
 CACHE = f"/run/{_HOME}/cache"
 """Where a package manager finds what was fetched before."""
-
-MARK = f"/run/{_HOME}/stand-in"
-"""What is there in an enclosure, and nowhere else."""
 
 # A package that the command installs can bring these along.
 _BOOT = (
@@ -86,10 +84,10 @@ def fill(run: int, holds: Callable[[str], bool]) -> None:
     os.mkdir(_HOME, 0o755, dir_fd=run)
     os.mkdir(f"{_HOME}/bin", 0o755, dir_fd=run)
     os.mkdir(f"{_HOME}/cache", 0o755, dir_fd=run)
-    _write(run, "stand-in", _SCRIPT.encode(), 0o755)
+    _write(run, os.path.basename(MARK), _SCRIPT.encode(), 0o755)
     _write(run, "apt.conf", f'DPkg::Path "{PATH}";\n'.encode(), 0o644)
     for name in (*_BOOT, *present):
-        os.symlink("../stand-in", f"{_HOME}/bin/{name}", dir_fd=run)
+        os.symlink(f"../{os.path.basename(MARK)}", f"{_HOME}/bin/{name}", dir_fd=run)
 
 
 def _write(run: int, name: str, text: bytes, mode: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx.enclosure import standins
+from snaptx import idle
 from tests.boxes import Box, changes, made
 from tests.debs import Archive, Deb, install, make_root
 
@@ -214,15 +214,15 @@ def test_work_in_a_generation_calls_no_hook(
 ) -> None:
     """By what is mounted there; a variable that somebody has set does not count."""
     words = ("hook", "before", "--manager", "apt")
-    monkeypatch.setattr(standins, "MARK", str(tmp_path))
+    monkeypatch.setattr(idle, "MARK", str(tmp_path))
     assert machine.ok(*words) == ""
-    monkeypatch.setattr(standins, "MARK", str(tmp_path / "missing"))
+    monkeypatch.setattr(idle, "MARK", str(tmp_path / "missing"))
     monkeypatch.setenv("SNAPTX_TRANSACTION", "0")
     assert "generation 2" in machine.ok(*words)
 
 
 def test_mark_is_there_in_an_enclosure(machine: Box) -> None:
-    machine.ok("run", "--", "test", "-e", standins.MARK)
+    machine.ok("run", "--", "test", "-e", idle.MARK)
 
 
 def test_power_cut_in_the_midst_of_apt_finds_it_in_the_menu(machine: Box) -> None:

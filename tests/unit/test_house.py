@@ -44,6 +44,7 @@ LAYERS = (
     "system",
     "model",
     "errors",
+    "idle",
 )
 
 # (importer, imported) within one line, where that is meant.
