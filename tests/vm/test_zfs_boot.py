@@ -33,7 +33,7 @@ def take_over(run: Run) -> None:
     """Install snaptx and adopt the root."""
     run.state(LONG)
     product.install(run)
-    run.check(["mv", product.COUNT, COUNT])
+    run.script(f"install -D {product.COUNT} {COUNT}; rm {product.COUNT}")
     run.script("echo 1 >/srv/of-the-root; echo 1 >/home/shared")
     plan = snaptx(run, "init", "--accept-rollback", "--dry-run")
     assert OLD in "\n".join(plan["steps"])
