@@ -22,16 +22,20 @@ FRESH = ".new"
 """Ends the name of a manifest that is not complete yet and is to replace another."""
 
 
-def between(machine: Machine, old: Tree, new: Tree, *, renames: bool = True) -> Iterator[Change]:
+def between(
+    machine: Machine, old: Tree, new: Tree, *, renames: bool = True, labels: bool = False
+) -> Iterator[Change]:
     """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
 
-    Without ``renames`` what moved is removed here and added there.
+    Without ``renames`` what moved is removed here and added there.  With
+    ``labels`` a new SELinux label is a change as well.
     """
     with (
         system.descriptor(machine.storage.path(old), DIRECTORY) as old_fd,
         system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd,
     ):
-        yield from compare.compare(old_fd, new_fd, machine.storage.touched(old, new), renames=renames)
+        paths = machine.storage.touched(old, new)
+        yield from compare.compare(old_fd, new_fd, paths, renames=renames, labels=labels)
 
 
 def tally(changes: Iterable[Change]) -> Counts:
@@ -54,7 +58,8 @@ def reindex(
 ) -> Counts:
     """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
     with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
-        return tally(_follow(manifest, new_fd, between(machine, old, new, renames=False), watch))
+        found = between(machine, old, new, renames=False, labels=True)
+        return tally(_follow(manifest, new_fd, found, watch))
 
 
 def _follow(

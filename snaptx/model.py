@@ -222,6 +222,7 @@ class Aspect(StrEnum):
     MODE = "mode"
     OWNER = "owner"
     XATTRS = "xattrs"
+    LABEL = "label"
     TIME = "time"
 
 

@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
         if args.packages:
             _show_packages(args, (old, new), inventory.between(machine, older, newer))
             return 0
-        changes = difference.between(machine, older, newer)
+        changes = difference.between(machine, older, newer, labels=True)
         if args.stat:
             counts = difference.tally(changes)
             common.emit(args, {"old": old, "new": new, "counts": counts}, _stat(old, new, counts))

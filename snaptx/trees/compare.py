@@ -33,6 +33,8 @@ from snaptx.overlay import xattrs
 from snaptx.trees.survey import NEW, OLD, Place, Survey, paired
 from snaptx.trees.treeview import Seen, TreeView, joined, same_data
 
+LABEL = os.fsdecode(xattrs.LABEL)
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -61,8 +63,11 @@ def summary(changes: Iterable[Change]) -> Summary:
 class _Content:
     """The comparison of what is at two paths, one in each tree."""
 
-    def __init__(self, old: TreeView, new: TreeView, *, times: bool, trust_ctime: bool) -> None:
+    def __init__(
+        self, old: TreeView, new: TreeView, *, times: bool, trust_ctime: bool, labels: bool = False
+    ) -> None:
         self.views = (old, new)
+        self._labels = labels
         self._times = times
         self._trust_ctime = trust_ctime
 
@@ -93,15 +98,20 @@ class _Content:
             yield Aspect.MODE
         if (old.uid, old.gid) != (new.uid, new.gid):
             yield Aspect.OWNER
-        if self._attributes(OLD, old_path) != self._attributes(NEW, new_path):
-            yield Aspect.XATTRS
+        yield from self._attribute_aspects(self.views[OLD].xattrs(old_path), self.views[NEW].xattrs(new_path))
         if self._times and not old.is_directory and old.mtime_ns != new.mtime_ns:
             yield Aspect.TIME
 
-    def _attributes(self, side: int, path: bytes) -> dict[str, bytes]:
-        """Return the attributes that are part of what a file is; a label is not, in no manifest either."""
-        found = self.views[side].xattrs(path)
-        return {name: value for name, value in found.items() if xattrs.counts(os.fsencode(name))}
+    def _attribute_aspects(self, old: dict[str, bytes], new: dict[str, bytes]) -> Iterator[Aspect]:
+        """Tell those that are part of what a file is from its label, which is not, in no manifest either."""
+        if _counting(old) != _counting(new):
+            yield Aspect.XATTRS
+        if self._labels and old.get(LABEL) != new.get(LABEL):
+            yield Aspect.LABEL
+
+
+def _counting(found: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: value for name, value in found.items() if xattrs.counts(os.fsencode(name))}
 
 
 def _order(pair: tuple[Op | None, Place]) -> tuple[bytes, bool]:
@@ -147,13 +157,15 @@ def compare(
     renames: bool = True,
     times: bool = True,
     trust_ctime: bool = False,
+    labels: bool = False,
 ) -> Iterator[Change]:
     """Yield what differs between two trees at rest, by path, a removal first where two share it.
 
     The descriptors are of the root directories.  ``touched`` names, by their
     path in either tree, all paths that may differ.  ``related`` trees are
     snapshots of one tree and share inode numbers.  ``renames`` pairs what moved,
-    ``times`` reports new modification times of all but directories.
+    ``times`` reports new modification times of all but directories, ``labels``
+    new SELinux labels.
     ``trust_ctime`` takes the content of an inode with the same change time as
     equal, unread: right for ``walk_touched``, where it was the criterion, and
     one clock tick (4 ms) less exact than reading.
@@ -164,7 +176,7 @@ def compare(
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
         survey = Survey((old, new), related=related, renames=renames)
         survey.take(touched)
-        content = _Content(old, new, times=times, trust_ctime=related and trust_ctime)
+        content = _Content(old, new, times=times, trust_ctime=related and trust_ctime, labels=labels)
         for op, place in sorted(paired(survey, survey.places()), key=_order):
             change = _change(survey, content, op, place)
             if change is not None:
