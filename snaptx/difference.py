@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+FRESH = ".new"
+"""Ends the name of a manifest that is not complete yet and is to replace another."""
 
 
 def between(
@@ -25,15 +27,15 @@ def between(
 ) -> Iterator[Change]:
     """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
 
-    Without ``renames`` what moved is removed here and added there; with ``labels`` a new SELinux label
-    alone is a difference.
+    Without ``renames`` what moved is removed here and added there.  With
+    ``labels`` a new SELinux label is a change as well.
     """
     with (
         system.descriptor(machine.storage.path(old), DIRECTORY) as old_fd,
         system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd,
     ):
-        touched = machine.storage.touched(old, new)
-        yield from compare.compare(old_fd, new_fd, touched, renames=renames, labels=labels)
+        paths = machine.storage.touched(old, new)
+        yield from compare.compare(old_fd, new_fd, paths, renames=renames, labels=labels)
 
 
 def tally(changes: Iterable[Change]) -> Counts:
@@ -56,7 +58,8 @@ def reindex(
 ) -> Counts:
     """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
     with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
-        return tally(_follow(manifest, new_fd, between(machine, old, new, renames=False), watch))
+        found = between(machine, old, new, renames=False, labels=True)
+        return tally(_follow(manifest, new_fd, found, watch))
 
 
 def _follow(
@@ -75,14 +78,15 @@ def index(machine: Machine, tree: Tree) -> None:
     """Make the manifest of a generation from one of its trees, every byte read: complete or not at all."""
     from snaptx.overlay.manifest import Manifest
 
-    fresh = machine.fresh_manifest(tree.number)
+    path = machine.manifest(tree.number)
+    fresh = path.with_name(path.name + FRESH)
     fresh.unlink(missing_ok=True)
     with (
         system.descriptor(machine.storage.path(tree), DIRECTORY) as fd,
         Manifest.create(fresh) as manifest,
     ):
         manifest.put(scan.scan_tree(fd))
-    os.replace(fresh, machine.manifest(tree.number))
+    os.replace(fresh, path)
 
 
 def row_of(root_fd: int, path: bytes) -> Row:
