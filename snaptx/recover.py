@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from snaptx import difference, inuse, lived, liveswitch, log, scene, switch, system
+from snaptx import difference, lived, liveswitch, log, scene, switch, system
 from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
@@ -199,6 +199,8 @@ def guard(machine: Machine, number: int) -> None:
     for part in Part:
         machine.storage.guard(Tree(number, part))
     if number in scene.note(machine).used:
+        from snaptx import inuse
+
         users = [f"{process.name} ({process.pid})" for process in inuse.users(machine, number)]
         if users:
             hint = "'snaptx restart' lets services go on with what is there; or end them"
