@@ -168,11 +168,10 @@ def difference(bench: Bench) -> Iterator[Figure]:
         "snaptx": partial(arena.snaptx, "diff", "--stat", "1", str(number)),
         "rsync -n": partial(arena.run, *rsync),
     }
-    against = "rsync -n"
     label = f"diff --stat, {arena.files:,} changes of {arena.base_files:,} files"
-    yield ratio(label, against, 0.2, bench.turns(arena, sides))
-    sides["snaptx"] = partial(arena.snaptx, "log", "--stat")
-    yield ratio(label.replace("diff", "log"), against, 0.2, bench.turns(arena, sides))
+    yield ratio(label, "rsync -n", 0.2, bench.turns(arena, sides))
+    sides["snaptx"] = partial(arena.snaptx, "log")
+    yield ratio("log, with the counts of it", "rsync -n", 0.2, bench.turns(arena, sides))
 
 
 def start(bench: Bench) -> Iterator[Figure]:
