@@ -6,7 +6,7 @@ BOOTS = 'tests/vm/test_init.py::test_forward_and_back_and_away[debian]' \
 	'tests/vm/test_trial.py::test_the_last_good_one_comes_back[debian-efi-kernel missing]'
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench fix lint clean
+.PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench profile fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -45,9 +45,13 @@ demo: ## show a whole transaction on a Btrfs sandbox (as root)
 	@.ci/setup root
 	.venv/bin/python -m tests.demo
 
-bench: ## measure staging against tar and bsdtar (as root)
-	@.ci/setup root
-	.venv/bin/python -m tests.bench
+bench: ## measure snaptx against what people use instead (as root; ROWS='--only apply,commit' chooses)
+	@.ci/setup bench
+	.venv/bin/python -m tests.bench $(ROWS)
+
+profile: ## show where the time of staging goes (as root)
+	@.ci/setup bench
+	.venv/bin/python -m tests.bench.profile
 
 fix: venv ## format the source and repair what ruff can repair
 	.venv/bin/ruff check --fix .

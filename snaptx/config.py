@@ -63,6 +63,13 @@ class Conflicts(StrEnum):
     OLD = "old"
 
 
+class Priority(StrEnum):
+    """Whom staging lets go first: nobody, or every other process."""
+
+    NORMAL = "normal"
+    IDLE = "idle"
+
+
 class Policy(StrEnum):
     """How far an unattended update goes by itself; each includes those before it."""
 
@@ -91,6 +98,7 @@ class StagingConfig:
     nested: Nested = Nested.REFUSE
     conflicts: Conflicts = Conflicts.FAIL
     ignore: tuple[str, ...] = ("/run", "/tmp", "/proc", "/sys", "/dev")  # never carried over
+    priority: Priority = Priority.NORMAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,9 @@ DAY = 86_400  # seconds
 SCARCE_KEEP = 3
 """Newest generations kept when the filesystem has less free than ``min_free``."""
 
+MANY = 33
+"""Generations, each of three snapshots: with more than a hundred of a root, every new one takes longer."""
+
 ADOPTED = "adopted: it is the distribution's, and its boot loader may start from it"
 
 

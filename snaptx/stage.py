@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from snaptx import difference, nested, system, transaction
+from snaptx.config import Priority
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
@@ -176,11 +177,13 @@ def apply(
     base: int | None = None,
     sha256: str | None = None,
     allow_devices: bool = False,
+    idle: bool = False,
     called: str = "",
     progress: Callable[[int, int, int | None], None] | None = None,
 ) -> Staged:
     """Lay a payload over a snapshot of the base and leave the result staged.
 
+    ``idle`` lets every other process go first while it is written, whatever is configured.
     ``called`` is what the records call it, by default ``source``.
     ``progress`` is told members, packed bytes read and packed bytes in all
     (None if unknown).
@@ -196,8 +199,15 @@ def apply(
     ):
         work.txn.step("write")
         tell = (lambda files, _: progress(files, payload.bytes_read, payload.total)) if progress else None
-        counts, origin = _write(work, payload, tell)
+        with _priority(machine, idle):
+            counts, origin = _write(work, payload, tell)
         return work.keep(counts, replace(origin, source=called or origin.source))
+
+
+def _priority(machine: Machine, idle: bool) -> AbstractContextManager[None]:
+    """Return how the work is to be scheduled; what comes after it is waited for by others."""
+    wanted = idle or machine.config.staging.priority is Priority.IDLE
+    return system.idling() if wanted else nullcontext()
 
 
 def rehearse(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from snaptx import live, stage, transaction
+from snaptx import stage, transaction
 from snaptx.cli import commit as commit_verb
-from snaptx.cli import common, packaging
-from snaptx.cli import live as live_verb
-from snaptx.inventory import Outcome
+from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.stage import Staged
+
+if TYPE_CHECKING:
+    from snaptx.inventory import Outcome
+    from snaptx.liveswitch import Plan
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,6 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     add("--sha256", metavar="HEX", help="refuse any other payload")
     add("--allow-devices", action="store_true", help="let the payload make device nodes")
+    add("--idle", action="store_true", help="let every other process go first while it is written")
     add("--live", action="store_true", help="put it under the running system at once")
     add_staging(parser)
 
@@ -56,6 +59,7 @@ def run(args: Namespace) -> int:
             base=args.base,
             sha256=args.sha256,
             allow_devices=args.allow_devices,
+            idle=args.idle,
             progress=progress,
         )
         progress.close()
@@ -73,11 +77,14 @@ def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome |
     result: dict[str, Any] = {"staged": staged, **({"outcome": outcome} if outcome else {})}
     lines = list(describe(staged, outcome))
     # What stands against it is to be known before anything boots that was to be live first.
-    going = live.choose(machine, staged.number, force=False) if getattr(args, "live", False) else None
+    going = _going_live(args, machine, staged.number)
     if args.commit:
         result["committed"] = commit_verb.perform(args, machine, staged.number)
         lines += commit_verb.describe(result["committed"])
     if going:
+        from snaptx import live
+        from snaptx.cli import live as live_verb
+
         result["live"] = live.make(machine, common.request(args), going)
         lines += live_verb.describe(result["live"])
     if not args.commit:
@@ -86,16 +93,32 @@ def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome |
     return 0
 
 
+def _going_live(args: Namespace, machine: Machine, number: int) -> Plan | None:
+    """Return how to make a generation live, None if nobody asked for it."""
+    if not getattr(args, "live", False):
+        return None
+    from snaptx import live
+
+    return live.choose(machine, number, force=False)
+
+
 def describe(staged: Staged, outcome: Outcome | None = None) -> list[str]:
     """Return what was staged in words."""
     counts = staged.counts
+    packages = _packages(outcome) if outcome else ()
     grown = f", with the work of {', '.join(map(str, staged.replaced))}" if staged.replaced else ""
     return [
         f"generation {staged.number} is staged, from {staged.base}{grown}",
         f"  {counts.added} added, {counts.changed} changed, {counts.removed} removed, "
         f"{counts.unchanged} unchanged, {common.size(counts.bytes_written)} written",
-        *(packaging.told(outcome) if outcome else ()),
+        *packages,
     ]
+
+
+def _packages(outcome: Outcome) -> list[str]:
+    from snaptx.cli import packaging
+
+    return list(packaging.told(outcome))
 
 
 def _rehearse(args: Namespace, machine: Machine) -> int:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from snaptx import scene
+from snaptx import retention, scene
 from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
@@ -74,7 +74,8 @@ def _failed(views: Sequence[View], booted: int) -> Generation | None:
     return told[-1] if told and told[-1].number > booted else None
 
 
-def _lines(status: Status) -> Iterator[str]:
+def lines(status: Status) -> Iterator[str]:
+    """Say how things stand in words."""
     yield f"booted:   {f'generation {status.booted}' if status.booted else 'a root that is no generation'}"
     fallback = f"fallback {status.fallback}" if status.fallback != status.default else "no fallback"
     yield f"default:  generation {status.default} ({status.verdict}), {fallback}"
@@ -99,6 +100,9 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"shared:   not settled yet: {paths}; after a reboot 'snaptx repair' does it"
     if status.updates.last:
         yield from _updates(status.updates, status.updates.last)
+    if status.generations > retention.MANY:
+        hint = "'snaptx prune' or a smaller [retention] keep makes staging fast again"
+        yield f"warning:  more than {retention.MANY} generations slow down each new one; {hint}"
     yield f"kept:     {status.generations} generation(s), {status.free_percent} % of the filesystem free"
 
 
@@ -116,5 +120,5 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Show the state."""
     status = gather(common.machine(args))
-    common.emit(args, status, _lines(status))
+    common.emit(args, status, lines(status))
     return 0
