@@ -40,7 +40,16 @@ _STAMP = re.compile(r"/[0-9a-f]{8}/")
 
 def load() -> None:
     """Import what snaptx imports late: once here, not in every child."""
-    names = ("sqlite3", "concurrent.futures.thread", "sh", "snaptx.overlay.manifest", "snaptx.storage.btrfs")
+    names = (
+        "concurrent.futures.thread",
+        "sh",
+        "snaptx.audit",
+        "snaptx.bootloader.inroot",
+        "snaptx.bootloader.onboot",
+        "snaptx.overlay.manifest",
+        "snaptx.storage.btrfs",
+        "sqlite3",
+    )
     for name in names:
         import_module(name)
 

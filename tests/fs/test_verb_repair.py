@@ -217,6 +217,19 @@ def test_leftovers_of_a_reader(machine: Box) -> None:
     assert not (machine.state / "generations/3/viewed").exists()
 
 
+def test_a_view_whose_reader_was_killed(machine: Box, tmp_path: Path) -> None:
+    view = machine.state / "generations/3/viewed"
+    command("btrfs", "subvolume", "snapshot", "-r", machine.root, view)
+    command("mount", "--bind", view, tmp_path)
+
+    assert "nothing to repair" in machine.ok("repair")
+    assert view.exists(), "somebody looks at it"
+
+    command("umount", tmp_path)
+    repaired(machine, "generation 3: a view that nobody looks at any more was removed")
+    assert not view.exists()
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 @pytest.mark.parametrize("text", [None, b"", b"{}"])
 def test_record(fresh: Box, number: int, text: bytes | None) -> None:
