@@ -94,7 +94,9 @@ FAULTS = {
         layouts=(*MAIN, "debian-gap", "debian-dracut", "fedora"),
     ),
     "kernel panic": Fault(unit("panic", 'sh -c "echo c >/proc/sysrq-trigger"'), TRIES),
-    "root subvolume not found": Fault(told("subvol=@snaptx", "subvol=@lost"), TRIES),
+    "root subvolume not found": Fault(
+        told("subvol=@snaptx", "subvol=@lost"), TRIES, layouts=(*MAIN, "debian-dracut")
+    ),
     "root device not found": Fault(
         told("root=UUID=[0-9a-f]*", "root=UUID=00000000"), TRIES, layouts=COUNTED_BY_GRUB
     ),
