@@ -93,6 +93,11 @@ FAULTS = {
         TRIES,
         layouts=(*MAIN, "debian-gap", "debian-dracut", "fedora"),
     ),
+    "init stands still": Fault(
+        "rm -f $root/etc/systemd/system/default.target; cd $root/usr/lib/systemd/system;"
+        " rm default.target rescue.target",
+        TRIES,
+    ),
     "kernel panic": Fault(unit("panic", 'sh -c "echo c >/proc/sysrq-trigger"'), TRIES),
     "root subvolume not found": Fault(
         told("subvol=@snaptx", "subvol=@lost"), TRIES, layouts=(*MAIN, "debian-dracut")
