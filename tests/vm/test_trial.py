@@ -88,6 +88,13 @@ FAULTS = {
         " printf '#!/bin/sh\\necho no network >&2; exit 1\\n' >network; chmod +x network",
         "no network",
     ),
+    "required service": Fault(
+        f"install -D {product.ROOT}/hooks/check-failed-units $root/etc/snaptx/hooks.d/check/failed-units;"
+        " cd $root/etc/systemd/system; mkdir -p multi-user.target.wants;"
+        " printf '[Service]\\nType=oneshot\\nExecStart=/bin/false\\n' >web.service;"
+        " ln -s ../web.service multi-user.target.wants/",
+        "failed units: web.service",
+    ),
     "init ends": Fault(
         "printf '#!/bin/sh\\nexit 1\\n' >$root/usr/lib/systemd/systemd",
         TRIES,
