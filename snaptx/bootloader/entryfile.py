@@ -25,8 +25,9 @@ TITLE = 70
 """So many characters of a title GRUB shows whole on a terminal of 80 columns."""
 
 DAMAGED_HINT = "run: snaptx repair"
-TRIAL = "panic=30 snaptx.trial"
-"""What the kernel of a generation on trial is told: to restart so many seconds after a panic, and why."""
+TRIAL = "panic=30 systemd.crash_reboot rd.shell=0 rd.emergency=reboot snaptx.trial"
+"""What the kernel of a generation on trial is told: to restart where it would stand still, by itself after
+so many seconds, in systemd, in dracut; and that it is counted."""
 
 FALLBACK = "snaptx.fallback"
 """What the kernel is told of the generation that the initramfs turned to, which it counts as well."""

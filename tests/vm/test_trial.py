@@ -88,13 +88,27 @@ FAULTS = {
         " printf '#!/bin/sh\\necho no network >&2; exit 1\\n' >network; chmod +x network",
         "no network",
     ),
+    "required service": Fault(
+        f"install -D {product.ROOT}/hooks/check-failed-units $root/etc/snaptx/hooks.d/check/failed-units;"
+        " cd $root/etc/systemd/system; mkdir -p multi-user.target.wants;"
+        " printf '[Service]\\nType=oneshot\\nExecStart=/bin/false\\n' >web.service;"
+        " ln -s ../web.service multi-user.target.wants/",
+        "failed units: web.service",
+    ),
     "init ends": Fault(
         "printf '#!/bin/sh\\nexit 1\\n' >$root/usr/lib/systemd/systemd",
         TRIES,
         layouts=(*MAIN, "debian-gap", "debian-dracut", "fedora"),
     ),
+    "init stands still": Fault(
+        "rm -f $root/etc/systemd/system/default.target; cd $root/usr/lib/systemd/system;"
+        " rm default.target rescue.target",
+        TRIES,
+    ),
     "kernel panic": Fault(unit("panic", 'sh -c "echo c >/proc/sysrq-trigger"'), TRIES),
-    "root subvolume not found": Fault(told("subvol=@snaptx", "subvol=@lost"), TRIES),
+    "root subvolume not found": Fault(
+        told("subvol=@snaptx", "subvol=@lost"), TRIES, layouts=(*MAIN, "debian-dracut")
+    ),
     "root device not found": Fault(
         told("root=UUID=[0-9a-f]*", "root=UUID=00000000"), TRIES, layouts=COUNTED_BY_GRUB
     ),
