@@ -21,8 +21,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from snaptx import durable, idle, recover, switch, system, transaction
-from snaptx.errors import NotFoundError, UsageError
+from snaptx import durable, idle, log, recover, switch, system, transaction
+from snaptx.errors import BootError, NotFoundError, UsageError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree
 from snaptx.packages import traces
@@ -191,10 +191,20 @@ def _put_on_record(machine: Machine, request: Request, caller: Caller, number: i
     with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
         txn.step("packages")
         outcome = inventory.by(machine, MANAGERS[caller.manager], sealed, running)
+        txn.step("menu")
+        _refresh(machine)
         txn.step("index")
         _index(machine, number)
         txn.succeed(**outcome.told)
     return outcome
+
+
+def _refresh(machine: Machine) -> None:
+    """Let the menu follow a kernel or an initrd that came, went, or was made anew."""
+    try:
+        switch.refresh(machine)
+    except BootError as error:
+        log.warning("the boot entries could not be put right", reason=error.message)
 
 
 def _drop(machine: Machine, request: Request, number: int) -> None:

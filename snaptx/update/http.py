@@ -1,16 +1,18 @@
 """Files by HTTP and HTTPS, with the standard library's urllib.
 
-A redirect may not lead to another server, what is slower than a modem is
-given up, and a file that was begun is asked for from where it ended (RFC 9110,
-14.2).  Proxies are those of the environment (``http_proxy``, ``https_proxy``,
-``no_proxy``).  What the server says is only believed as far as it fits what was
-signed.
+A redirect may not lead to another server.  What is slower than a modem is
+given up, headers or content, and so is what does not end.  A file that was
+begun is asked for from where it ended (RFC 9110, 14.2).  Proxies are those of
+the environment (``http_proxy``, ``https_proxy``, ``no_proxy``).  What the server
+says is only believed as far as it fits what was signed.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import re
+import socket
 import time
 import urllib.error
 import urllib.parse
@@ -26,10 +28,16 @@ from snaptx.update.transport import BrokenOffError, Stream, too_long
 SLOWEST = 256
 """Bytes a second, on the average of the time a server may say nothing; below it, it is given up."""
 
+HEADERS = 4
+"""How many times that time all headers of an answer may take."""
+
 PASSING = {408, 425, 429, 500, 502, 503, 504}
 """Statuses that may be others in a while."""
 
 REDIRECTS = 5
+
+LONGEST = 5 * 3600
+"""Seconds for all that one run asks of one server; less than snaptx-update.service gives the run."""
 
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -60,12 +68,72 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _Paced(io.RawIOBase):
+    """The bytes of a socket; what comes too slowly breaks off, be it headers or a body.
+
+    ``until`` is when the headers have to be there, None when they are.
+    """
+
+    def __init__(self, raw: io.RawIOBase, patience: float) -> None:
+        self._raw, self._patience = raw, patience
+        self._since, self._count = time.monotonic(), 0
+        self.until: float | None = self._since + HEADERS * patience
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        count: int = self._raw.readinto(buffer) or 0
+        now, self._count = time.monotonic(), self._count + count
+        if self.until is not None and now > self.until:
+            raise TimeoutError("the server does not come to the end of its headers")
+        elapsed = now - self._since
+        if elapsed >= self._patience:
+            if self._count < SLOWEST * elapsed:
+                raise TimeoutError(f"the server is too slow: {self._count} bytes in {elapsed:.1f} s")
+            self._since, self._count = now, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self._paced = _Paced(self.fp.detach(), sock.gettimeout() or LONGEST)
+        self.fp = io.BufferedReader(self._paced)
+
+    def begin(self) -> None:
+        super().begin()
+        self._paced.until = None
+
+
+class _Connection(http.client.HTTPConnection):
+    response_class = _Response
+
+
+class _SecureConnection(http.client.HTTPSConnection):
+    response_class = _Response
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req)
+
+
 def _opener() -> urllib.request.OpenerDirector:
     made = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
-        urllib.request.HTTPHandler,
-        urllib.request.HTTPSHandler,
+        _Http,
+        _Https,
         urllib.request.HTTPDefaultErrorHandler,
         urllib.request.HTTPErrorProcessor,
         _SameServer,
@@ -88,12 +156,13 @@ class HttpTransport:
             raise ConfigError(f"{base} is no URL of a directory", hint=hint)
         self._base = base.rstrip("/") + "/"
         self._timeout = timeout
+        self._until = time.monotonic() + LONGEST
         self._opener = _opener()
 
     def document(self, name: str, limit: int) -> bytes:
         """Return a whole file."""
         with self._ask(name, 0) as answer:
-            body, data = _Body(answer, 0, self._timeout), b""
+            body, data = _Body(answer, 0, self._until), b""
             while part := body.read(limit + 1 - len(data)):
                 data += part
                 if len(data) > limit:
@@ -108,7 +177,7 @@ class HttpTransport:
         """Open a file at ``offset``, or at its beginning if the server can't."""
         with self._ask(name, offset) as answer:
             begin = _begin(answer, name, offset, size)
-            yield _Body(answer, begin, self._timeout)
+            yield _Body(answer, begin, self._until)
 
     def _ask(self, name: str, offset: int) -> http.client.HTTPResponse:
         url = self._base + urllib.parse.quote(name)
@@ -163,21 +232,17 @@ def _begin(answer: http.client.HTTPResponse, name: str, offset: int, size: int) 
 
 
 class _Body:
-    """The rest of an answer; what comes too slowly breaks off."""
+    """The rest of an answer, until the time for this server is up."""
 
-    def __init__(self, answer: http.client.HTTPResponse, offset: int, patience: float) -> None:
+    def __init__(self, answer: http.client.HTTPResponse, offset: int, until: float) -> None:
         self.offset = offset
         self._answer: Any = answer
-        self._patience = patience
-        self._since, self._count = time.monotonic(), 0
+        self._until = until
 
     def read(self, size: int, /) -> bytes:
+        if time.monotonic() > self._until:
+            hint = "what has arrived is kept, the next run goes on from it"
+            raise FetchError(f"{self._answer.url} takes longer than {LONGEST / 3600:.0f} hours", hint=hint)
         with _translated(self._answer.url):
             part: bytes = self._answer.read1(size)
-        self._count += len(part)
-        elapsed = time.monotonic() - self._since
-        if elapsed >= self._patience:
-            if self._count < SLOWEST * elapsed:
-                raise BrokenOffError(f"the server is too slow: {self._count} bytes in {elapsed:.0f} s")
-            self._since, self._count = time.monotonic(), 0
         return part

@@ -38,6 +38,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     install(root, *old.directory.glob("*.deb"))
     new = Archive(root / "new")
     new.add(Deb("p0", "2", {"/usr/share/p0": "2"}), Deb("p1", "1", depends="p0 (>= 2)"))
+    kernel = {"/boot/vmlinuz-9.9": "9.9", "/boot/initrd.img-9.9": "9.9", "/lib/modules/9.9/x": ""}
+    new.add(Deb("kernel", "1", kernel))
     new.add(Deb("bad", "1", scripts={"postinst": "exit 3\n"}))
     return root
 
@@ -123,6 +125,17 @@ def test_one_generation_for_each_run(machine: Box) -> None:
     assert list(machine.marks()) == [1, 2]
     machine.ok("hook", "before", "--manager", "apt", "--caller", "1")
     assert list(machine.marks()) == [1, 2, 3]
+
+
+def test_the_menu_follows_a_new_kernel(machine: Box) -> None:
+    assert "sandbox" in machine.boot().entries[0].kernel
+    done = _apt(machine, "install", "kernel")
+
+    assert done.returncode == 0, done.stderr
+    kernels = {entry.number: entry.kernel for entry in machine.boot().entries}
+    assert kernels[1].endswith("/vmlinuz-9.9")
+    assert "sandbox" in kernels[2]
+    assert machine.json("verify")["problems"] == []
 
 
 def test_failed_run_is_on_record(machine: Box) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -185,6 +189,57 @@ def test_a_server_that_drips_is_given_up(server: Server, cache: Path) -> None:
 
     with pytest.raises(FetchError, match="too slow"):
         fetch(server, cache, timeout=0.2)
+
+
+@contextmanager
+def dripping(head: bytes, drop: bytes, pause: float) -> Iterator[str]:
+    """Give the URL of a server that sends ``head``, then ``drop`` again and again with pauses between."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection, suppress(OSError):
+                connection.sendall(head)
+                while True:
+                    connection.sendall(drop)
+                    time.sleep(pause)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("head", "drop", "pause", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", 0.02, "too slow"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.001, "end of its headers"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;", b"x", 0.02, "too slow"),
+    ],
+    ids=["a header", "many headers", "the size of a chunk"],
+)
+def test_a_server_that_drips_what_is_no_content(
+    cache: Path, head: bytes, drop: bytes, pause: float, said: str
+) -> None:
+    with dripping(head, drop, pause) as url, pytest.raises(FetchError, match=said):
+        download.fetch(HttpTransport(url, 0.2), ENTRY, cache)
+
+
+def test_the_time_for_a_server_ends(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "LONGEST", -1)
+
+    with pytest.raises(FetchError, match="takes longer than"):
+        fetch(server, cache)
+    monkeypatch.undo()
+    assert fetch(server, cache).read_bytes() == DATA
 
 
 def test_nobody_there(cache: Path) -> None:
