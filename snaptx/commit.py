@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from snaptx import carry, lived, transaction
@@ -44,9 +45,15 @@ def choose(machine: Machine, wanted: int | None) -> int:
 
 
 def commit(
-    machine: Machine, request: Request, wanted: int | None, policy: Conflicts | None = None
+    machine: Machine,
+    request: Request,
+    wanted: int | None,
+    policy: Conflicts | None = None,
+    ready: Callable[[int], None] | None = None,
 ) -> Committed:
     """Make a staged generation the one that boots next.
+
+    ``ready`` is called with its number before the switch, which its exceptions prevent.
 
     Raises:
         ConflictError: the running root changed what the update changed; still staged.
@@ -58,6 +65,9 @@ def commit(
     with transaction.begin(machine, Act.COMMIT, request, generation=number, base=previous) as txn:
         brought = _seal(machine, txn, number, policy or machine.config.staging.conflicts)
         machine.protect_pinned()
+        if ready:
+            txn.step("ready")
+            ready(number)
         pause = txn.switch(number, spent=(Tree(number, Part.BEFORE),))
         left = {"running": machine.booted, "carried": brought.carried, "conflicts": brought.conflicts}
         txn.succeed(previous=previous, **left)

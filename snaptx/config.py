@@ -192,11 +192,16 @@ def load(sysroot: Path, only: Path | None = None) -> Config:
     """
     config = Config()
     for path in [only] if only else files(sysroot):
-        config = merge(config, _parse(path), str(path))
+        config = merge(config, parse(path), str(path))
     return config
 
 
-def _parse(path: Path) -> Mapping[str, Any]:
+def parse(path: Path) -> Mapping[str, Any]:
+    """Return what a file says.
+
+    Raises:
+        ConfigError: it can't be read, or is no TOML.
+    """
     import tomllib
 
     try:
@@ -213,11 +218,16 @@ def merge(config: Config, tables: Mapping[str, Any], where: str) -> Config:
     for name, values in tables.items():
         if name not in sections or not isinstance(values, Mapping):
             raise _unknown(where, f"[{name}]", sections)
-        sections[name] = _merge_section(sections[name], values, f"{where}: [{name}]")
+        sections[name] = merge_section(sections[name], values, f"{where}: [{name}]")
     return Config(**sections)
 
 
-def _merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
+def merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Return the dataclass ``section`` with ``values`` laid over it.
+
+    Raises:
+        ConfigError: one of them is unknown or impossible.
+    """
     known = {item.name for item in fields(section)}
     changes = {}
     for key, value in values.items():

@@ -89,9 +89,12 @@ def is_complete(machine: Machine) -> bool:
 
 
 def initialise(
-    machine: Machine, request: Request, progress: Callable[[int, int], None] | None = None
+    machine: Machine,
+    request: Request,
+    progress: Callable[[int, int], None] | None = None,
+    about: str = "the system as found",
 ) -> Generation:
-    """Adopt the root; ``progress`` is told files and bytes indexed.
+    """Adopt the root; ``progress`` is told files and bytes indexed, ``about`` is its message.
 
     Raises:
         LayoutError: the root can't be adopted.
@@ -112,9 +115,7 @@ def initialise(
             txn.step("index")
             _index(machine, progress)
             txn.step("record")
-            record = Generation(
-                1, 0, system.now(), request.verb, "the system as found", info.name, verdict=Verdict.GOOD
-            )
+            record = Generation(1, 0, system.now(), request.verb, about, info.name, verdict=Verdict.GOOD)
             machine.generations.write(record)
             machine.boot.install(machine.sysroot, info)
             txn.switch(1)

@@ -7,6 +7,7 @@ running root, or is wanted as it was last used, the switch alone does it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from snaptx import blame, system, transaction
@@ -71,8 +72,18 @@ def choose(machine: Machine, wanted: int | None) -> int:
     return target
 
 
-def rollback(machine: Machine, request: Request, wanted: int | None, *, as_used: bool = False) -> RolledBack:
+def rollback(
+    machine: Machine,
+    request: Request,
+    wanted: int | None,
+    *,
+    as_used: bool = False,
+    ready: Callable[[int], None] | None = None,
+) -> RolledBack:
     """Make an earlier generation what boots next.
+
+    ``ready`` is called with the number of a generation made for that before the
+    switch, which its exceptions prevent.
 
     Raises:
         NotFoundError: there is no such generation, or nothing to go back to.
@@ -83,7 +94,7 @@ def rollback(machine: Machine, request: Request, wanted: int | None, *, as_used:
     previous = machine.boot_state().default
     if as_used or target == machine.booted:
         return _activate(machine, request, target, previous)
-    return _restore(machine, request, target, previous)
+    return _restore(machine, request, target, previous, ready)
 
 
 def _activate(machine: Machine, request: Request, target: int, previous: int) -> RolledBack:
@@ -97,13 +108,18 @@ def _activate(machine: Machine, request: Request, target: int, previous: int) ->
     return RolledBack(target, target, previous, pause)
 
 
-def _restore(machine: Machine, request: Request, target: int, previous: int) -> RolledBack:
+def _restore(
+    machine: Machine, request: Request, target: int, previous: int, ready: Callable[[int], None] | None
+) -> RolledBack:
     number = machine.generations.reserve()
     with transaction.begin(machine, Act.ROLLBACK, request, generation=number, base=target) as txn:
         txn.step("snapshot")
         _copy(machine, target, number)
         txn.step("record")
         machine.generations.write(_record(machine, request, number, target))
+        if ready:
+            txn.step("ready")
+            ready(number)
         pause = txn.switch(number)
         txn.succeed(previous=previous, content=target, **blame.of_rollback(machine, previous, target))
     return RolledBack(number, target, previous, pause)

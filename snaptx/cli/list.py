@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Container, Sequence
 
 from snaptx import scene
 from snaptx.cli import common
@@ -32,7 +33,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show the generations, oldest first."""
-    views = scene.views(common.machine(args))
+    show(args, scene.views(common.machine(args)), set())
+    return 0
+
+
+def show(args: Namespace, views: Sequence[View], running: Container[int]) -> None:
+    """Print generations; instances of those in ``running`` run, where that is not the root itself."""
     body = [
         {
             **jsonable(view.generation),
@@ -41,8 +47,8 @@ def run(args: Namespace) -> int:
             "default": view.default,
             "live": view.live,
             "marks": view.marks,
+            "running": view.number in running,
         }
         for view in views
     ]
     common.emit(args, body, common.table([HEADER, *map(_row, views)]))
-    return 0

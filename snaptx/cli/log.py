@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from snaptx.cli import common, packaging
+from snaptx.machine import Machine
 
 SHOWN = 5
 """How many of a list a person gets to see; --json has them all."""
@@ -40,7 +41,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show or check the trail."""
-    machine = common.machine(args)
+    return show(args, common.machine(args))
+
+
+def show(args: Namespace, machine: Machine) -> int:
+    """Show or check the trail of ``machine``."""
     if args.verify:
         count = machine.audit.verify()
         common.emit(args, {"records": count, "sound": True}, f"{count} records, an unbroken chain")

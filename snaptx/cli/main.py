@@ -41,6 +41,7 @@ VERBS = {
     "live": "put a generation under the running system at once, or take it away",
     "restart": "let services go on with what was replaced",
     "ps": "processes that still use what an update has replaced",
+    "app": "application trees, versioned and switched without a restart",
     "hook": "what package managers call before and after their work",
     "sandbox": "a Btrfs image to try snaptx on",
 }

@@ -19,7 +19,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
@@ -28,10 +28,13 @@ import btrfsutil
 from snaptx import mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
-from snaptx.model import Tree
+from snaptx.model import Part, Tree
 from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
 STATE = "@snaptx"
+APPS = "apps"
+"""The directory in it that holds the application trees, each a state directory of its own."""
+
 TOP_LEVEL = 5
 """BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
 
@@ -59,8 +62,8 @@ def _translated(doing: str) -> Iterator[None]:
 class BtrfsStorage:
     """The generations on one Btrfs filesystem, seen from one system root."""
 
-    def __init__(self, mount: system.Mount) -> None:
-        self._mount = mount
+    def __init__(self, mount: system.Mount, place: str = STATE) -> None:
+        self._mount, self._place = mount, place
         with _translated(f"cannot mount the top level of {mount.source}"):
             made = mounting.detached_mount("btrfs", mount.source, _options(mount))
         # Older than every write the barrier answers for.
@@ -75,7 +78,7 @@ class BtrfsStorage:
     @property
     def state(self) -> Path:
         """Return the directory of snaptx's own files."""
-        return self._top / STATE
+        return self._top / self._place
 
     @property
     def running(self) -> TreeInfo:
@@ -88,23 +91,28 @@ class BtrfsStorage:
 
     def prepare(self, adopted: TreeInfo) -> None:
         """Make ``@snaptx`` with its directories and the link to the adopted root."""
-        with _translated(f"cannot make {STATE}"):
-            if not self.state.exists():
-                btrfsutil.create_subvolume(str(self.state))
-            self.state.chmod(0o700)
-            for name in STATE_DIRECTORIES:
-                (self.state / name).mkdir(exist_ok=True)
+        with _translated(f"cannot make {self._place}"):
+            self._make_state()
             first = self.state / "generations/1"
             first.mkdir(exist_ok=True)
             link = first / "root"
             if not link.is_symlink():
                 link.symlink_to(PurePosixPath("../../..") / adopted.name)
 
+    def _make_state(self) -> None:
+        if not self.state.exists():
+            btrfsutil.create_subvolume(str(self.state))
+        self.state.chmod(0o700)
+        for name in STATE_DIRECTORIES:
+            (self.state / name).mkdir(exist_ok=True)
+
     def path(self, tree: Tree) -> Path:
         """Return where ``tree`` can be reached from this process."""
         name = self.state / "generations" / str(tree.number) / tree.part
         if name.is_symlink():
-            return self._top / os.path.normpath(f"{STATE}/generations/{tree.number}/{os.readlink(name)}")
+            return self._top / os.path.normpath(
+                f"{self._place}/generations/{tree.number}/{os.readlink(name)}"
+            )
         return name
 
     def describe(self, tree: Tree) -> TreeInfo | None:
@@ -264,3 +272,45 @@ def _filesystem_id(fd: int) -> str:
     with _translated("cannot read the filesystem's UUID"):
         raw = fcntl.ioctl(fd, IOC_FS_INFO, bytes(1024))[16:32].hex()
     return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))
+
+
+class AppStorage(BtrfsStorage):
+    """The generations of an application tree, in ``@snaptx/apps/NAME``, laid out as those of the root.
+
+    Its generation 1 is an empty subvolume, and what "runs" is what the pointer
+    file in ``home`` names: ``chosen`` reads that.  There is no default subvolume to derive.
+    """
+
+    def __init__(self, mount: system.Mount, name: str, chosen: Callable[[Path], int]) -> None:
+        super().__init__(mount, f"{STATE}/{APPS}/{name}")
+        self._chosen = chosen
+
+    @property
+    def home(self) -> Path:
+        """Return the directory of the pointer file."""
+        return self.state / "grub"
+
+    @property
+    def running(self) -> TreeInfo:
+        """Describe the root of the generation that the pointer names, the first one before there is any."""
+        return self._describe(self.path(Tree(self._chosen(self.home) or 1, Part.ROOT)))
+
+    def create(self) -> None:
+        """Make the state directory and the empty root of generation 1."""
+        with _translated(f"cannot make {self._place}"):
+            self.state.parent.mkdir(mode=0o700, exist_ok=True)
+            self._make_state()
+            root = self.path(Tree(1, Part.ROOT))
+            root.parent.mkdir(exist_ok=True)
+            if not root.exists():
+                btrfsutil.create_subvolume(str(root))
+
+    def prepare(self, adopted: TreeInfo) -> None:
+        """Do nothing: ``create`` made it, since there is nothing to adopt before."""
+
+    def make_default(self, tree: Tree) -> None:
+        """Do nothing: the filesystem's default is the machine's."""
+
+    def default_name(self) -> str:
+        """Return what the pointer names: nothing else says it."""
+        return self.running.name

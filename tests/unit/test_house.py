@@ -24,7 +24,7 @@ LAYERS = (
     "sandbox",
     "visit restart",
     "repair",
-    "update",
+    "update apps",
     "upgrade",
     "enter",
     "stage verify commit confirm rollback prune discard initialise undo reconcile live hook",

@@ -1,0 +1,97 @@
+"""One application tree, opened: a machine of its own, below the machine's state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from snaptx import initialise, system
+from snaptx.apps import settings
+from snaptx.apps.settings import Settings
+from snaptx.bootloader.pointer import Pointer
+from snaptx.errors import BusyError, LayoutError, NotFoundError
+from snaptx.machine import Machine
+from snaptx.storage.btrfs import APPS, AppStorage
+from snaptx.transaction import Request
+
+RUN = "run/snaptx/apps"
+"""Where instances are mounted and remembered, below the system root; ends with the boot."""
+
+
+@dataclass(frozen=True)
+class App:
+    """An application: ``machine`` is what the verbs of a root work on, ``place`` its directory in /run."""
+
+    name: str
+    machine: Machine
+    settings: Settings
+    place: Path
+
+
+def names(host: Machine) -> list[str]:
+    """Return the names of the application trees, sorted."""
+    home = host.storage.state / APPS
+    return sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
+def open_app(host: Machine, name: str) -> App:
+    """Open an application tree of a machine.
+
+    Raises:
+        NotFoundError: there is none of that name.
+    """
+    opened = _app(host, name, _storage(host, settings.require_name(name)))
+    if not _is_there(opened):
+        known = ", ".join(names(host)) or "none"
+        raise NotFoundError(f"there is no application {name}", hint=f"there are: {known}")
+    return opened
+
+
+def _is_there(app: App) -> bool:
+    return app.machine.storage.state.is_dir() and initialise.is_complete(app.machine)
+
+
+def _storage(host: Machine, name: str) -> AppStorage:
+    mount = system.mount_at(host.sysroot)
+    if mount is None or mount.fstype != "btrfs":
+        raise LayoutError("application trees need a root on Btrfs", hint="on ZFS there are none yet")
+    return AppStorage(mount, name, lambda home: Pointer(home).chosen())
+
+
+def _app(host: Machine, name: str, storage: AppStorage) -> App:
+    place = host.sysroot / RUN / name
+    machine = Machine(place / "root", host.config, storage, Pointer(storage.home))
+    return App(name, machine, settings.load(host.sysroot, name), place)
+
+
+def create(host: Machine, request: Request, name: str) -> App:
+    """Make an empty application tree.
+
+    Raises:
+        BusyError: there is one of that name.
+    """
+    storage = _storage(host, settings.require_name(name))
+    made = _app(host, name, storage)
+    if _is_there(made):
+        raise BusyError(f"there is an application {name}", hint=f"see: snaptx app list {name}")
+    storage.create()
+    initialise.initialise(made.machine, request, about="empty")
+    return made
+
+
+def reopen(host: Machine, app: App) -> App:
+    """Open it once more: what a machine has looked up once it keeps."""
+    return open_app(host, app.name)
+
+
+def subtree(app: App, number: int) -> Path:
+    """Return where the generation's root is mounted while an instance runs in it."""
+    return Path(os.path.normpath(app.place)) / str(number)
+
+
+def described(host: Machine) -> Iterator[App]:
+    """Yield every application tree, opened."""
+    for name in names(host):
+        yield open_app(host, name)

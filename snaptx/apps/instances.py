@@ -1,0 +1,185 @@
+"""The instances of an application, from their mount to their end.
+
+::
+
+    /run/snaptx/apps/NAME/
+        N               the root of generation N, mounted while an instance runs in it
+        N.json          who that is
+        N.log           what it wrote
+
+The pointer decides which of them should run.  What else does is what an
+interruption left, and is ended by ``settle``; what is lacking it starts.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+
+from snaptx import durable, log, mounting, run, system
+from snaptx.apps import runners
+from snaptx.apps.application import App, subtree
+from snaptx.apps.runners import Instance
+from snaptx.errors import CommandError, HealthError, NotFoundError, storage_error
+from snaptx.model import Part, Tree
+
+PAUSE = 0.05
+"""Seconds between two attempts of a check."""
+
+TIMED_OUT = 124
+"""timeout(1)'s status."""
+
+
+def recorded(app: App) -> Iterator[Instance]:
+    """Yield the instances that this boot has a record of, alive or not."""
+    for path in sorted(app.place.glob("*.json")):
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            data = json.loads(path.read_bytes())
+            if data.pop("boot_id") == system.boot_id():
+                yield Instance(**data)
+
+
+def running(app: App) -> list[Instance]:
+    """Return the instances that run."""
+    who = runners.runner(app.settings)
+    return [instance for instance in recorded(app) if who.is_alive(instance)]
+
+
+def start(app: App, number: int, before: Instance | None) -> Instance:
+    """Mount a generation's root and start an instance in it, which inherits the sockets of ``before``.
+
+    Raises:
+        CommandError: it can't be started; nothing of it is left.
+    """
+    try:
+        _mount(app, number)
+        made = runners.runner(app.settings).start(number, subtree(app, number), before)
+        data = {**asdict(made), "boot_id": system.boot_id()}
+        durable.replace(app.place / f"{number}.json", json.dumps(data).encode(), 0o600)
+    except BaseException:
+        _leave(app, number)
+        raise
+    return made
+
+
+def stop(app: App, instance: Instance) -> bool:
+    """End an instance and unmount its root; return whether it had to be killed."""
+    killed = runners.runner(app.settings).stop(instance)
+    if killed:
+        log.warning("killed: it did not end in time", app=app.name, generation=instance.generation)
+    _leave(app, instance.generation)
+    return killed
+
+
+def _mount(app: App, number: int) -> None:
+    info = app.machine.storage.describe(Tree(number, Part.ROOT))
+    if info is None:
+        raise NotFoundError(f"the root of generation {number} is missing", hint="snaptx app list")
+    root = subtree(app, number)
+    root.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if not root.is_mount():
+        try:
+            mounting.mount(info.mount.source, str(root), info.mount.fstype, options=info.mount.options)
+        except OSError as error:
+            raise storage_error(error, f"cannot mount generation {number}") from error
+
+
+def _leave(app: App, number: int) -> None:
+    root = subtree(app, number)
+    (app.place / f"{number}.json").unlink(missing_ok=True)
+    if root.is_mount():
+        mounting.unmount(str(root), mounting.MNT_DETACH)
+    with suppress(OSError):
+        root.rmdir()
+
+
+def require_healthy(app: App, instance: Instance) -> float:
+    """Wait until the check passes; return the seconds that took.
+
+    Raises:
+        HealthError: the instance ended, or the check did not pass in time.
+    """
+    begun = time.monotonic()
+    reason = "it was not checked"
+    while time.monotonic() - begun < app.settings.timeout:
+        if not runners.runner(app.settings).is_alive(instance):
+            raise _ill(app, instance, "it ended")
+        reason = _complaint(app, instance)
+        if not reason:
+            return time.monotonic() - begun
+        time.sleep(PAUSE)
+    raise _ill(app, instance, reason)
+
+
+def _ill(app: App, instance: Instance, reason: str) -> HealthError:
+    text = f"generation {instance.generation} of {app.name} did not come up: {reason}"
+    hint = f"what it said is in {subtree(app, instance.generation)}.log"
+    return HealthError(text, hint=hint)
+
+
+def _complaint(app: App, instance: Instance) -> str:
+    """Run the check once; return what is wrong, "" if nothing is."""
+    if not app.settings.check:
+        return ""
+    env = {
+        "SNAPTX_APP": app.name,
+        "SNAPTX_GENERATION": str(instance.generation),
+        "SNAPTX_PID": str(instance.pid),
+        "SNAPTX_ROOT": str(subtree(app, instance.generation)),
+    }
+    words = ["timeout", "--kill-after=1", str(app.settings.wait), *app.settings.check]
+    done = run.run(words, env=env, ok=range(-64, 256))
+    if done.status == TIMED_OUT:
+        return f"the check took longer than {app.settings.wait} seconds"
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return f"status {done.status}: {said[-1] if said else 'it said nothing'}" if done.status else ""
+
+
+def settle(app: App) -> Instance | None:
+    """End what the pointer does not name; return what runs of what it names."""
+    default = app.machine.boot_state().default
+    kept = None
+    for instance in recorded(app):
+        if instance.generation == default and runners.runner(app.settings).is_alive(instance):
+            kept = instance
+        else:
+            stop(app, instance)
+    return kept
+
+
+def bring_up(app: App) -> Instance:
+    """Start what the pointer names, unless it runs; the check has to pass.
+
+    Raises:
+        HealthError: it did not; the instance was ended.
+        CommandError: it can't be started.
+    """
+    return settle(app) or started(app, app.machine.boot_state().default, None)
+
+
+def started(app: App, number: int, before: Instance | None) -> Instance:
+    """Start an instance and wait for its check; end it if that fails."""
+    made = start(app, number, before)
+    try:
+        require_healthy(app, made)
+    except BaseException:
+        stop(app, made)
+        raise
+    return made
+
+
+def is_startable(app: App) -> bool:
+    """Return whether there is anything to start."""
+    return bool(app.settings.start or app.settings.unit)
+
+
+def bring_down(app: App) -> list[int]:
+    """End all instances; return their generations."""
+    found = list(recorded(app))
+    for instance in found:
+        with suppress(CommandError):
+            stop(app, instance)
+    return [instance.generation for instance in found]

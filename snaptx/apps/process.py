@@ -1,0 +1,187 @@
+"""Starting, holding and stopping the process of an instance, without a manager of services.
+
+It has a session of its own and a mount namespace in which the generation's tree
+is the root, with the machine's /proc, /dev and /sys; mounts that go on the machine go
+there too.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from snaptx import mounting, run, system
+from snaptx.errors import CommandError
+
+FIRST = 3
+"""The first descriptor that is handed over (SD_LISTEN_FDS_START)."""
+
+INSIDE = ("proc", "dev", "sys")
+
+
+def spawn(
+    root: Path, command: Sequence[str], sockets: Sequence[socket.socket], env: Mapping[str, str], log: Path
+) -> int:
+    """Start ``command`` in the tree at ``root``; return its process id once it is executed.
+
+    Raises:
+        CommandError: it can't be executed.
+    """
+    said, says = os.pipe()  # closed by a successful execve(2)
+    pids, tells = os.pipe()
+    between = os.fork()
+    if not between:
+        _fork_away(root, command, sockets, env, log, (says, tells))
+    for fd in (says, tells):
+        os.close(fd)
+    try:
+        os.waitpid(between, 0)
+        pid = int(os.read(pids, 32) or b"0")
+        trouble = _all_of(said).decode(errors="replace")
+    finally:
+        os.close(pids)
+        os.close(said)
+    if trouble or not pid:
+        raise CommandError(f"cannot start {command[0]}: {trouble or 'no process'}", hint=f"in {root}")
+    return pid
+
+
+def _all_of(fd: int) -> bytes:
+    return b"".join(iter(lambda: os.read(fd, 4096), b""))
+
+
+def _fork_away(
+    root: Path,
+    command: Sequence[str],
+    sockets: Sequence[socket.socket],
+    env: Mapping[str, str],
+    log: Path,
+    pipes: tuple[int, int],
+) -> NoReturn:
+    """Leave the process to init: nothing of snaptx stays to wait for it."""
+    says, tells = _high(pipes[0], len(sockets)), pipes[1]
+    try:
+        os.setsid()
+        child = os.fork()
+        if child:
+            os.write(tells, str(child).encode())
+            os._exit(0)
+        _become(root, command, sockets, env, log, says)
+    except BaseException as error:  # noqa: BLE001 - there is nobody above this
+        with suppress(OSError):
+            os.write(says, str(error).encode())
+    os._exit(1)
+
+
+def _become(
+    root: Path,
+    command: Sequence[str],
+    sockets: Sequence[socket.socket],
+    env: Mapping[str, str],
+    log: Path,
+    says: int,
+) -> NoReturn:
+    os.setpgid(0, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
+    given = [_high(one.fileno(), len(sockets)) for one in sockets]
+    _enter(root)
+    for place, fd in enumerate((os.open("/dev/null", os.O_RDWR | os.O_CREAT), out, out, *given)):
+        os.dup2(fd, place, inheritable=True)
+    os.closerange(FIRST + len(given), says)
+    listen = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(given))} if given else {}
+    environment = run.environment({**env, **listen})
+    os.execvpe(command[0], list(command), environment)
+
+
+def _high(fd: int, count: int) -> int:
+    """Return a copy of a descriptor whose number no handed one takes, closed by execve(2)."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST + count + 64)
+
+
+def _enter(root: Path) -> None:
+    system.unshare(system.CLONE_NEWNS)
+    mounting.mount("none", "/", flags=mounting.MS_REC | mounting.MS_SLAVE)
+    for name in INSIDE:
+        if (root / name).is_dir() and not (root / name).is_symlink():
+            mounting.mount(f"/{name}", str(root / name), flags=mounting.MS_BIND | mounting.MS_REC)
+    os.chroot(root)
+    os.chdir("/")
+
+
+def is_alive(pid: int, start: int) -> bool:
+    """Return whether the process that began at ``start`` (clock ticks since the boot) still runs."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return int(fields[19]) == start and fields[0] not in (b"Z", b"X")
+
+
+@contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stop a process group for the length of a with block: it takes no connection and loses none.
+
+    A child waits for the end of this process, however it comes, and lets the group go on.
+    """
+    waits, lives = os.pipe()
+    keeper = os.fork()
+    if not keeper:
+        os.close(lives)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.read(waits, 1)
+        _signal_group(pid, signal.SIGCONT)
+        os._exit(0)
+    os.close(waits)
+    try:
+        _signal_group(pid, signal.SIGSTOP)
+        yield
+    finally:
+        _signal_group(pid, signal.SIGCONT)
+        os.close(lives)
+        os.waitpid(keeper, 0)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(pid, number)
+
+
+def stop(pid: int, start: int, how: str, drain: float) -> bool:
+    """End a process group by ``how``, after ``drain`` seconds by SIGKILL; return if it had to be."""
+    if is_alive(pid, start):
+        _signal_group(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.Signals[f"SIG{how}"])
+        ended = _ends(pid, start, drain)
+        _signal_group(pid, signal.SIGKILL)  # what it left of its group as well
+        _ends(pid, start, drain)
+        return not ended
+    return False
+
+
+def _ends(pid: int, start: int, seconds: float) -> bool:
+    """Wait up to ``seconds`` for the end of a process; return whether it came."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return True
+    try:
+        deadline = time.monotonic() + seconds
+        while is_alive(pid, start) and time.monotonic() < deadline:
+            select.select([process], [], [], min(0.2, max(0.0, deadline - time.monotonic())))
+        return not is_alive(pid, start)
+    finally:
+        os.close(process)

@@ -1,0 +1,102 @@
+"""Listening sockets that outlive the process that opened them.
+
+No daemon of snaptx keeps them: the next instance is given what the one before
+has open (pidfd_getfd(2), Linux 5.6), so that not one connection in the queue is
+lost, and only where none runs they are opened anew.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from snaptx import system
+from snaptx.errors import StorageError, storage_error
+
+SYS_PIDFD_GETFD = 438
+BACKLOG = 511
+
+
+@contextmanager
+def listening(addresses: tuple[str, ...], heir_of: int) -> Iterator[list[socket.socket]]:
+    """Give a listening socket for each address, taken from process ``heir_of`` (0 for none) if it has it.
+
+    Raises:
+        StorageError: an address can't be listened at.
+    """
+    owned = {_name(one): one for one in _listening_of(heir_of)} if heir_of else {}
+    given: list[socket.socket] = []
+    try:
+        for address in addresses:
+            name = _resolved(address)
+            given.append(owned.pop(name) if name in owned else _opened(address))
+        yield given
+    finally:
+        for one in (*given, *owned.values()):
+            one.close()
+
+
+def _listening_of(pid: int) -> Iterator[socket.socket]:
+    """Yield copies of the listening sockets that a process has open."""
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(path).startswith("socket:"):
+                    yield from _if_listening(system.syscall(SYS_PIDFD_GETFD, process, int(path.name), 0))
+    finally:
+        os.close(process)
+
+
+def _if_listening(fd: int) -> Iterator[socket.socket]:
+    one = socket.socket(fileno=fd)
+    with suppress(OSError):
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            yield one
+            return
+    one.close()
+
+
+def _name(one: socket.socket) -> str:
+    found = one.getsockname()
+    return found if isinstance(found, str) else f"{found[0]}:{found[1]}"
+
+
+def _resolved(address: str) -> str:
+    if address.startswith("/"):
+        return address
+    host, _, port = address.rpartition(":")
+    return f"{host.strip('[]') or '0.0.0.0'}:{port}"
+
+
+def _opened(address: str) -> socket.socket:
+    path = address.startswith("/")
+    family = socket.AF_UNIX if path else socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if path:
+            with suppress(FileNotFoundError):
+                os.unlink(address)
+            one.bind(address)
+        else:
+            host, _, port = _resolved(address).rpartition(":")
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((host, int(port)))
+        one.listen(BACKLOG)
+    except (OSError, ValueError, OverflowError) as error:
+        one.close()
+        raise _refused(address, error) from error
+    return one
+
+
+def _refused(address: str, error: Exception) -> StorageError:
+    about = f"cannot listen at {address}"
+    if isinstance(error, OSError):
+        return storage_error(error, about)
+    return StorageError(f"{about}: {error}", hint="as in: 127.0.0.1:8080, [::1]:8080 or /run/app.sock")

@@ -1,0 +1,76 @@
+"""What "boots" of an application tree: a pointer file, replaced by one rename.
+
+It has the form of GRUB's entry file, so that one parser judges both, and lies
+where that lies in the state directory; no boot loader ever reads it.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from snaptx import durable
+from snaptx.bootloader import entryfile
+from snaptx.errors import storage_error
+from snaptx.model import BootEntry, BootState
+from snaptx.storage.base import TreeInfo
+
+NAME = "current"
+
+
+class Pointer:
+    """The pointer file in the directory ``home``."""
+
+    counter = ""
+    """Nothing counts tries: who starts an instance checks it at once."""
+
+    def __init__(self, home: Path) -> None:
+        self._file = home / NAME
+        self._next = home / (NAME + ".next")
+
+    def install(self, root: Path, adopted: TreeInfo) -> None:
+        """Do nothing: there is no loader."""
+
+    def read(self) -> BootState | None:
+        """Return what the pointer says, None if there is none."""
+        try:
+            return entryfile.parse(self._file.read_text(errors="replace"))
+        except FileNotFoundError:
+            return None
+
+    def chosen(self) -> int:
+        """Return the generation that the pointer names, 0 if there is none."""
+        state = self.read()
+        return state.default if state else 0
+
+    def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
+        """Name the tree."""
+        return BootEntry(number, entryfile.entry_title(title, ""), info.loader_path, "", "")
+
+    def prepare(self, state: BootState) -> None:
+        """Write the next pointer beside the current one."""
+        durable.write_new(self._next, entryfile.render(state, "").encode(), 0o644)
+
+    def switch(self) -> None:
+        """Rename the prepared pointer over the current one."""
+        try:
+            os.replace(self._next, self._file)
+        except OSError as error:
+            raise storage_error(error, "cannot switch the pointer") from error
+
+    def discard(self) -> None:
+        """Remove a pointer that was prepared and not switched to."""
+        with suppress(FileNotFoundError):
+            self._next.unlink()
+
+    def forget(self, number: int) -> None:
+        """Do nothing: nothing was put in place."""
+
+    def remove(self) -> None:
+        """Remove the pointer."""
+        with suppress(FileNotFoundError):
+            self._file.unlink()
+
+    def barrier(self) -> None:
+        """Do nothing: the storage's barrier covers the file."""

@@ -1,0 +1,150 @@
+"""``snaptx app``: application trees, versioned as the system is, switched without a restart."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import Any
+
+from snaptx import stage
+from snaptx.apps import application, instances, move
+from snaptx.apps.application import App
+from snaptx.apps.move import Moved
+from snaptx.cli import apply as apply_verb
+from snaptx.cli import commit as commit_verb
+from snaptx.cli import common, options
+from snaptx.cli import list as list_verb
+from snaptx.cli import log as log_verb
+from snaptx.cli.common import Progress
+from snaptx.config import Conflicts
+from snaptx.machine import Machine
+from snaptx.overlay.failure import shown
+
+ACTIONS = {
+    "create": "make an empty application tree",
+    "apply": "lay an update over a fresh generation of it",
+    "switch": "move over to a staged generation: start, check, hand on, stop the old",
+    "rollback": "move back to an earlier generation",
+    "start": "start what it is at, after a boot",
+    "stop": "end what runs of it",
+    "list": "the applications, or the generations of one",
+    "log": "the audit trail of one",
+}
+PLANNED = {"create", "apply", "switch", "rollback", "start", "stop"}
+"""What changes something."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    made = {}
+    for name, summary in ACTIONS.items():
+        made[name] = actions.add_parser(name, help=summary)
+        options.add_globals(made[name], inherited=True)
+        optional = {"nargs": "?"} if name == "list" else {}
+        made[name].add_argument("name", metavar="NAME", help="the application", **optional)  # type: ignore[arg-type]
+    made["apply"].add_argument("payload", metavar="PAYLOAD", help="as for snaptx apply")
+    made["apply"].add_argument("--sha256", metavar="HEX", help="refuse any other payload")
+    made["apply"].add_argument("--allow-devices", action="store_true", help="let it make device nodes")
+    for name in ("switch", "rollback"):
+        made[name].add_argument("number", nargs="?", type=int, metavar="N", help="the generation")
+    commit_verb.add_policy(made["switch"])
+    for name in ("create", "apply", "switch", "rollback"):
+        made[name].add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+    log_verb.add_arguments(made["log"])
+
+
+def run(args: Namespace) -> int:
+    """Do the action."""
+    host = common.machine(args)
+    if args.action == "list" and args.name is None:
+        return _list_all(args, host)
+    if args.dry_run and args.action in PLANNED:
+        return _rehearse(args, host)
+    if args.action == "create":
+        made = application.create(host, common.request(args), args.name)
+        common.emit(args, {"name": made.name, "generation": 1}, f"{made.name} is there, and empty")
+        return 0
+    app = application.open_app(host, args.name)
+    actions = {"apply": _apply, "switch": _switch, "rollback": _switch, "list": _list}
+    actions |= {"start": _start, "stop": _stop, "log": _log}
+    return actions[args.action](args, host, app)
+
+
+def _rehearse(args: Namespace, host: Machine) -> int:
+    if args.action != "create":
+        application.open_app(host, args.name)
+    common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {args.name}")
+    return 0
+
+
+def _list_all(args: Namespace, host: Machine) -> int:
+    body = [_about(app) for app in application.described(host)]
+    rows = [[*map(str, one.values())] for one in body]
+    common.emit(args, body, common.table([["NAME", "GENERATION", "RUNNING"], *rows]))
+    return 0
+
+
+def _about(app: App) -> dict[str, Any]:
+    running = [instance.generation for instance in instances.running(app)]
+    return {"name": app.name, "generation": app.machine.boot_state().default, "running": running}
+
+
+def _list(args: Namespace, _host: Machine, app: App) -> int:
+    running = {instance.generation for instance in instances.running(app)}
+    list_verb.show(args, app.machine.views(), running)
+    return 0
+
+
+def _log(args: Namespace, _host: Machine, app: App) -> int:
+    return log_verb.show(args, app.machine)
+
+
+def _apply(args: Namespace, _host: Machine, app: App) -> int:
+    with move.exclusive(app, args.verb), Progress(args, "staging") as progress:
+        wanted = {"sha256": args.sha256, "allow_devices": args.allow_devices, "progress": progress}
+        staged = stage.apply(app.machine, args.payload, common.request(args), **wanted)
+    lines = apply_verb.describe(staged) if staged.number else ["nothing changed: no generation was made"]
+    common.emit(args, {"staged": staged}, lines)
+    return 0
+
+
+def _switch(args: Namespace, host: Machine, app: App) -> int:
+    request = common.request(args)
+    if args.action == "switch":
+        policy = Conflicts(args.conflicts) if args.conflicts else None
+        done = move.switch(host, app, request, args.number, policy)
+    else:
+        done = move.back(host, app, request, args.number)
+    common.emit(args, done, describe(app, done))
+    return 0
+
+
+def describe(app: App, done: Moved) -> Iterator[str]:
+    """Say what a move did in words."""
+    origin = "" if done.content == done.number else f", with the content of {done.content}"
+    yield f"{app.name} is at generation {done.number}{origin} (before: {done.previous})"
+    if done.start_seconds:
+        how = "connections waited" if done.handed_on else "nobody answered"
+        yield f"  up after {done.start_seconds:.2f} s; {how} for {done.pause_seconds * 1e3:.0f} ms"
+    if done.killed:
+        yield "  the old one did not end in time, and was killed"
+    if done.carried:
+        yield f"  carried over from its tree: {', '.join(f'/{shown(path)}' for path in done.carried[:20])}"
+    for path in done.conflicts:
+        yield f"  conflict, settled as told: /{shown(path)}"
+
+
+def _start(args: Namespace, _host: Machine, app: App) -> int:
+    with move.exclusive(app, args.verb):
+        made = instances.bring_up(app)
+    common.emit(args, made, f"generation {made.generation} of {app.name} runs")
+    return 0
+
+
+def _stop(args: Namespace, _host: Machine, app: App) -> int:
+    with move.exclusive(app, args.verb):
+        ended = instances.bring_down(app)
+    text = f"ended: generation {', '.join(map(str, ended))} of {app.name}" if ended else "nothing runs of it"
+    common.emit(args, {"stopped": ended}, text)
+    return 0

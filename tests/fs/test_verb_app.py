@@ -1,0 +1,279 @@
+"""Application trees on real Btrfs, with a real server that is handed its socket, under load."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.appload import ask, build, free_port, loaded
+from tests.boxes import Box
+
+CHECK = """#!/bin/sh
+printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 127.0.0.1 {port} | grep -q ' 200 OK'
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the server's program."""
+    return build(tmp_path_factory.mktemp("server"))
+
+
+@dataclass
+class Web:
+    """An application called ``web`` in a sandbox."""
+
+    box: Box
+    place: Path
+    server: Path
+    port: int
+
+    def configure(self, **changed: str) -> None:
+        """Write its settings; values are TOML."""
+        check = self.place / "check"
+        check.write_text(CHECK.format(port=self.port))
+        check.chmod(0o755)
+        known = {
+            "start": '["/bin/server"]',
+            "listen": f'["127.0.0.1:{self.port}"]',
+            "check": f'["{check}"]',
+            "timeout": "2",
+            "drain": "2",
+        }
+        path = self.box.root / "etc/snaptx/apps/web.conf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = {**known, **changed}
+        path.write_text("".join(f"{name} = {value}\n" for name, value in values.items() if value))
+
+    def apply(self, version: str, *marks: str) -> None:
+        """Stage a version of the server; ``marks`` are files in /etc."""
+        tree = self.place / f"tree-{version}"
+        for name in ("bin", "etc", "dev", "proc"):
+            (tree / name).mkdir(parents=True)
+        shutil.copy(self.server, tree / "bin/server")
+        (tree / "etc/version").write_text(f"{version}\n")
+        for name in marks:
+            (tree / "etc" / name).touch()
+        self.box.ok("app", "apply", "web", str(tree))
+
+    def at(self) -> tuple[int, list[int]]:
+        """Return the generation it is at, and those that run."""
+        (found,) = self.box.json("app", "list")
+        return found["generation"], found["running"]
+
+
+@pytest.fixture
+def web(box: Box, server: Path, tmp_path: Path) -> Iterator[Web]:
+    """Give an application of which version one runs."""
+    made = Web(box, tmp_path, server, free_port())
+    made.configure()
+    box.ok("app", "create", "web")
+    made.apply("one")
+    box.ok("app", "switch", "web")
+    yield made
+    box.run("app", "stop", "web")
+
+
+def test_what_is_switched_to_answers(web: Web) -> None:
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+
+
+def test_a_switch_and_a_rollback_lose_no_request(web: Web) -> None:
+    web.apply("two")
+    with loaded(web.port) as load:
+        time.sleep(0.5)
+        there = web.box.json("app", "switch", "web")
+        time.sleep(0.5)
+        back = web.box.json("app", "rollback", "web")
+        time.sleep(0.5)
+
+    assert load.lost == []
+    assert set(load.answers) == {"one", "two"}
+    assert (there["number"], back["number"], back["content"]) == (3, 4, 2)
+    assert there["handed_on"]
+    assert 0 < there["pause_seconds"] < 5
+    assert web.at() == (4, [4])
+    assert ask(web.port).startswith("one ")
+
+
+def test_a_failing_check_is_taken_back_and_nobody_notices(web: Web) -> None:
+    web.apply("bad", "broken")
+    with loaded(web.port) as load:
+        time.sleep(0.5)
+        said = web.box.run("app", "switch", "web")
+
+    assert said.code == 32, said.err
+    assert "did not come up" in said.complaint[0]
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+    # While the old one is held the bad one answers a few, and that is told.
+    assert all("500" in trouble for trouble in load.lost)
+    rows = {row["number"]: row["phase"] for row in web.box.json("app", "list", "web")}
+    assert rows == {1: "committed", 2: "committed", 3: "staged"}
+
+
+def test_what_does_not_start_is_taken_back(web: Web) -> None:
+    web.apply("two")
+    web.configure(start='["/bin/nothing"]')
+    said = web.box.run("app", "switch", "web")
+
+    assert said.code == 31
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+
+
+def test_what_heeds_no_signal_is_killed_after_its_time(web: Web) -> None:
+    web.apply("deaf", "deaf")
+    web.box.ok("app", "switch", "web")
+    web.apply("two")
+    done = web.box.json("app", "switch", "web")
+
+    assert done["killed"]
+    assert done["drain_seconds"] >= 2
+    assert ask(web.port).startswith("two ")
+
+
+def test_without_a_socket_to_hand_on_it_is_down_for_a_moment(web: Web) -> None:
+    web.box.ok("app", "stop", "web")
+    web.configure(start=f'["/bin/server", "{web.port}"]', listen="")
+    web.box.ok("app", "start", "web")
+    web.apply("two")
+    done = web.box.json("app", "switch", "web")
+
+    assert not done["handed_on"]
+    assert done["pause_seconds"] > 0
+    assert ask(web.port).startswith("two ")
+
+
+def test_without_a_socket_the_old_one_comes_back(web: Web) -> None:
+    web.box.ok("app", "stop", "web")
+    web.configure(start=f'["/bin/server", "{web.port}"]', listen="")
+    web.box.ok("app", "start", "web")
+    web.apply("bad", "broken")
+
+    assert web.box.run("app", "switch", "web").code == 32
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+
+
+def test_what_it_wrote_in_its_tree_is_carried_over(web: Web) -> None:
+    state = web.box.state / "apps/web/generations/2/root"
+    (state / "etc/learnt").write_text("while it ran\n")
+    web.apply("two")
+    (state / "etc/later").write_text("after the update was staged\n")
+    done = web.box.json("app", "switch", "web")
+
+    assert done["carried"] == ["etc/later"]
+    fresh = web.box.state / "apps/web/generations/3/root/etc"
+    assert {"learnt", "later"} <= set(os.listdir(fresh))
+
+
+def test_what_was_stopped_starts_at_the_same_generation(web: Web) -> None:
+    web.box.ok("app", "stop", "web")
+    assert web.at() == (2, [])
+    with pytest.raises(OSError, match="refused"):
+        ask(web.port)
+    web.box.ok("app", "start", "web")
+
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+
+
+def test_audit_and_generations_are_its_own(web: Web) -> None:
+    trail = web.box.json("app", "log", "web")
+    assert [record["result"] for record in trail] == ["done"] * len(trail)
+    assert [row["number"] for row in web.box.json("list")] == [1]
+    assert "unbroken" in web.box.ok("app", "log", "web", "--verify")
+    assert web.box.json("verify")["problems"] == []
+
+
+def test_two_of_one_name_and_impossible_names_are_refused(web: Web) -> None:
+    assert "there is an application web" in web.box.refuses(52, "app", "create", "web")
+    assert "no name" in web.box.refuses(2, "app", "create", "../web")
+    assert "there are: web" in web.box.refuses(51, "app", "switch", "other")
+
+
+STEPS = ("carry", "seal", "ready", "switch")
+
+
+def _killed_at(step: str) -> Callable[[], None]:
+    """Return what makes a verb be killed where it begins a step."""
+
+    def prepare() -> None:
+        from snaptx.journal import Journal
+
+        before = Journal.step
+
+        def stops(self: Journal, name: str) -> None:
+            before(self, name)
+            if name == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Journal.step = stops  # type: ignore[method-assign]
+
+    return prepare
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_switch_that_is_killed_is_settled_by_the_next_verb(web: Web, step: str) -> None:
+    web.apply("two")
+    assert web.box.start("app", "switch", "web", before=_killed_at(step)).wait().code < 0
+    assert ask(web.port).partition(" ")[0] in ("one", "two")
+
+    web.box.ok("app", "start", "web")
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+    web.box.ok("app", "switch", "web")
+    assert ask(web.port).startswith("two ")
+
+
+def _killed_while(name: str) -> Callable[[], None]:
+    """Return what makes a verb be killed where it would call a function of the instances."""
+
+    def prepare() -> None:
+        from snaptx.apps import instances
+
+        def dies(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(instances, name, dies)
+
+    return prepare
+
+
+def test_the_old_one_goes_on_when_snaptx_dies_while_it_is_held(web: Web) -> None:
+    web.apply("bad", "broken")
+    old = int(ask(web.port).split()[1])
+    assert web.box.start("app", "switch", "web", before=_killed_while("require_healthy")).wait().code < 0
+
+    assert _answers(web.port, f"one {old}")
+    web.box.ok("app", "start", "web")
+    assert web.at() == (2, [2])
+
+
+def _answers(port: int, wanted: str) -> bool:
+    """Return whether the answer comes that is wanted, of one of two servers."""
+    for _ in range(200):
+        with suppress(OSError):
+            if ask(port) == wanted:
+                return True
+    return False
+
+
+def test_the_new_one_stays_when_snaptx_dies_after_the_switch(web: Web) -> None:
+    web.apply("two")
+    assert web.box.start("app", "switch", "web", before=_killed_while("stop")).wait().code < 0
+    assert web.at() == (3, [2, 3])
+
+    web.box.ok("app", "start", "web")
+    assert web.at() == (3, [3])
+    assert ask(web.port).startswith("two ")
