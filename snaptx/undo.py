@@ -14,6 +14,7 @@ from snaptx.errors import BusyError
 from snaptx.machine import Machine
 from snaptx.model import View
 from snaptx.recover import Act
+from snaptx.storage.base import APPS
 from snaptx.transaction import Request
 
 LOG = "var/log/snaptx-audit.log"
@@ -32,7 +33,8 @@ def plan(machine: Machine) -> Undoing:
     """Return what ``undo`` would do.
 
     Raises:
-        BusyError: another root than the adopted one runs, or one of the others is pinned or mounted.
+        BusyError: another root than the adopted one runs, one of the others is pinned or mounted, or
+            there are application trees.
     """
     views = machine.views()
     if machine.booted != 1:
@@ -41,6 +43,10 @@ def plan(machine: Machine) -> Undoing:
     pinned = [str(view.number) for view in views if view.generation.pinned]
     if pinned:
         raise BusyError(f"pinned: {', '.join(pinned)}", hint="snaptx unpin what is to go")
+    apps = machine.storage.state / APPS
+    if apps.is_dir() and any(apps.iterdir()):
+        names = ", ".join(sorted(path.name for path in apps.iterdir()))
+        raise BusyError(f"there are application trees: {names}", hint="first: snaptx app remove NAME")
     gone = tuple(view.number for view in views if view.number != 1)
     return Undoing(gone, tuple(_steps(machine, gone, views)))
 

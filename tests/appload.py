@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import PIPE
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(__file__).with_name("server.c")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,6 @@ def _offer(argument: Argument) -> str:
 def bash() -> list[str]:
     """Return the cases of three functions: options, operands, and what follows an option."""
     root, *made = commands()
-    actions = " ".join(command.name.split()[1] for command in made if " " in command.name)
     lines = [f"_snaptx_common='{_flags(root.options)}'", "_snaptx_options() {", "    case $1 in"]
     for command in made:
         words = ("$_snaptx_common " * command.common + _flags(command.options)).strip()
@@ -116,7 +115,8 @@ def bash() -> list[str]:
         "_snaptx_operands() {",
         "    case $1 in",
     ]
-    lines += [f"        '') echo 'words {' '.join(VERBS)}' ;;", f"        sandbox) echo 'words {actions}' ;;"]
+    lines += [f"        '') echo 'words {' '.join(VERBS)}' ;;"]
+    lines += [f"        {verb}) echo 'words {' '.join(words)}' ;;" for verb, words in _actions(made).items()]
     for command in made:
         if command.operand and command.operand.kind:
             lines.append(f"        {_quoted(command.name)}) echo {_offer(command.operand)} ;;")
@@ -127,6 +127,16 @@ def bash() -> list[str]:
             patterns = " | ".join(f"'{name} {flag}'" if name else f"*' {flag}'" for flag in option.flags)
             lines.append(f"        {patterns}) echo '{_offer(option)}' ;;")
     return [*lines, "        *) return 1 ;;", "    esac", "}"]
+
+
+def _actions(made: Iterable[Command]) -> dict[str, dict[str, str]]:
+    """Return the actions of the verbs that have some, each with its line of help."""
+    found: dict[str, dict[str, str]] = {}
+    for command in made:
+        verb, _, action = command.name.partition(" ")
+        if action:
+            found.setdefault(verb, {})[action] = command.summary
+    return found
 
 
 def _quoted(text: str) -> str:
@@ -143,17 +153,23 @@ ZSH = {
 def zsh() -> list[str]:
     """Return the arrays of verbs and actions, and the _arguments specifications of every command."""
     root, *made = commands()
-    actions = {command.name.split()[1]: command.summary for command in made if " " in command.name}
-    lines = []
-    for array, words in (("verbs", VERBS), ("actions", actions)):
-        described = (f"    {_zsh_quoted(f'{word}:{summary}')}" for word, summary in words.items())
-        lines += [f"_snaptx_{array}=(", *described, ")"]
+    lines = ["_snaptx_verbs=(", *_zsh_described(VERBS), ")", "_snaptx_actions() {", "    local -a actions"]
+    lines += ["    case $1 in"]
+    for verb, words in _actions(made).items():
+        lines += [f"        {verb})", "            actions=("]
+        lines += [*("            " + line for line in _zsh_described(words)), "            )"]
+        lines += ["            ;;"]
+    lines += ["    esac", "    _describe -t actions action actions", "}"]
     lines += ["_snaptx_common=(", *_zsh_specs(root, 4), ")", "_snaptx_specs() {", "    case $1 in"]
     for command in made:
         specs = ["            $_snaptx_common"] * command.common + list(_zsh_specs(command, 12))
         lines += [f"        {_quoted(command.name)})", "            specs=(", *("    " + s for s in specs)]
         lines += ["            )", "            ;;"]
     return [*lines, "    esac", "}"]
+
+
+def _zsh_described(words: Mapping[str, str]) -> list[str]:
+    return [f"    {_zsh_quoted(f'{word}:{summary}')}" for word, summary in words.items()]
 
 
 def _zsh_quoted(text: str) -> str:

@@ -2,7 +2,7 @@
  * answers each connection with the first line of /etc/version and its process id, and ends in good
  * order on SIGTERM: what it has accepted it answers.  With /etc/broken it answers 500; with /etc/slow
  * it takes 0.2 s for an answer, with /etc/deaf it heeds no SIGTERM. */
-#include <errno.h>
+#define _GNU_SOURCE
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>

@@ -13,7 +13,9 @@ from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
 from snaptx.errors import BusyError, LayoutError, NotFoundError
 from snaptx.machine import Machine
-from snaptx.storage.btrfs import APPS, AppStorage
+from snaptx.model import Part, Tree
+from snaptx.storage.base import APPS
+from snaptx.storage.btrfs import AppStorage
 from snaptx.transaction import Request
 
 RUN = "run/snaptx/apps"
@@ -79,6 +81,21 @@ def create(host: Machine, request: Request, name: str) -> App:
     storage.create()
     initialise.initialise(made.machine, request, about="empty")
     return made
+
+
+def remove(app: App) -> None:
+    """Remove an application tree with all its generations and its trail; the caller has ended what ran.
+
+    Raises:
+        BusyError: something of it is mounted, or a generation is pinned.
+    """
+    for generation in app.machine.generations.recorded():
+        if generation.pinned:
+            raise BusyError(f"generation {generation.number} is pinned", hint="unpin what is to go")
+        for part in Part:
+            app.machine.storage.guard(Tree(generation.number, part))
+    app.machine.boot.remove()
+    app.machine.storage.forsake("")
 
 
 def reopen(host: Machine, app: App) -> App:

@@ -17,6 +17,7 @@ from snaptx.cli import list as list_verb
 from snaptx.cli import log as log_verb
 from snaptx.cli.common import Progress
 from snaptx.config import Conflicts
+from snaptx.errors import BusyError
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 
@@ -27,10 +28,11 @@ ACTIONS = {
     "rollback": "move back to an earlier generation",
     "start": "start what it is at, after a boot",
     "stop": "end what runs of it",
+    "remove": "remove one that does not run, with all its generations",
     "list": "the applications, or the generations of one",
     "log": "the audit trail of one",
 }
-PLANNED = {"create", "apply", "switch", "rollback", "start", "stop"}
+PLANNED = {"create", "apply", "switch", "rollback", "start", "stop", "remove"}
 """What changes something."""
 
 
@@ -67,7 +69,7 @@ def run(args: Namespace) -> int:
         return 0
     app = application.open_app(host, args.name)
     actions = {"apply": _apply, "switch": _switch, "rollback": _switch, "list": _list}
-    actions |= {"start": _start, "stop": _stop, "log": _log}
+    actions |= {"start": _start, "stop": _stop, "log": _log, "remove": _remove}
     return actions[args.action](args, host, app)
 
 
@@ -147,4 +149,13 @@ def _stop(args: Namespace, _host: Machine, app: App) -> int:
         ended = instances.bring_down(app)
     text = f"ended: generation {', '.join(map(str, ended))} of {app.name}" if ended else "nothing runs of it"
     common.emit(args, {"stopped": ended}, text)
+    return 0
+
+
+def _remove(args: Namespace, _host: Machine, app: App) -> int:
+    with move.exclusive(app, args.verb) as running:
+        if running:
+            raise BusyError(f"{app.name} runs", hint=f"first: snaptx app stop {app.name}")
+        application.remove(app)
+    common.emit(args, {"removed": app.name}, f"{app.name} is gone, with all its generations")
     return 0

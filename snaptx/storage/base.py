@@ -15,6 +15,9 @@ from snaptx.model import Tree
 STATE_DIRECTORIES = ("generations", "grub", "journal", "audit", "manifests")
 """What lies in the state directory besides the lock."""
 
+APPS = "apps"
+"""The directory beside them that holds the application trees, each with a state directory of its own."""
+
 UNFINISHED = ".unfinished"
 """Behind the name of a shared tree that is being filled."""
 

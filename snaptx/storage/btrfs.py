@@ -29,12 +29,9 @@ from snaptx import mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
 from snaptx.model import Part, Tree
-from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
+from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
 STATE = "@snaptx"
-APPS = "apps"
-"""The directory in it that holds the application trees, each a state directory of its own."""
-
 TOP_LEVEL = 5
 """BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
 
@@ -205,11 +202,14 @@ class BtrfsStorage:
             number = btrfsutil.subvolume_id(str(self._top / default)) if default else TOP_LEVEL
             btrfsutil.set_default_subvolume(self._fd, number)
             self.barrier()
-            top = btrfsutil.subvolume_id(str(self.state))
-            for path, _ in btrfsutil.SubvolumeIterator(str(self.state), top=top):
-                btrfsutil.delete_subvolume(str(self.state / path))
-            btrfsutil.delete_subvolume(str(self.state))
+            self._delete_state()
         self.barrier()
+
+    def _delete_state(self) -> None:
+        top = btrfsutil.subvolume_id(str(self.state))
+        for path, _ in btrfsutil.SubvolumeIterator(str(self.state), top=top):
+            btrfsutil.delete_subvolume(str(self.state / path))
+        btrfsutil.delete_subvolume(str(self.state))
 
     def shared(self, name: str) -> TreeInfo | None:
         """Describe what is called ``name`` at the top level, or return None if nothing is."""
@@ -314,3 +314,9 @@ class AppStorage(BtrfsStorage):
     def default_name(self) -> str:
         """Return what the pointer names: nothing else says it."""
         return self.running.name
+
+    def forsake(self, default: str) -> None:
+        """Remove the state directory and every tree in it; there is no adopted root, and no default."""
+        with _translated(f"cannot remove {self._place}"):
+            self._delete_state()
+        self.barrier()

@@ -202,6 +202,18 @@ def test_two_of_one_name_and_impossible_names_are_refused(web: Web) -> None:
     assert "there are: web" in web.box.refuses(51, "app", "switch", "other")
 
 
+def test_what_runs_is_not_removed_and_undo_waits_for_it(web: Web) -> None:
+    said = web.box.run("app", "remove", "web")
+    assert (said.code, said.complaint[0]) == (52, "web runs")
+    assert "application trees: web" in web.box.refuses(52, "init", "--undo")
+    web.box.ok("app", "stop", "web")
+    web.box.ok("app", "remove", "web")
+
+    assert web.box.json("app", "list") == []
+    assert not (web.box.state / "apps/web").exists()
+    web.box.ok("app", "create", "web")
+
+
 STEPS = ("carry", "seal", "ready", "switch")
 
 

@@ -18,7 +18,7 @@ from snaptx.sandbox.layout import Layout
 from tests import completions
 
 COMMANDS = {command.name: command for command in completions.commands()}
-TAKING_COMMON = [name for name in COMMANDS if name not in ("", "sandbox") and " " not in name]
+TAKING_COMMON = [name for name in COMMANDS if name not in ("", "sandbox", "app") and " " not in name]
 
 
 def _run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -72,6 +72,7 @@ def test_bash_completes_verbs() -> None:
     assert _bash("snaptx", "") == sorted(VERBS)
     assert _bash("snaptx", "--sysroot", "list", "ro") == ["rollback"]
     assert _bash("snaptx", "sandbox", "") == ["create", "destroy", "reboot"]
+    assert {"apply", "create", "switch"} <= set(_bash("snaptx", "app", ""))
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -132,6 +133,7 @@ def test_fish_completes(listing: Path) -> None:
     assert "--sha256" in _fish("snaptx --quiet apply --", listing)
     assert "--sha256" not in _fish("snaptx --", listing)
     assert "--json" in _fish("snaptx sandbox create --", listing)
+    assert {"apply", "create", "switch"} <= set(_fish("snaptx app ", listing))
 
 
 def test_fish_completes_generations(listing: Path) -> None:

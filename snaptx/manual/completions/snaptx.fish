@@ -1,6 +1,6 @@
 # Completion of snaptx for fish.
 
-# Prints the command the cursor is in: a verb, "sandbox" and an action, or nothing before the verb.
+# Prints the command the cursor is in: a verb, "sandbox" or "app" and an action, or nothing before the verb.
 function __snaptx_path
     set -l path
     set -l skip 0
@@ -11,7 +11,7 @@ function __snaptx_path
             set skip 1
         else if string match -q -- '-*' $word
             continue
-        else if test -z "$path"; or test "$path" = sandbox
+        else if test -z "$path"; or contains -- "$path" sandbox app
             set -a path $word
         end
     end
@@ -96,6 +96,19 @@ set -g __snaptx_valued \
     'live -m' \
     'restart --message' \
     'restart -m' \
+    'app create --message' \
+    'app create -m' \
+    'app apply --sha256' \
+    'app apply --message' \
+    'app apply -m' \
+    'app switch --conflicts' \
+    'app switch --message' \
+    'app switch -m' \
+    'app rollback --message' \
+    'app rollback -m' \
+    'app log --last' \
+    'app log --generation' \
+    'app log -g' \
     'hook --manager' \
     'hook --caller' \
     'sandbox create --size' \
@@ -218,6 +231,26 @@ complete -c snaptx -n '__snaptx_at restart' -l message -s m -x -d 'why; kept in 
 complete -c snaptx -n '__snaptx_at restart' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at' -a ps -d 'processes that still use what an update has replaced'
 complete -c snaptx -n '__snaptx_at ps' -a '(__snaptx_generations)'
+complete -c snaptx -n '__snaptx_at' -a app -d 'application trees, versioned and switched without a restart'
+complete -c snaptx -n '__snaptx_at app' -a create -d 'make an empty application tree'
+complete -c snaptx -n '__snaptx_at app create' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at app' -a apply -d 'lay an update over a fresh generation of it'
+complete -c snaptx -n '__snaptx_at app apply' -l sha256 -x -d 'refuse any other payload'
+complete -c snaptx -n '__snaptx_at app apply' -l allow-devices -d 'let it make device nodes'
+complete -c snaptx -n '__snaptx_at app apply' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at app' -a switch -d 'move over to a staged generation: start, check, hand on, stop the old'
+complete -c snaptx -n '__snaptx_at app switch' -l conflicts -x -a 'fail new old' -d 'where update and running root changed the same path: fail, or keep the new or the old version'
+complete -c snaptx -n '__snaptx_at app switch' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at app' -a rollback -d 'move back to an earlier generation'
+complete -c snaptx -n '__snaptx_at app rollback' -l message -s m -x -d 'why; kept in the audit trail'
+complete -c snaptx -n '__snaptx_at app' -a start -d 'start what it is at, after a boot'
+complete -c snaptx -n '__snaptx_at app' -a stop -d 'end what runs of it'
+complete -c snaptx -n '__snaptx_at app' -a remove -d 'remove one that does not run, with all its generations'
+complete -c snaptx -n '__snaptx_at app' -a list -d 'the applications, or the generations of one'
+complete -c snaptx -n '__snaptx_at app' -a log -d 'the audit trail of one'
+complete -c snaptx -n '__snaptx_at app log' -l verify -d 'check that no record was altered, removed or moved'
+complete -c snaptx -n '__snaptx_at app log' -l last -x -d 'only the newest COUNT records'
+complete -c snaptx -n '__snaptx_at app log' -l generation -s g -x -a '(__snaptx_generations)' -d 'only what concerns this generation'
 complete -c snaptx -n '__snaptx_at' -a hook -d 'what package managers call before and after their work'
 complete -c snaptx -n '__snaptx_at hook' -l manager -x -a 'apt dnf pacman zypper' -d 'the package manager that calls'
 complete -c snaptx -n '__snaptx_at hook' -l caller -x -d 'its process (default: the one that started this)'
