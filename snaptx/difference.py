@@ -56,7 +56,8 @@ def reindex(
 ) -> Counts:
     """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
     with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
-        return tally(_follow(manifest, new_fd, between(machine, old, new, renames=False), watch))
+        found = between(machine, old, new, renames=False, labels=True)
+        return tally(_follow(manifest, new_fd, found, watch))
 
 
 def _follow(

@@ -10,9 +10,9 @@ Two kinds of attributes belong to where a file lies and not to what it is, so
 they take no part: ``btrfs.*`` (properties a directory hands down) and
 ``security.selinux`` (a label the kernel gives to each new file, by a policy
 that may be another one in the payload, the base and the running root).  So a
-new label alone is shown by ``diff`` and is no change for anything else: not
-verified, not carried over and no conflict.  A label that a payload carries is
-written all the same, and a file that is carried over takes its label along.
+new label alone is not verified, not carried over and no conflict.  It is shown
+by ``diff``, and a command that only labels makes a generation.  A label that a
+payload carries is written, and a file that is carried over takes its label along.
 
 ACLs are attributes in the kernel's binary form (linux/posix_acl_xattr.h):
 version 2, then entries of tag, permissions and id.  The kernel turns an access

@@ -1,8 +1,10 @@
-"""SELinux labels: written as a payload has them, and nobody's change where nothing else differs."""
+"""SELinux labels: written as a payload has them, shown, and nothing to carry where nothing else differs."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +74,47 @@ def test_a_new_label_alone_is_neither_carried_nor_a_conflict(box: Box, update: P
     assert box.json("commit")["carried"] == ["etc/hostname"]
     assert label(box.tree(2) / "etc/hostname") == POLICIES["base"]
     assert label(box.tree(2) / "etc/changed") == POLICIES["payload"]
+
+
+def test_diff_tells_labels_from_other_attributes(box: Box, tmp_path: Path) -> None:
+    box.ok("apply", str(_relabelled(tmp_path)))
+    same = box.tree(2) / "etc/same"
+    os.setxattr(same, LABEL, b"system_u:object_r:local_t:s0\0")
+    os.setxattr(same, "user.note", b"another")
+    os.setxattr(box.tree(2) / "etc/hostname", "user.note", b"another")
+    found = {row["path"]: row["aspects"] for row in box.json("diff", "1", "2")["changes"]}
+
+    assert found["etc/same"] == ["xattrs", "label"]
+    assert found["etc/hostname"] == ["xattrs"]
+    assert "c /etc/same  [xattrs, label]" in box.ok("diff", "1", "2")
+    assert "changed" in box.ok("diff", "1", "2", "--stat")
+
+
+def _relabelled(tmp_path: Path) -> Path:
+    tree = tmp_path / "new"
+    (tree / "etc").mkdir(parents=True)
+    (tree / "etc/new").write_text("new\n")
+    return tree
+
+
+LABELLER = """
+#include <sys/xattr.h>
+int main(int argc, char **argv) {
+    static const char label[] = "system_u:object_r:local_t:s0";
+    return argc == 2 ? -setxattr(argv[1], "security.selinux", label, sizeof label, 0) : 2;
+}
+"""
+
+
+def test_a_command_that_only_labels_makes_a_generation(programs: Path, tmp_path: Path) -> None:
+    source, tree = tmp_path / "label.c", tmp_path / "tree"
+    source.write_text(LABELLER)
+    shutil.copytree(programs, tree, symlinks=True)
+    subprocess.run(["cc", "-static", "-o", tree / "usr/bin/label", source], check=True)
+    with made(source=tree) as one:
+        one.ok("run", "--", "label", "/etc/hostname")
+
+        found = {row["path"]: row["aspects"] for row in one.json("diff", "1", "2")["changes"]}
+        assert found == {"etc/hostname": ["label"]}
+        assert one.audit()[-1]["counts"]["changed"] == 1
+        assert one.json("verify", "2")["problems"] == []
