@@ -105,6 +105,8 @@ def loaded(port: int, *, clients: int = 4, pause: float = 0.002) -> Iterator[Loa
     with subprocess.Popen(
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
     ) as asking:
+        assert asking.stdout
+        asking.stdout.readline()  # the first answer is there
         try:
             yield seen
         finally:
@@ -122,6 +124,8 @@ def main() -> None:
         sys.stdin.read()
         ended.set()
 
+    ask(port)
+    print("ready", flush=True)
     threading.Thread(target=wait, daemon=True).start()
     seen = ask_until(port, ended, clients=clients, pause=pause)
     names = ("answers", "lost", "longest", "gap")

@@ -36,8 +36,8 @@ class Moved:
     """What a move did.
 
     ``content`` is the generation whose content this has, ``pause_seconds`` how
-    long nobody answered (connections waited, none was refused where
-    ``handed_on``), ``start_seconds`` from the start to the check's success,
+    long the old instance was held where its sockets were ``handed_on`` (requests
+    that it had begun waited), and else how long nobody answered, ``start_seconds`` from the start to the check's success,
     ``drain_seconds`` until the old instance had ended, ``killed`` whether it
     had to be.
     """

@@ -127,7 +127,7 @@ def describe(app: App, done: Moved) -> Iterator[str]:
     origin = "" if done.content == done.number else f", with the content of {done.content}"
     yield f"{app.name} is at generation {done.number}{origin} (before: {done.previous})"
     if done.start_seconds:
-        how = "connections waited" if done.handed_on else "nobody answered"
+        how = "the old one was held" if done.handed_on else "nobody answered"
         yield f"  up after {done.start_seconds:.2f} s; {how} for {done.pause_seconds * 1e3:.0f} ms"
     if done.killed:
         yield "  the old one did not end in time, and was killed"
