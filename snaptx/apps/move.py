@@ -37,7 +37,8 @@ class Moved:
 
     ``content`` is the generation whose content this has, ``pause_seconds`` how
     long the old instance was held where its sockets were ``handed_on`` (requests
-    that it had begun waited), and else how long nobody answered, ``start_seconds`` from the start to the check's success,
+    that it had begun waited), and else how long nobody answered,
+    ``start_seconds`` from the start to the check's success,
     ``drain_seconds`` until the old instance had ended, ``killed`` whether it
     had to be.
     """
