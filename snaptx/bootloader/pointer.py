@@ -12,7 +12,7 @@ from pathlib import Path
 
 from snaptx import durable
 from snaptx.bootloader import entryfile
-from snaptx.errors import storage_error
+from snaptx.errors import BootError, storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
 
@@ -45,8 +45,11 @@ class Pointer:
         return state.default if state else 0
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
-        """Name the tree."""
-        return BootEntry(number, entryfile.entry_title(title, ""), info.loader_path, "", "")
+        """Name the tree, which has no kernel."""
+        if not root.is_dir():
+            raise BootError(f"the root of generation {number} is missing", hint="see: snaptx app list")
+        words = " ".join(info.cmdline)
+        return BootEntry(number, entryfile.entry_title(title, ""), info.loader_path, "", words)
 
     def prepare(self, state: BootState) -> None:
         """Write the next pointer beside the current one."""

@@ -14,6 +14,7 @@ from snaptx.bootloader.base import BootLoader
 from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.bootloader.memory import MemoryBootLoader
 from snaptx.bootloader.onboot import GrubOnBoot
+from snaptx.bootloader.pointer import Pointer
 from snaptx.storage.base import MountSpec, Storage, TreeInfo
 from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.storage.memory import MemoryStorage
@@ -92,13 +93,14 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
             yield from _zfs(request.getfixturevalue("make_pool")())
 
 
-@pytest.fixture(params=["memory", "grub in the root", "grub on /boot"])
+@pytest.fixture(params=["memory", "grub in the root", "grub on /boot", "pointer"])
 def loader(request: pytest.FixtureRequest, tmp_path: Path) -> BootLoader:
     """Give a boot loader that was installed."""
     makers: dict[str, Callable[[], BootLoader]] = {
         "memory": MemoryBootLoader,
         "grub in the root": lambda: _in_root(tmp_path),
         "grub on /boot": lambda: _on_boot(tmp_path),
+        "pointer": lambda: _pointer(tmp_path),
     }
     made = makers[request.param]()
     mount, cmdline = MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1234-5678",)
@@ -113,6 +115,11 @@ def _in_root(tmp_path: Path) -> BootLoader:
         place.mkdir(parents=True)
         (place / "root").symlink_to(tmp_path / "tree")
     return GrubInRoot(tmp_path / "@snaptx/grub", lambda: "1234-5678")
+
+
+def _pointer(tmp_path: Path) -> BootLoader:
+    (tmp_path / "home").mkdir()
+    return Pointer(tmp_path / "home")
 
 
 def _on_boot(tmp_path: Path) -> BootLoader:
