@@ -115,7 +115,7 @@ def test_the_last_good_one_comes_back(layout: str, tmp_path: Path) -> None:
     with zfsroot.machine_of(layout, tmp_path) as machine:
         with machine.boot() as run:
             take_over(run)
-            if layout == "zfs":
+            if layout == "zfs-bios":
                 run.check(["update-initramfs", "-u"], LONG)
             run.put({"/run/update/usr/lib/systemd/systemd": "#!/bin/sh\nexit 1\n"})
             words = ("apply", "--commit", "--message", "two", "/run/update")

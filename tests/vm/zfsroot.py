@@ -30,7 +30,7 @@ POOL = "rpool"
 ADOPTED = f"{POOL}/ROOT/debian"
 ROOT_ONLY = (("/", ADOPTED),)
 LAYOUTS = {
-    "zfs": Layout("zfs", Firmware.BIOS, ROOT_ONLY),
+    "zfs-bios": Layout("zfs-bios", Firmware.BIOS, ROOT_ONLY),
     "zfs-efi": Layout("zfs-efi", Firmware.UEFI, ROOT_ONLY),
 }
 MEMORY = 1536
