@@ -73,6 +73,14 @@ def test_globals_go_before_and_after_the_verb() -> None:
         assert (args.json, args.sysroot, args.quiet) == (True, Path("/x"), False)
 
 
+def test_help_before_a_verb_is_of_all_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["--help", "list"])
+
+    out = capsys.readouterr().out
+    assert [verb for verb in main.VERBS if f"\n    {verb} " not in out] == []
+
+
 def test_a_directory_may_be_called_like_a_verb(mocker: MockerFixture) -> None:
     seen = mocker.patch("snaptx.cli.list.run", return_value=0)
 
