@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-FRESH = ".new"
-"""Ends the name of a manifest that is not complete yet and is to replace another."""
 
 
 def between(
@@ -27,15 +25,15 @@ def between(
 ) -> Iterator[Change]:
     """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
 
-    Without ``renames`` what moved is removed here and added there.  With
-    ``labels`` a new SELinux label is a change as well.
+    Without ``renames`` what moved is removed here and added there; with ``labels`` a new SELinux label
+    alone is a difference.
     """
     with (
         system.descriptor(machine.storage.path(old), DIRECTORY) as old_fd,
         system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd,
     ):
-        paths = machine.storage.touched(old, new)
-        yield from compare.compare(old_fd, new_fd, paths, renames=renames, labels=labels)
+        touched = machine.storage.touched(old, new)
+        yield from compare.compare(old_fd, new_fd, touched, renames=renames, labels=labels)
 
 
 def tally(changes: Iterable[Change]) -> Counts:
@@ -78,15 +76,14 @@ def index(machine: Machine, tree: Tree) -> None:
     """Make the manifest of a generation from one of its trees, every byte read: complete or not at all."""
     from snaptx.overlay.manifest import Manifest
 
-    path = machine.manifest(tree.number)
-    fresh = path.with_name(path.name + FRESH)
+    fresh = machine.fresh_manifest(tree.number)
     fresh.unlink(missing_ok=True)
     with (
         system.descriptor(machine.storage.path(tree), DIRECTORY) as fd,
         Manifest.create(fresh) as manifest,
     ):
         manifest.put(scan.scan_tree(fd))
-    os.replace(fresh, path)
+    os.replace(fresh, machine.manifest(tree.number))
 
 
 def row_of(root_fd: int, path: bytes) -> Row:

@@ -33,8 +33,6 @@ from snaptx.overlay import xattrs
 from snaptx.trees.survey import NEW, OLD, Place, Survey, paired
 from snaptx.trees.treeview import Seen, TreeView, joined, same_data
 
-LABEL = os.fsdecode(xattrs.LABEL)
-
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -98,20 +96,17 @@ class _Content:
             yield Aspect.MODE
         if (old.uid, old.gid) != (new.uid, new.gid):
             yield Aspect.OWNER
-        yield from self._attribute_aspects(self.views[OLD].xattrs(old_path), self.views[NEW].xattrs(new_path))
+        yield from self._attributes(self.views[OLD].xattrs(old_path), self.views[NEW].xattrs(new_path))
         if self._times and not old.is_directory and old.mtime_ns != new.mtime_ns:
             yield Aspect.TIME
 
-    def _attribute_aspects(self, old: dict[str, bytes], new: dict[str, bytes]) -> Iterator[Aspect]:
-        """Tell those that are part of what a file is from its label, which is not, in no manifest either."""
-        if _counting(old) != _counting(new):
+    def _attributes(self, old: dict[str, bytes], new: dict[str, bytes]) -> Iterator[Aspect]:
+        """Yield whether the attributes differ that are part of what a file is, and whether its label does."""
+        differing = {os.fsencode(name) for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+        if any(map(xattrs.counts, differing)):
             yield Aspect.XATTRS
-        if self._labels and old.get(LABEL) != new.get(LABEL):
+        if self._labels and xattrs.LABEL in differing:
             yield Aspect.LABEL
-
-
-def _counting(found: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: value for name, value in found.items() if xattrs.counts(os.fsencode(name))}
 
 
 def _order(pair: tuple[Op | None, Place]) -> tuple[bytes, bool]:
@@ -164,11 +159,11 @@ def compare(
     The descriptors are of the root directories.  ``touched`` names, by their
     path in either tree, all paths that may differ.  ``related`` trees are
     snapshots of one tree and share inode numbers.  ``renames`` pairs what moved,
-    ``times`` reports new modification times of all but directories, ``labels``
-    new SELinux labels.
+    ``times`` reports new modification times of all but directories.
     ``trust_ctime`` takes the content of an inode with the same change time as
     equal, unread: right for ``walk_touched``, where it was the criterion, and
-    one clock tick (4 ms) less exact than reading.
+    one clock tick (4 ms) less exact than reading.  ``labels`` reports SELinux
+    labels, which are no part of what a file is (see overlay.xattrs).
 
     Raises:
         StorageError: a tree can't be read.
