@@ -52,6 +52,11 @@ class Facts:
     syncs: tuple[str, ...] = ()
     disks: tuple[str, ...] = (DISK,)
 
+    @property
+    def failed(self) -> bool:
+        """Return whether a step failed, by its exit code or by the audit trail: a hook's code is always 0."""
+        return any(self.codes) or any(record["result"] == "failed" for record in self.stages[-1].audit)
+
     def as_json(self) -> dict[str, Any]:
         """Return what ``load`` reads."""
         names = ("flow", "uuid", "booted", "steps", "codes", "syncs", "disks")
@@ -84,7 +89,7 @@ def record(name: str, directory: Path, *, without: int = -1, fault: str = "", ha
     """Record a flow into ``directory``, in a process of its own.
 
     Raises:
-        RuntimeError: a step before the recording failed.
+        RuntimeError: a step failed that nothing was done to.
     """
     directory.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.crash.flow", name, str(directory)]
@@ -97,7 +102,10 @@ def record(name: str, directory: Path, *, without: int = -1, fault: str = "", ha
     )
     if result.returncode:
         raise RuntimeError(f"{name} could not be recorded:\n{result.stdout}{result.stderr}")
-    return load(directory)
+    facts = load(directory)
+    if without < 0 and not fault and facts.failed:
+        raise RuntimeError(f"{name} failed: exit codes {facts.codes}, recorded {facts.stages[-1].audit[-1]}")
+    return facts
 
 
 def _images(place: Path, flow: Flow) -> dict[str, Path]:
