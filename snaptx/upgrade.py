@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from snaptx import enter, inventory, lock, stage
 from snaptx.enclosure import standins
@@ -32,6 +34,9 @@ from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
 
 CACHE = "cache"
+KEPT = "kept"
+"""The directory of the cache that no package manager knows."""
+
 LOCK = "cache.lock"
 _TO_STDERR = (2, 2)
 
@@ -64,6 +69,7 @@ def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Pros
         manager = inventory.manager_of(machine, tree)
         _require_unlocked(machine, base, manager)
         cache = _cache(machine, manager)
+        _bring_back(machine, manager)
         _do(machine, tree, manager.refresh(standins.CACHE), cache)
         planned = inventory.ask(machine, tree, manager.plan(standins.CACHE), cache)
         packages = _completed(
@@ -72,6 +78,7 @@ def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Pros
         if fetch:
             step = manager.fetch if packages else manager.clean
             _do(machine, tree, step(standins.CACHE), cache)
+            _keep(machine, manager, packages=bool(packages))
     return Prospect(base, manager.name, packages)
 
 
@@ -155,6 +162,39 @@ def _cache(machine: Machine, manager: Manager) -> MountSpec:
     for path in [path for pattern in manager.stale for path in place.glob(pattern)]:
         path.unlink()
     return info.mount
+
+
+def _keep(machine: Machine, manager: Manager, *, packages: bool) -> None:
+    """Keep what was fetched from a manager that deletes what it has installed: the upgrade may fail later.
+
+    Without ``packages`` to install nothing is kept.
+    """
+    if manager.emptied:
+        place = _place(machine)
+        shutil.rmtree(place / KEPT / manager.emptied, ignore_errors=True)
+        if packages:
+            _link(place / manager.emptied, place / KEPT / manager.emptied)
+
+
+def _bring_back(machine: Machine, manager: Manager) -> None:
+    """Let the manager find again what it has deleted."""
+    if manager.emptied:
+        place = _place(machine)
+        _link(place / KEPT / manager.emptied, place / manager.emptied)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give all files of a tree a second name in another."""
+    for path in source.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            other = target / path.relative_to(source)
+            other.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                other.hardlink_to(path)
+
+
+def _place(machine: Machine) -> Path:
+    return machine.storage.shared_path(f"{machine.storage.state.name}/{CACHE}")
 
 
 def _do(machine: Machine, tree: Tree, command: Command, cache: MountSpec) -> None:

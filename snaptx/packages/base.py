@@ -61,8 +61,9 @@ class Manager(Protocol):
     distributions whose own it is (os-release(5)).  ``database`` are paths that
     change whenever a package does, ``directories`` what has to exist in the
     cache, ``links`` the symbolic links there, ``stale`` patterns of what an
-    interrupted run leaves there and the next stumbles on; ``leftovers`` the endings of
-    configuration files that are put beside the one in use.  Paths are relative
+    interrupted run leaves there and the next stumbles on, ``emptied`` the directory
+    there that it takes packages out of once they are installed, "" for none;
+    ``leftovers`` the endings of configuration files that are put beside the one in use.  Paths are relative
     to the root, ``cache`` is absolute.
     """
 
@@ -74,6 +75,7 @@ class Manager(Protocol):
     directories: tuple[str, ...]
     links: Mapping[str, str] = MappingProxyType({})
     stale: tuple[str, ...] = ()
+    emptied: str = ""
     leftovers: tuple[str, ...]
 
     def refresh(self, cache: str) -> Command:

@@ -24,6 +24,7 @@ class Zypper(Rpm):
     releases = frozenset({"suse", "opensuse", "sles"})
     locks = (*Rpm.locks, Lock("run/zypp.pid", LockKind.PROCESS))
     directories = ("zypp",)
+    emptied = "zypp/packages"
 
     def _zypper(self, cache: str, *words: str, form: tuple[str, ...] = ()) -> Command:
         options = ("--non-interactive", "--cache-dir", f"{cache}/zypp", *form)

@@ -33,7 +33,7 @@ class Kit:
     """One package manager.
 
     ``aborts`` is whether a script that fails before the files come makes it
-    fail, ``keeps`` whether it leaves what it has installed in its cache.
+    fail.
     """
 
     name: str
@@ -49,7 +49,6 @@ class Kit:
     beside: str = ".rpmnew"
     plugins: tuple[tuple[str, str], ...] = ()
     base: tuple[rpms.Rpm, ...] = ()
-    keeps: bool = True
 
     def prepare(self, root: Path, url: str) -> None:
         """Configure the manager, with one repository."""
@@ -112,7 +111,6 @@ KITS = (
         failing="pre",
         aborts=True,
         base=(SHELL,),
-        keeps=False,
         arch=".noarch",
         plugins=(("zypp-plugin", "usr/lib/zypp/plugins/commit/snaptx"),),
     ),
