@@ -93,10 +93,16 @@ FAULTS: dict[str, Callable[[], None]] = {
 
 def hasten(commit: Callable[[], None]) -> None:
     """Call ``commit``, one of the timers below, after every change from now on, in this process."""
+    own = os.getpid()
+
+    def timer() -> None:
+        if os.getpid() == own:  # a command's process has closed what the timer needs
+            commit()
+
     for name in CHANGES:
-        _put(os, name, _followed(getattr(os, name), commit))
+        _put(os, name, _followed(getattr(os, name), timer))
     for name in ("snapshot", "delete", "make_default"):
-        _put(BtrfsStorage, name, _followed(getattr(BtrfsStorage, name), commit))
+        _put(BtrfsStorage, name, _followed(getattr(BtrfsStorage, name), timer))
 
 
 def btrfs_timer(root: Path) -> Callable[[], None]:
