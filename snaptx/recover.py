@@ -9,6 +9,7 @@ something loads this module.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -276,6 +277,17 @@ def _last_record(machine: Machine) -> dict[str, Any]:
         return machine.audit.last() or {}
 
 
+def renew(machine: Machine) -> None:
+    """Commit the filesystem, whether or not anything has changed.
+
+    A power cut can leave GRUB a newer superblock than the kernel, which then
+    uses again the blocks that GRUB still looks into: a commit writes both.
+    """
+    os.utime(machine.storage.state)
+    machine.storage.barrier()
+    machine.boot.barrier()
+
+
 def leftovers(machine: Machine) -> Remedy | None:
     """Settle what an interrupted snaptx left, if anything; the caller holds the lock."""
     if scene.ended(machine):  # a restart ends what is live without asking
@@ -287,9 +299,7 @@ def leftovers(machine: Machine) -> Remedy | None:
         return None
     step = machine.journal.last_step() or "the first step"
     remedy = settle(machine, intent)
-    # A power cut can leave GRUB a newer superblock than the kernel: a commit writes both.
-    machine.storage.barrier()
-    machine.boot.barrier()
+    renew(machine)
     verb = intent.actor.get("verb")
     log.warning(f"'snaptx {verb}' was interrupted at {step}, {intent.end}: {remedy.value}")
     return remedy

@@ -38,6 +38,7 @@ def repair(machine: Machine, request: Request) -> list[str]:
     machine.require_writable()
     with lock.exclusive(machine.lock, request.verb):
         _refuse_newer(machine)
+        recover.renew(machine)
         done = list(_foundations(machine))
         if not done and not any(verify.state(machine)):
             return []

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from snaptx import reconcile, repair, transaction, verify
+from snaptx import reconcile, recover, repair, transaction, verify
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
@@ -48,6 +48,7 @@ def _boot(args: Namespace, machine: Machine) -> int:
         common.emit(args, {"arrival": arrival}, f"generation {machine.booted} runs: {arrival}")
         return 0
     with transaction.exclusive(machine, args.verb):
+        recover.renew(machine)
         done = reconcile.reconcile(machine, common.request(args), why)
         settled = convert.settle(machine, common.request(args))
     common.emit(args, done, [*_lines(done), *sharing.describe(settled)])
