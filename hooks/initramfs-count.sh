@@ -12,6 +12,10 @@ value() { # of a variable in the entry file
     done <"$home/snaptx.cfg"
 }
 
+device_of() { # UUID=... or a path
+    case $1 in *=*) blkid -l -t "$1" -o device ;; *) echo "$1" ;; esac
+}
+
 snaptx_count() ( # dracut sources this file: it must not exit
     read -r line </proc/cmdline
     case " $line " in
@@ -22,10 +26,12 @@ snaptx_count() ( # dracut sources this file: it must not exit
     top=/run/snaptx/count && mkdir -p "$top"
     home=$top/@snaptx/grub
     case $line in
-        *root=ZFS=*) pool=${line#*root=ZFS=} home=$top && mount -t zfs "${pool%%[ /]*}/snaptx/grub" "$top" || exit ;;
-        *) device=${ROOT:-${root#block:}} waited=0
-            until [ -e "$device" ] || [ $((waited += 1)) -gt 90 ]; do sleep 1; done # dracut does not wait for it
-            mount -t btrfs -o subvolid=5,rw "$device" "$top" || exit ;;
+        *root=ZFS=*) pool=${line#*root=ZFS=} home=$top && mount -t zfs "${pool%%[ /]*}/snaptx/grub" "$top" || exit 0 ;;
+        *) waited=0 # neither waits for the root before its hooks run, nor looks for what has a UUID
+            until mount -t btrfs -o subvolid=5,rw "$(device_of "${ROOT:-${root#block:}}")" "$top" 2>/dev/null; do
+                [ $((waited += 1)) -le 90 ] || exit 0
+                sleep 1
+            done ;;
     esac
     nonce=$(value snaptx_nonce) counted=
     escape=$home/escape-$nonce.cfg

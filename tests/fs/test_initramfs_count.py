@@ -20,7 +20,7 @@ mount --bind "$1" /proc/cmdline
 mount --bind "$2" /dev/console
 export PATH=$3:$PATH
 case $6 in
-    initramfs-tools) ROOT=$4 sh "$5" ;;
+    initramfs-tools) ROOT=UUID=$(blkid -o value -s UUID "$4" || echo 0) sh "$5" ;;
     dracut) root=block:$4 sh -euc '. "$1"; echo "the next hook"' sh "$5" ;;
 esac
 cat /run/snaptx/why 2>/dev/null || :
@@ -46,8 +46,9 @@ class Initramfs:
         find = ["findmnt", "--noheadings", "--output", "SOURCE", f"{top}"]
         self.device = subprocess.run(find, capture_output=True, text=True, check=True).stdout.strip()
         (scratch / "bin").mkdir()
-        (scratch / "bin/reboot").write_text('#!/bin/sh\necho "reboot $*"\n')
-        (scratch / "bin/reboot").chmod(0o755)
+        for name in ("reboot", "sleep"):
+            (scratch / "bin" / name).write_text(f'#!/bin/sh\necho "{name} $*"\n')
+            (scratch / "bin" / name).chmod(0o755)
         (scratch / "console").write_text("\n")
 
     def boots(self, *words: str, maker: str = "initramfs-tools") -> str:
@@ -83,6 +84,15 @@ def test_two_tries_then_the_last_good_one_then_it_waits(initramfs: Initramfs) ->
     assert told[:2] == ["", ""]
     assert "STOPPED" in told[2]
     assert told[2].endswith("stopped\n")
+
+
+@pytest.mark.parametrize("maker", ["initramfs-tools", "dracut"])
+def test_a_root_that_is_not_there_is_waited_for(initramfs: Initramfs, maker: str) -> None:
+    initramfs.device = "/dev/null"
+    told = initramfs.boots("snaptx.trial", maker=maker)
+
+    assert told.count("sleep 1\n") == 90
+    assert not (initramfs.home / "tries").exists()
 
 
 def test_the_last_good_one_is_told_that_it_is_counted(initramfs: Initramfs) -> None:
