@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("point", help="judge one point again")
     one.add_argument("directory", type=Path)
     one.add_argument("point", type=parse_cut)
-    verbs.add_parser("controls", help="take every barrier and fsync away, one at a time")
+    every = verbs.add_parser("controls", help="take every barrier and fsync away, one at a time")
+    every.add_argument("--needed", action="store_true", help="leave out what is known to be missed by nobody")
     return parser
 
 
@@ -57,7 +58,7 @@ def main() -> int:
     if args.verb == "point":
         return _again(args.directory, args.point)
     if args.verb == "controls":
-        return _controls(args.flow or list(FLOWS))
+        return _controls(args.flow or list(FLOWS), spare=not args.needed)
     seed = random.SystemRandom().randrange(1 << 31) if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
     begun, failed, total = time.monotonic(), 0, 0
@@ -123,12 +124,12 @@ def _injured(name: str, stride: int, workers: int) -> int:
     return len(wrong)
 
 
-def _controls(names: list[str]) -> int:
+def _controls(names: list[str], *, spare: bool) -> int:
     """Print the table of barriers and fsyncs; 1 if one is missed by nobody and no reason is known."""
     unexplained = 0
     for name in names:
         with scratch() as place:
-            for control in controls.all_of(name, place):
+            for control in controls.all_of(name, place, spare=spare):
                 told = control.noticed or f"spare: {controls.reason(name, control.label)}"
                 unexplained += told == "spare: "
                 print(f"{name:14} {control.label:32} {told}", flush=True)

@@ -79,12 +79,16 @@ def number_of(recording: Path, wanted: str, which: int = -1) -> int:
     return [number for number, sync in enumerate(flow.load(recording).syncs) if sync == wanted][which]
 
 
-def all_of(name: str, place: Path) -> Iterator[Control]:
-    """Take every barrier and fsync of a flow away, one at a time, first as it is, then with hasty commits."""
+def all_of(name: str, place: Path, *, spare: bool = True) -> Iterator[Control]:
+    """Take every barrier and fsync of a flow away, one at a time, first as it is, then with hasty commits.
+
+    Without ``spare`` only those that SPARE does not name.
+    """
     syncs = flow.record(name, place / f"{name}-whole").syncs
     for number, sync in enumerate(syncs):
         label = f"{sync} {syncs[: number + 1].count(sync)}"
-        yield Control(label, _noticed(name, number, place))
+        if spare or not reason(name, label):
+            yield Control(label, _noticed(name, number, place))
 
 
 def _noticed(name: str, number: int, place: Path) -> str:
