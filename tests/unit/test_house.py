@@ -35,7 +35,7 @@ LAYERS = (
     "late lived",
     "carry nested checks blame",
     "difference switch inuse liveswitch inventory",
-    "scene",
+    "scene views",
     "machine",
     "enclosure trees retention running packages",
     "storage bootloader overlay",
