@@ -30,7 +30,7 @@ def go_along(machine: Machine, number: int, policy: Conflicts) -> Carried:
         LiveError: the generation does not stem from what runs.
         ConflictError: both changed a path and the policy is to fail; nothing was brought.
     """
-    with carry.running_root(machine, number, Part.LATEST) as (ancestor, latest):
+    with carry.running_root(machine, number) as (ancestor, latest):
         if ancestor is None:
             message = f"/etc of generation {number} can't go live: it does not stem from what runs"
             raise LiveError(message, hint="leave out --etc, or reboot into it")
