@@ -24,6 +24,9 @@ SEED = 1
 COUNT = 170
 """Points of each recording."""
 
+APART = 4
+"""Of an application's points every so many-th is judged."""
+
 
 def _judge(directory: Path, count: int) -> Report:
     """Judge ``count`` points of a flow, or as many as there must be; fail with the first that are wrong."""
@@ -56,6 +59,18 @@ def test_what_was_carried_over_is_in_the_manifest_of_a_commit_that_was_cut(recor
 
 def test_a_default_found_bad_does_not_boot_again(recorded: Recorded) -> None:
     _judge(recorded("reject"), 0)
+
+
+def test_an_application_is_at_the_old_or_the_new(recorded: Recorded) -> None:
+    """The full tier takes them all, of every action."""
+    directory = recorded("app-switch")
+    facts = flow.load(directory)
+    assert [stage.default for stage in facts.apps] == [2, 2, 3, 3]
+    assert len(set(map(str, facts.stages))) == 1  # nothing of it concerns the machine
+    report = run(Task(directory), chosen(logs(directory), 0, SEED)[::APART])
+
+    assert list(lines(report.failures, directory)) == []
+    assert report.points > APART
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,14 @@ class Flow:
         return any(step[0] == "app" for step in self.record)
 
     @property
+    def takes_errors(self) -> bool:
+        """Return whether errors are tried on it: on one disk, and where the exit code tells of them.
+
+        What ``injury`` judges is the machine, not an application on it.
+        """
+        return self.disks == (DISK,) and self.tells and not self.has_app
+
+    @property
     def disks(self) -> tuple[str, ...]:
         """Return the names of the machine's disks."""
         return (DISK, BOOT) if PLANS[self.layout].boot else (DISK,)
