@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaptx import initialise, lock, system
 from snaptx.apps import settings
@@ -14,8 +15,10 @@ from snaptx.bootloader.pointer import Pointer
 from snaptx.errors import BusyError, LayoutError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.storage.base import APPS
-from snaptx.storage.btrfs import AppStorage
 from snaptx.transaction import Request
+
+if TYPE_CHECKING:
+    from snaptx.storage.btrfs import AppStorage
 
 RUN = "run/snaptx/apps"
 """Where instances are mounted and remembered, below the system root; ends with the boot."""
@@ -66,6 +69,9 @@ def _storage(host: Machine, name: str) -> AppStorage:
     mount = system.mount_at(host.sysroot)
     if mount is None or mount.fstype != "btrfs":
         raise LayoutError("application trees need a root on Btrfs", hint="on ZFS there are none yet")
+    # Late, as machine does: 'repair' works where its library is not installed.
+    from snaptx.storage.btrfs import AppStorage
+
     return AppStorage(mount, name, lambda home: Pointer(home).chosen())
 
 
