@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from snaptx import lock
-from snaptx.errors import LockError
+from snaptx.errors import BusyError, LockError
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 
@@ -41,6 +41,6 @@ def removes_left(machine: Machine, number: int) -> bool:
     try:
         with lock.held(machine.generations.directory(number)):
             machine.storage.delete(view)
-    except LockError:
+    except (LockError, BusyError):  # one that is mounted is in use, whoever made it
         return False
     return True
