@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from snaptx import difference, log, system
+from snaptx import difference, log, system, views
 from snaptx.config import Conflicts
 from snaptx.difference import DIRECTORY
 from snaptx.errors import ConflictError, storage_error
@@ -60,7 +60,7 @@ def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
     """
-    with running_root(machine, number, Part.LATEST) as (ancestor, latest):
+    with running_root(machine, number) as (ancestor, latest):
         if ancestor is None:
             return Carried()
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
@@ -77,20 +77,21 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: ``carry_over`` would raise it.
     """
-    with running_root(machine, number, Part.VIEWED) as (ancestor, latest):
-        if ancestor is None:
-            return Carried()
+    ancestor = reference(machine, number, machine.booted)
+    if ancestor is None:
+        return Carried()
+    with views.passing(machine, number, Tree(machine.booted, Part.ROOT)) as latest:
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
         return Carried(tuple(change.path for change in chosen), clashes)
 
 
 @contextmanager
-def running_root(machine: Machine, number: int, part: Part) -> Iterator[tuple[Tree | None, Tree]]:
+def running_root(machine: Machine, number: int) -> Iterator[tuple[Tree | None, Tree]]:
     """Give the ancestor, None if there is none, and a read-only view of the running root.
 
-    The view is ``part`` of ``number``, and goes with the block.
+    The view is LATEST of ``number``, and goes with the block.
     """
-    ancestor, latest = reference(machine, number, machine.booted), Tree(number, part)
+    ancestor, latest = reference(machine, number, machine.booted), Tree(number, Part.LATEST)
     try:
         if ancestor is not None:
             machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)

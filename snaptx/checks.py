@@ -5,7 +5,7 @@
 one of the same name, a link to /dev/null switches it off.  They run in the
 order of their names.  STAGE ``check`` are required health checks,
 ``check-wanted`` only warn; one in ``update`` that fails keeps the machine from
-updating itself.
+updating itself; those in ``live`` follow a live switch.
 """
 
 from __future__ import annotations

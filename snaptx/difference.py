@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from snaptx import system
+from snaptx import system, views
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
 from snaptx.overlay import scan
@@ -109,18 +109,11 @@ def scan_below(root_fd: int, path: bytes) -> Iterator[Row]:
 @contextmanager
 def readable(machine: Machine, *numbers: int) -> Iterator[list[Tree]]:
     """Yield a read-only tree of each generation: the sealed one, or a passing snapshot of a staged root."""
-    made: list[Tree] = []
-    trees: list[Tree] = []
-    try:
-        for number in numbers:
-            tree = Tree(number, Part.SEALED)
-            if machine.storage.describe(tree) is None:
-                tree = Tree(number, Part.VIEWED)
-                machine.storage.delete(tree)
-                machine.storage.snapshot(Tree(number, Part.ROOT), tree, writable=False)
-                made.append(tree)
-            trees.append(tree)
-        yield trees
-    finally:
-        for tree in made:
-            machine.storage.delete(tree)
+    with ExitStack() as stack:
+        found: dict[int, Tree] = {}
+        for number in dict.fromkeys(numbers):
+            found[number] = Tree(number, Part.SEALED)
+            if machine.storage.describe(found[number]) is None:
+                view = views.passing(machine, number, Tree(number, Part.ROOT))
+                found[number] = stack.enter_context(view)
+        yield [found[number] for number in numbers]

@@ -33,7 +33,7 @@ class Generations:
 
     def numbers(self) -> list[int]:
         """Return the numbers that have a directory, complete or not, ascending."""
-        return sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+        return sorted(int(path.name) for path in self._directory.glob("*") if path.name.isdigit())
 
     def recorded(self) -> list[Generation]:
         """Return the generations that have a record, ascending."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from snaptx import carry, system
+from snaptx import carry, system, views
 from snaptx.carry import Carried, Settled
 from snaptx.config import Conflicts
 from snaptx.difference import DIRECTORY
@@ -34,7 +34,10 @@ def bring_over(machine: Machine, number: int) -> Carried:
     ancestor = carry.reference(machine, number, left) if left not in (0, number) else None
     if ancestor is None or machine.storage.describe(Tree(left, Part.ROOT)) is None:
         return Carried()
-    with _at_rest(machine, left, number) as view, _settled(machine, number, record) as settled:
+    with (
+        views.passing(machine, number, Tree(left, Part.ROOT)) as view,
+        _settled(machine, number, record) as settled,
+    ):
         chosen, clashes = carry.choose(machine, number, ancestor, view, Conflicts.NEW, settled)
         chosen = [change for change in chosen if not _is_volatile(change.path)]
         carry.transfer(machine, view, Tree(number, Part.ROOT), chosen)
@@ -54,18 +57,6 @@ def _commit_record(machine: Machine, number: int) -> Mapping[str, Any]:
         if record.get("generation") == number and "running" in record:
             found = record
     return found
-
-
-@contextmanager
-def _at_rest(machine: Machine, left: int, number: int) -> Iterator[Tree]:
-    """Give a read-only view of the root that was left."""
-    view = Tree(number, Part.VIEWED)
-    machine.storage.delete(view)
-    machine.storage.snapshot(Tree(left, Part.ROOT), view, writable=False)
-    try:
-        yield view
-    finally:
-        machine.storage.delete(view)
 
 
 @contextmanager

@@ -1,6 +1,8 @@
 """``snaptx live``: put a generation's trees under the running system, and take them away again.
 
-Nothing that boots changes: a reboot, wanted or not, ends what is live.
+Nothing that boots changes: a reboot, wanted or not, ends what is live.  What a
+kernel or a daemon has loaded of a tree (a security policy, say) follows by the
+hooks of the stage ``live``; where one fails, what was live before is live again.
 """
 
 from __future__ import annotations
@@ -8,9 +10,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from snaptx import lived, liveswitch, log, scene, switch, system, transaction
+from snaptx import checks, lived, liveswitch, log, scene, switch, system, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
+from snaptx.errors import HealthError, SnaptxError
 from snaptx.liveswitch import Plan
 from snaptx.machine import Machine
 from snaptx.recover import Act
@@ -18,6 +21,9 @@ from snaptx.running import namespaces
 from snaptx.running.proc import Owner
 from snaptx.scene import Note
 from snaptx.transaction import Request, Transaction
+
+STAGE = "live"
+"""The hooks that run in what is seen after a switch, there or back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,42 @@ def is_due(machine: Machine, chosen: Plan) -> bool:
 
 
 def make(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | None = None) -> Switched:
-    """Make the switch; the caller holds the lock.
+    """Make the switch, and let the hooks follow; the caller holds the lock.
 
     Raises:
         ConflictError: both sides changed a path in /etc and the policy is to fail; nothing was switched.
         StorageError: the kernel refused; what was seen before is seen again.
+        HealthError: a hook failed; what was seen before is seen again, except after a way back.
     """
+    done = _switched(machine, request, chosen, policy)
+    failed = _hooks(machine, done.number)
+    if failed:
+        raise _taken_back(machine, request, done, failed)
+    return done
+
+
+def _hooks(machine: Machine, number: int) -> str:
+    """Run the hooks with what is live, 0 for what booted; return which failed and why, "" for none."""
+    return "; ".join(f"{one.name}: {one.reason}" for one in checks.answers(machine, STAGE, number))
+
+
+def _taken_back(machine: Machine, request: Request, done: Switched, failed: str) -> HealthError:
+    """Go back to what was live before, unless that was the way back; return the error that says so."""
+    hint = f"'snaptx live' shows what is live; the hooks are in /etc/snaptx/hooks.d/{STAGE}"
+    if not done.number:
+        return HealthError(f"what booted is seen again, but a hook failed: {failed}", hint=hint)
+    what = f"a hook failed with generation {done.number} live: {failed}"
+    try:
+        _switched(machine, request, choose(machine, done.previous, force=True))
+    except SnaptxError as error:
+        return HealthError(f"{what}; it could not be taken back: {error.message}", hint=error.hint)
+    if again := _hooks(machine, done.previous):
+        log.warning("a hook failed with what was live before too", reason=again)
+    now = f"generation {done.previous} is live again" if done.previous else "the live switch was taken back"
+    return HealthError(f"{what}; {now}", hint=hint)
+
+
+def _switched(machine: Machine, request: Request, chosen: Plan, policy: Conflicts | None = None) -> Switched:
     begun = time.monotonic()
     before = scene.live(machine)
     previous = max(before.values(), default=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from snaptx import carry, difference, log, scene
+from snaptx import carry, difference, log, scene, views
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import LiveError
@@ -30,7 +30,7 @@ def go_along(machine: Machine, number: int, policy: Conflicts) -> Carried:
         LiveError: the generation does not stem from what runs.
         ConflictError: both changed a path and the policy is to fail; nothing was brought.
     """
-    with carry.running_root(machine, number, Part.LATEST) as (ancestor, latest):
+    with carry.running_root(machine, number) as (ancestor, latest):
         if ancestor is None:
             message = f"/etc of generation {number} can't go live: it does not stem from what runs"
             raise LiveError(message, hint="leave out --etc, or reboot into it")
@@ -71,16 +71,11 @@ def index(machine: Machine, number: int) -> None:
 @contextmanager
 def _since(machine: Machine, number: int) -> Iterator[Tree]:
     """Give a read-only view of a generation's root; if it is staged its manifest is brought up to that."""
-    marker, view = Tree(number, Part.LIVE), Tree(number, Part.VIEWED)
-    machine.storage.delete(view)
-    machine.storage.snapshot(Tree(number, Part.ROOT), view, writable=False)
-    try:
+    with views.passing(machine, number, Tree(number, Part.ROOT)) as view:
         if machine.phase(number) is Phase.STAGED:
             with Manifest.open(machine.manifest(number), writable=True) as manifest:
-                difference.reindex(machine, manifest, marker, view)
+                difference.reindex(machine, manifest, Tree(number, Part.LIVE), view)
         yield view
-    finally:
-        machine.storage.delete(view)
 
 
 def _bring_back(machine: Machine, number: int, latest: Tree) -> Carried:

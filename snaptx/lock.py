@@ -36,6 +36,22 @@ def exclusive(path: Path, verb: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Hold the lock of a directory, which says nothing of its holder, for the length of a with block.
+
+    Raises:
+        LockError: somebody else holds it.
+    """
+    with descriptor(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"another snaptx is at work in {directory.parent.name}/{directory.name}"
+            raise LockError(message, hint="wait for it to end") from error
+        yield
+
+
 def _sign(fd: int, verb: str) -> None:
     pid = os.getpid()
     holder = {"pid": pid, "verb": verb, "since": int(system.now()), "start": system.process_start(pid)}

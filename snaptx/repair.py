@@ -11,10 +11,9 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from snaptx import difference, lock, recover, switch, system, transaction, verify
+from snaptx import difference, lock, recover, switch, system, transaction, verify, views
 from snaptx.errors import (
     BootError,
-    BusyError,
     FormatError,
     JournalError,
     NotFoundError,
@@ -81,20 +80,8 @@ def _foundations(machine: Machine) -> Iterator[str]:
     if machine.protect_pinned():
         yield "what is pinned is protected in the filesystem again"
     for number in machine.generations.numbers():
-        if _removes_view(machine, number):
+        if views.removes_left(machine, number):
             yield f"generation {number}: a view that nobody looks at any more was removed"
-
-
-def _removes_view(machine: Machine, number: int) -> bool:
-    """Remove what a reader, which opens no transaction, left of itself; one that is mounted is in use."""
-    view = Tree(number, Part.VIEWED)
-    if machine.storage.describe(view) is None:
-        return False
-    try:
-        machine.storage.delete(view)
-    except BusyError:
-        return False
-    return True
 
 
 def _records(machine: Machine) -> Iterator[str]:

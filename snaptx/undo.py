@@ -43,10 +43,10 @@ def plan(machine: Machine) -> Undoing:
     pinned = [str(view.number) for view in views if view.generation.pinned]
     if pinned:
         raise BusyError(f"pinned: {', '.join(pinned)}", hint="snaptx unpin what is to go")
-    apps = machine.storage.state / APPS
-    if apps.is_dir() and any(apps.iterdir()):
-        names = ", ".join(sorted(path.name for path in apps.iterdir()))
-        raise BusyError(f"there are application trees: {names}", hint="first: snaptx app remove NAME")
+    apps = sorted(path.name for path in (machine.storage.state / APPS).glob("[!.]*"))
+    if apps:
+        message = f"there are application trees: {', '.join(apps)}"
+        raise BusyError(message, hint="first: snaptx app remove NAME")
     gone = tuple(view.number for view in views if view.number != 1)
     return Undoing(gone, tuple(_steps(machine, gone, views)))
 

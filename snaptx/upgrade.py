@@ -16,12 +16,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snaptx import enter, inventory, lock, stage
+from snaptx import enter, inventory, lock, stage, views
 from snaptx.enclosure import standins
 from snaptx.enclosure.chroot import run_enclosed
 from snaptx.enter import Manner, Ran
@@ -65,7 +65,7 @@ def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Pros
         NoSpaceError: there is no room for what has to be fetched.
     """
     base = stage.choose_base(machine, wanted).number
-    with _sole_user(machine), _copy(machine, base) as tree:
+    with _sole_user(machine), views.passing(machine, base, Tree(base, Part.ROOT), writable=True) as tree:
         manager = inventory.manager_of(machine, tree)
         _require_unlocked(machine, base, manager)
         cache = _cache(machine, manager)
@@ -131,18 +131,6 @@ def _require_unlocked(machine: Machine, base: int, manager: Manager) -> None:
     """Refuse to copy a running system in the middle of its own upgrade."""
     if base == machine.booted:
         traces.require_unlocked(machine.sysroot, manager)
-
-
-@contextmanager
-def _copy(machine: Machine, base: int) -> Iterator[Tree]:
-    """Give a writable copy of a generation that ends with the block."""
-    tree = Tree(base, Part.VIEWED)
-    machine.storage.delete(tree)
-    machine.storage.snapshot(Tree(base, Part.ROOT), tree, writable=True)
-    try:
-        yield tree
-    finally:
-        machine.storage.delete(tree)
 
 
 def _cache(machine: Machine, manager: Manager) -> MountSpec:

@@ -3,7 +3,7 @@
     python -m tests.bench_service [--rounds 10] [--clients 4]
 
 Fetches the distribution's package with apt-get and unpacks it; nothing is installed.
-Measured are a live switch of the root it runs in, its restart, ``live --off`` and a
+Measured are a live switch of the root it runs in, ``snaptx restart``, ``live --off`` and a
 restart again; the switch and the rollback of an application tree with the sockets
 handed on, and a switch whose check fails.
 """
@@ -13,18 +13,25 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
+from snaptx import machine, restart, run, transaction
+from snaptx.run import Result
+from snaptx.running import services
+from snaptx.transaction import Request
 from tests.appload import Load, ask, free_port, loaded
 from tests.boxes import Box, made
 
+UNIT = "nginx.service"
 PAGE = "usr/share/nginx/html/index.html"
 CONFIG = """
 daemon off;
@@ -129,22 +136,40 @@ def wait_for(port: int, word: str, seconds: float = 10) -> None:
 
 
 class Service:
-    """nginx in the root of a sandbox, started and stopped as a manager of services does."""
+    """nginx in the root of a sandbox, and what stands for the systemd that knows it as a unit."""
 
     def __init__(self, box: Box, port: int) -> None:
         self._words = ["chroot", str(box.root), "/usr/sbin/nginx", "-c", "/etc/nginx.conf"]
-        self._port = port
-        self._running = subprocess.Popen(self._words, stderr=subprocess.DEVNULL)
+        self._port, self._machine = port, machine.open_machine(box.root)
+        self._running = self._started()
+        self._invocation = 1
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._words, stderr=subprocess.DEVNULL)
 
     def restart(self, word: str) -> None:
-        """End it in good order, start it, and wait for the answer."""
-        self.stop()
-        self._running = subprocess.Popen(self._words, stderr=subprocess.DEVNULL)
+        """Let ``snaptx restart`` restart it, and wait for the answer."""
+        units = services.parse(self._systemctl(["systemctl", "show"]).stdout)
+        with (
+            patch.object(run, "run", self._systemctl),
+            transaction.exclusive(self._machine, "restart"),
+        ):
+            restart.make(self._machine, Request("restart"), services.decide(units), units)
         wait_for(self._port, word)
+
+    def _systemctl(self, argv: Sequence[str]) -> Result:
+        """Restart it as Debian's unit does: SIGQUIT lets nginx answer what it has begun to."""
+        if argv[1] == "restart":
+            self.stop()
+            self._running = self._started()
+            self._invocation += 1
+        state = "active" if self._running.poll() is None else "failed"
+        facts = (f"Id={UNIT}", "Type=forking", f"ActiveState={state}", f"InvocationID={self._invocation}")
+        return Result(0, "\n".join(facts), "")
 
     def stop(self) -> None:
         """End it in good order."""
-        self._running.terminate()
+        self._running.send_signal(signal.SIGQUIT)
         self._running.wait()
 
 

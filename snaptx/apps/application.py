@@ -6,17 +6,19 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from snaptx import initialise, system
+from snaptx import initialise, lock, system
 from snaptx.apps import settings
 from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
 from snaptx.errors import BusyError, LayoutError, NotFoundError
 from snaptx.machine import Machine
-from snaptx.model import Part, Tree
 from snaptx.storage.base import APPS
-from snaptx.storage.btrfs import AppStorage
 from snaptx.transaction import Request
+
+if TYPE_CHECKING:
+    from snaptx.storage.btrfs import AppStorage
 
 RUN = "run/snaptx/apps"
 """Where instances are mounted and remembered, below the system root; ends with the boot."""
@@ -34,8 +36,7 @@ class App:
 
 def names(host: Machine) -> list[str]:
     """Return the names of the application trees, sorted."""
-    home = host.storage.state / APPS
-    return sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    return sorted(path.name for path in (host.storage.state / APPS).glob("[!.]*"))
 
 
 def open_app(host: Machine, name: str) -> App:
@@ -44,21 +45,33 @@ def open_app(host: Machine, name: str) -> App:
     Raises:
         NotFoundError: there is none of that name.
     """
-    opened = _app(host, name, _storage(host, settings.require_name(name)))
-    if not _is_there(opened):
+    opened = look(host, settings.require_name(name))
+    if not is_there(opened):
         known = ", ".join(names(host)) or "none"
         raise NotFoundError(f"there is no application {name}", hint=f"there are: {known}")
     return opened
 
 
-def _is_there(app: App) -> bool:
-    return app.machine.storage.state.is_dir() and initialise.is_complete(app.machine)
+def look(host: Machine, name: str) -> App:
+    """Open an application tree as far as there is one (see ``is_there``)."""
+    return _app(host, name, _storage(host, name))
+
+
+def is_there(app: App) -> bool:
+    """Return whether it was made: from its first pointer on recovery completes it."""
+    machine = app.machine
+    return initialise.is_complete(machine) or (
+        machine.storage.state.is_dir() and machine.boot.read() is not None
+    )
 
 
 def _storage(host: Machine, name: str) -> AppStorage:
     mount = system.mount_at(host.sysroot)
     if mount is None or mount.fstype != "btrfs":
         raise LayoutError("application trees need a root on Btrfs", hint="on ZFS there are none yet")
+    # Late, as machine does: 'repair' works where its library is not installed.
+    from snaptx.storage.btrfs import AppStorage
+
     return AppStorage(mount, name, lambda home: Pointer(home).chosen())
 
 
@@ -76,7 +89,7 @@ def create(host: Machine, request: Request, name: str) -> App:
     """
     storage = _storage(host, settings.require_name(name))
     made = _app(host, name, storage)
-    if _is_there(made):
+    if is_there(made):
         raise BusyError(f"there is an application {name}", hint=f"see: snaptx app list {name}")
     storage.create()
     initialise.initialise(made.machine, request, about="empty")
@@ -92,9 +105,6 @@ def remove(app: App) -> None:
     for generation in app.machine.generations.recorded():
         if generation.pinned:
             raise BusyError(f"generation {generation.number} is pinned", hint="unpin what is to go")
-        for part in Part:
-            app.machine.storage.guard(Tree(generation.number, part))
-    app.machine.boot.remove()
     app.machine.storage.forsake("")
 
 
@@ -109,6 +119,24 @@ def subtree(app: App, number: int) -> Path:
 
 
 def described(host: Machine) -> Iterator[App]:
-    """Yield every application tree, opened."""
+    """Yield every application tree, opened; one that is half made is none."""
     for name in names(host):
-        yield open_app(host, name)
+        app = look(host, name)
+        if is_there(app):
+            yield app
+
+
+def removed(host: Machine) -> list[str]:
+    """Return the names of those whose removal was begun and is not over."""
+    return sorted(path.name[1:] for path in (host.storage.state / APPS).glob(".*"))
+
+
+def sweep(host: Machine, name: str, verb: str) -> None:
+    """Remove what an interrupted removal left.
+
+    Raises:
+        LockError: it is not interrupted, but at work.
+    """
+    storage = _storage(host, name)
+    with lock.exclusive(storage.gone / "lock", verb):
+        storage.sweep()

@@ -6,6 +6,7 @@
         N               the root of generation N, mounted while an instance runs in it
         N.json          who that is
         N.log           what it wrote
+        0.sock          where it is checked, if that is a Unix socket of its own
 
 The pointer decides which of them should run.  What else does is what an
 interruption left, and is ended by ``settle``; what is lacking it starts.
@@ -17,10 +18,10 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from snaptx import durable, log, mounting, run, system
-from snaptx.apps import runners
+from snaptx.apps import runners, sockets
 from snaptx.apps.application import App, subtree
 from snaptx.apps.runners import Instance
 from snaptx.errors import CommandError, HealthError, NotFoundError, storage_error
@@ -129,6 +130,7 @@ def _complaint(app: App, instance: Instance) -> str:
         "SNAPTX_GENERATION": str(instance.generation),
         "SNAPTX_PID": str(instance.pid),
         "SNAPTX_ROOT": str(subtree(app, instance.generation)),
+        "SNAPTX_CHECK_ADDRESS": instance.address,
     }
     words = ["timeout", "--kill-after=1", str(app.settings.wait), *app.settings.check]
     done = run.run(words, env=env, ok=range(-64, 256))
@@ -169,6 +171,18 @@ def started(app: App, number: int, before: Instance | None) -> Instance:
         stop(app, made)
         raise
     return made
+
+
+def rehearse(app: App, number: int) -> None:
+    """Start an instance at addresses of its own, check it there, and end it: nobody else meets it.
+
+    Raises:
+        HealthError: the check did not pass.
+        CommandError: it can't be started.
+    """
+    listen = sockets.private(app.settings.listen, app.place)
+    apart = replace(app, settings=replace(app.settings, listen=listen))
+    stop(apart, started(apart, number, None))
 
 
 def is_startable(app: App) -> bool:

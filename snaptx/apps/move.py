@@ -3,6 +3,8 @@
 With sockets handed on, the old instance runs on until the new one has passed
 its check; while that runs the old one is held, so that it is the new one that
 answers.  A check that fails lets the old one go on, and nothing was switched.
+A check at a private address comes before that, of an instance for it alone:
+what fails there nobody has met.
 Without, the old one has to give its address away first, and is started again
 where the new one fails.
 
@@ -22,6 +24,7 @@ from snaptx import commit, confirm, lock, log, rollback, transaction
 from snaptx.apps import instances, runners
 from snaptx.apps.application import App, reopen
 from snaptx.apps.runners import Instance
+from snaptx.apps.settings import CheckAt
 from snaptx.config import Conflicts
 from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
@@ -75,6 +78,8 @@ class _Move:
         """Start the new instance and check it: what it raises keeps the pointer where it is."""
         if not instances.is_startable(self.app):
             return
+        if self.app.settings.check_at is CheckAt.PRIVATE:
+            instances.rehearse(self.app, number)
         begun = time.monotonic()
         if self.overlaps or self.before is None:
             self._beside(number)

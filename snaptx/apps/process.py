@@ -7,6 +7,7 @@ there too.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,10 +28,23 @@ FIRST = 3
 INSIDE = ("proc", "dev", "sys")
 
 
-def spawn(
-    root: Path, command: Sequence[str], sockets: Sequence[socket.socket], env: Mapping[str, str], log: Path
-) -> int:
-    """Start ``command`` in the tree at ``root``; return its process id once it is executed.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A ``command`` to start in the tree at ``root``, which gets ``sockets``; ``log`` is where it writes."""
+
+    root: Path
+    command: Sequence[str]
+    sockets: Sequence[socket.socket]
+    env: Mapping[str, str]
+    log: Path
+
+    def high(self, fd: int) -> int:
+        """Return a copy of a descriptor whose number no handed one takes, closed by execve(2)."""
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST + len(self.sockets) + 64)
+
+
+def spawn(start: Start) -> int:
+    """Start a process; return its process id once it is executed.
 
     Raises:
         CommandError: it can't be executed.
@@ -38,7 +53,7 @@ def spawn(
     pids, tells = os.pipe()
     between = os.fork()
     if not between:
-        _fork_away(root, command, sockets, env, log, (says, tells))
+        _fork_away(start, says, tells)
     for fd in (says, tells):
         os.close(fd)
     try:
@@ -49,7 +64,8 @@ def spawn(
         os.close(pids)
         os.close(said)
     if trouble or not pid:
-        raise CommandError(f"cannot start {command[0]}: {trouble or 'no process'}", hint=f"in {root}")
+        said_so = f"cannot start {start.command[0]}: {trouble or 'no process'}"
+        raise CommandError(said_so, hint=f"in {start.root}")
     return pid
 
 
@@ -57,57 +73,36 @@ def _all_of(fd: int) -> bytes:
     return b"".join(iter(lambda: os.read(fd, 4096), b""))
 
 
-def _fork_away(
-    root: Path,
-    command: Sequence[str],
-    sockets: Sequence[socket.socket],
-    env: Mapping[str, str],
-    log: Path,
-    pipes: tuple[int, int],
-) -> NoReturn:
+def _fork_away(start: Start, says: int, tells: int) -> NoReturn:
     """Leave the process to init: nothing of snaptx stays to wait for it."""
-    says, tells = _high(pipes[0], len(sockets)), pipes[1]
+    says = start.high(says)
     try:
         os.setsid()
         child = os.fork()
         if child:
             os.write(tells, str(child).encode())
             os._exit(0)
-        _become(root, command, sockets, env, log, says)
+        _become(start, says)
     except BaseException as error:  # noqa: BLE001 - there is nobody above this
         with suppress(OSError):
             os.write(says, str(error).encode())
     os._exit(1)
 
 
-def _become(
-    root: Path,
-    command: Sequence[str],
-    sockets: Sequence[socket.socket],
-    env: Mapping[str, str],
-    log: Path,
-    says: int,
-) -> NoReturn:
+def _become(start: Start, says: int) -> NoReturn:
     os.setpgid(0, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
-    given = [_high(one.fileno(), len(sockets)) for one in sockets]
-    _enter(root)
+    out = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
+    given = [start.high(one.fileno()) for one in start.sockets]
+    _enter(start.root)
     for place, fd in enumerate((os.open("/dev/null", os.O_RDWR | os.O_CREAT), out, out, *given)):
         os.dup2(fd, place, inheritable=True)
     os.closerange(FIRST + len(given), says)
     listen = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": str(len(given))} if given else {}
-    environment = run.environment({**env, **listen})
-    os.execvpe(command[0], list(command), environment)
-
-
-def _high(fd: int, count: int) -> int:
-    """Return a copy of a descriptor whose number no handed one takes, closed by execve(2)."""
-    import fcntl
-
-    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, FIRST + count + 64)
+    environment = run.environment({**start.env, **listen})
+    os.execvpe(start.command[0], list(start.command), environment)
 
 
 def _enter(root: Path) -> None:

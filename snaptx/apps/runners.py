@@ -10,17 +10,22 @@ from typing import Protocol
 
 from snaptx import run, system
 from snaptx.apps import process, sockets
+from snaptx.apps.process import Start
 from snaptx.apps.settings import Settings
 from snaptx.errors import CommandError
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One run of a generation; ``pid`` and ``start`` (clock ticks since the boot) are 0 for a unit's."""
+    """One run of a generation; ``pid`` and ``start`` (clock ticks since the boot) are 0 for a unit's.
+
+    ``address`` is the first that it was given to listen at, "" if it was given none.
+    """
 
     generation: int
     pid: int = 0
     start: int = 0
+    address: str = ""
 
 
 class Runner(Protocol):
@@ -68,8 +73,10 @@ class Processes:
         env = {"SNAPTX_GENERATION": str(number)}
         heir_of = before.pid if before and self.is_alive(before) else 0
         with sockets.listening(self._settings.listen, heir_of) as given:
-            pid = process.spawn(root, self._settings.start, given, env, root.with_name(f"{number}.log"))
-        return Instance(number, pid, system.process_start(pid))
+            log = root.with_name(f"{number}.log")
+            pid = process.spawn(Start(root, self._settings.start, given, env, log))
+            address = sockets.shown(given[0]) if given else ""
+        return Instance(number, pid, system.process_start(pid), address)
 
     def is_alive(self, instance: Instance) -> bool:
         """Return whether its first process runs."""

@@ -10,12 +10,20 @@ from __future__ import annotations
 import re
 import signal
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from snaptx import config
 from snaptx.errors import ConfigError, UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class CheckAt(StrEnum):
+    """Where a check meets a new instance first: where everybody asks, or where nobody else does."""
+
+    PUBLIC = "public"
+    PRIVATE = "private"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,7 @@ class Settings:
     unit: str = ""
     listen: tuple[str, ...] = ()
     check: tuple[str, ...] = ()
+    check_at: CheckAt = CheckAt.PUBLIC
     stop: str = "TERM"
     timeout: int = 30
     wait: int = 2
@@ -64,6 +73,9 @@ def load(sysroot: Path, name: str) -> Settings:
         raise ConfigError(f"{path}: start and unit contradict each other", hint="leave one of them out")
     if found.unit and not found.unit.endswith("@"):
         raise ConfigError(f"{path}: {found.unit!r} is no template", hint="as in: unit = 'web@'")
+    if found.check_at is CheckAt.PRIVATE and not (found.start and found.listen):
+        hint = "a private address takes the place of those in listen"
+        raise ConfigError(f"{path}: check_at = 'private' needs start and listen", hint=hint)
     if found.stop not in _signals():
         raise ConfigError(f"{path}: {found.stop!r} is no signal", hint="as in: stop = 'QUIT'")
     return found

@@ -63,6 +63,23 @@ def _if_listening(fd: int) -> Iterator[socket.socket]:
     one.close()
 
 
+def private(addresses: tuple[str, ...], place: Path) -> tuple[str, ...]:
+    """Return as many addresses at which nobody else asks: free ports, and Unix sockets in ``place``."""
+    return tuple(_private(address, place / f"{number}.sock") for number, address in enumerate(addresses))
+
+
+def _private(address: str, path: Path) -> str:
+    if address.startswith("/"):
+        return str(path)
+    return "[::1]:0" if address.startswith("[") else "127.0.0.1:0"
+
+
+def shown(one: socket.socket) -> str:
+    """Return how a client is told where a socket listens."""
+    name = _name(one)
+    return f"[{name.rpartition(':')[0]}]:{name.rpartition(':')[2]}" if one.family == socket.AF_INET6 else name
+
+
 def _name(one: socket.socket) -> str:
     found = one.getsockname()
     return found if isinstance(found, str) else f"{found[0]}:{found[1]}"

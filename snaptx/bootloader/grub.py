@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -185,3 +186,19 @@ def entry_of(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str
 def grub_directory(boot: Path) -> str:
     """Return the name of the distribution's directory of GRUB, "" if there is none."""
     return next((name for name in GRUB_DIRECTORIES if (boot / name / "grub.cfg").is_file()), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """The distribution's own menu: its directory in /boot, and whether it names the roots (see settings)."""
+
+    directory: str
+    names_roots: bool
+
+
+def original(boot: Path) -> Original | None:
+    """Return the distribution's own menu in ``boot``, None if there is none."""
+    name = grub_directory(boot)
+    if not name:
+        return None
+    return Original(name, settings.names_roots((boot / name / "grub.cfg").read_text(errors="replace")))

@@ -11,14 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels, settings
+from snaptx.bootloader import entryfile, kernels
 from snaptx.bootloader.grub import (
     ESCAPE,
     FindCounter,
     Grub,
     entry_of,
-    grub_directory,
     no_counter,
+    original,
     words_of,
 )
 from snaptx.bootloader.settings import Ways
@@ -45,16 +45,15 @@ class GrubInRoot(Grub):
         self._install(root, self._ways(root, adopted))
 
     def _ways(self, root: Path, adopted: TreeInfo) -> Ways:
-        name = grub_directory(root / "boot")
-        if not name:
+        found = original(root / "boot")
+        if found is None:
             return Ways()
-        config = (root / "boot" / name / "grub.cfg").read_text(errors="replace")
-        if not settings.names_roots(config):
+        if not found.names_roots:
             words = " ".join([*adopted.cmdline, *words_of(root)])
             return Ways(adopted=adopted.loader_path, adopted_words=words)
         # openSUSE keeps it in a subvolume of its own, systems on ZFS in a dataset.
-        apart = system.mount_at(root / "boot" / name)
-        place = _seen_by_grub(apart) if apart else f"{adopted.loader_path}/boot/{name}"
+        apart = system.mount_at(root / "boot" / found.directory)
+        place = _seen_by_grub(apart) if apart else f"{adopted.loader_path}/boot/{found.directory}"
         return Ways(original=f"{place}/grub.cfg")
 
     def prepare(self, state: BootState) -> None:

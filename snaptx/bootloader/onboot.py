@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, freezing, kernels, settings
-from snaptx.bootloader.grub import NEXT, FindCounter, Grub, entry_of, grub_directory, no_counter, words_of
+from snaptx.bootloader import entryfile, freezing, kernels
+from snaptx.bootloader.grub import NEXT, FindCounter, Grub, entry_of, no_counter, original, words_of
 from snaptx.bootloader.kernels import Kernel
 from snaptx.bootloader.settings import Ways
 from snaptx.errors import SnaptxError, storage_error
@@ -46,10 +46,9 @@ class GrubOnBoot(Grub):
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
-        name = grub_directory(self._boot)
-        usable = name and settings.names_roots((self._boot / name / "grub.cfg").read_text(errors="replace"))
-        original = f"/{name}/grub.cfg" if usable else ""
-        self._install(root, Ways(original=original, rescue=" ".join(adopted.cmdline)))
+        found = original(self._boot)
+        path = f"/{found.directory}/grub.cfg" if found and found.names_roots else ""
+        self._install(root, Ways(original=path, rescue=" ".join(adopted.cmdline)))
 
     def switch(self) -> None:
         """Exchange the prepared entry file with the current one."""

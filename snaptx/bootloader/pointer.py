@@ -40,8 +40,11 @@ class Pointer:
             return None
 
     def chosen(self) -> int:
-        """Return the generation that the pointer names, 0 if there is none."""
-        state = self.read()
+        """Return the generation that the pointer names, 0 if there is none or it is damaged."""
+        try:
+            state = self.read()
+        except BootError:
+            return 0
         return state.default if state else 0
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:

@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from snaptx import stage
+from snaptx import log, stage
 from snaptx.apps import application, instances, move
 from snaptx.apps.application import App
 from snaptx.apps.move import Moved
+from snaptx.apps.runners import Instance
 from snaptx.cli import apply as apply_verb
 from snaptx.cli import commit as commit_verb
 from snaptx.cli import common, options
@@ -17,7 +18,7 @@ from snaptx.cli import list as list_verb
 from snaptx.cli import log as log_verb
 from snaptx.cli.common import Progress
 from snaptx.config import Conflicts
-from snaptx.errors import BusyError
+from snaptx.errors import BusyError, SnaptxError, UsageError
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 
@@ -26,12 +27,15 @@ ACTIONS = {
     "apply": "lay an update over a fresh generation of it",
     "switch": "move over to a staged generation: start, check, hand on, stop the old",
     "rollback": "move back to an earlier generation",
-    "start": "start what it is at, after a boot",
-    "stop": "end what runs of it",
+    "start": "start what it is at, with --all of every application",
+    "stop": "end what runs of it, with --all of every application",
     "remove": "remove one that does not run, with all its generations",
     "list": "the applications, or the generations of one",
     "log": "the audit trail of one",
 }
+OF_ALL = ("start", "stop")
+"""What can be done to all of them."""
+
 PLANNED = {"create", "apply", "switch", "rollback", "start", "stop", "remove"}
 """What changes something."""
 
@@ -43,8 +47,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     for name, summary in ACTIONS.items():
         made[name] = actions.add_parser(name, help=summary)
         options.add_globals(made[name], inherited=True)
-        optional = {"nargs": "?"} if name == "list" else {}
+        optional = {"nargs": "?"} if name in ("list", *OF_ALL) else {}
         made[name].add_argument("name", metavar="NAME", help="the application", **optional)  # type: ignore[arg-type]
+    for name in OF_ALL:
+        made[name].add_argument(
+            "--all", action="store_true", help="every application that has a command or a unit"
+        )
     made["apply"].add_argument("payload", metavar="PAYLOAD", help="as for snaptx apply")
     made["apply"].add_argument("--sha256", metavar="HEX", help="refuse any other payload")
     made["apply"].add_argument("--allow-devices", action="store_true", help="let it make device nodes")
@@ -59,10 +67,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Do the action."""
     host = common.machine(args)
+    _require_name(args)
     if args.action == "list" and args.name is None:
         return _list_all(args, host)
     if args.dry_run and args.action in PLANNED:
         return _rehearse(args, host)
+    if args.name is None:
+        return _do_all(args, host)
     if args.action == "create":
         made = application.create(host, common.request(args), args.name)
         common.emit(args, {"name": made.name, "generation": 1}, f"{made.name} is there, and empty")
@@ -73,10 +84,16 @@ def run(args: Namespace) -> int:
     return actions[args.action](args, host, app)
 
 
+def _require_name(args: Namespace) -> None:
+    if args.action in OF_ALL and bool(args.name) == args.all:
+        raise UsageError(f"app {args.action} takes a name or --all", hint="'snaptx app list' shows the names")
+
+
 def _rehearse(args: Namespace, host: Machine) -> int:
-    if args.action != "create":
+    if args.action != "create" and args.name:
         application.open_app(host, args.name)
-    common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {args.name}")
+    named = args.name or ", ".join(application.names(host)) or "nothing"
+    common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {named}")
     return 0
 
 
@@ -138,17 +155,51 @@ def describe(app: App, done: Moved) -> Iterator[str]:
 
 
 def _start(args: Namespace, _host: Machine, app: App) -> int:
-    with move.exclusive(app, args.verb):
-        made = instances.bring_up(app)
+    made = _brought_up(args, app)
     common.emit(args, made, f"generation {made.generation} of {app.name} runs")
     return 0
 
 
-def _stop(args: Namespace, _host: Machine, app: App) -> int:
+def _brought_up(args: Namespace, app: App) -> Instance:
     with move.exclusive(app, args.verb):
-        ended = instances.bring_down(app)
+        return instances.bring_up(app)
+
+
+def _stop(args: Namespace, _host: Machine, app: App) -> int:
+    ended = _brought_down(args, app)
     text = f"ended: generation {', '.join(map(str, ended))} of {app.name}" if ended else "nothing runs of it"
     common.emit(args, {"stopped": ended}, text)
+    return 0
+
+
+def _brought_down(args: Namespace, app: App) -> list[int]:
+    with move.exclusive(app, args.verb):
+        return instances.bring_down(app)
+
+
+def _do_all(args: Namespace, host: Machine) -> int:
+    """Start or stop every application; one that fails keeps no other from it.
+
+    Raises:
+        SnaptxError: the first failure, after the others were tried.
+    """
+    act = _brought_up if args.action == "start" else _brought_down
+    done: list[str] = []
+    failures: list[SnaptxError] = []
+    for name in application.names(host):
+        try:
+            app = application.look(host, name)
+            if application.is_there(app) and instances.is_startable(app):
+                act(args, app)
+                done.append(name)
+        except SnaptxError as error:
+            log.error(f"could not {args.action} it", app=name, reason=error.message)
+            failures.append(error)
+    common.emit(
+        args, {"action": args.action, "names": done}, f"{args.action}: {', '.join(done) or 'nothing'}"
+    )
+    if failures:
+        raise failures[0]
     return 0
 
 

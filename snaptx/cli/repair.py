@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snaptx import reconcile, recover, repair, transaction, verify
+from snaptx.apps import mend
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
@@ -36,6 +37,7 @@ def run(args: Namespace) -> int:
     if conversions.waiting(machine):
         with transaction.exclusive(machine, args.verb):
             done += sharing.describe(convert.settle(machine, common.request(args)))
+    done += mend.mend(machine, common.request(args))
     common.emit(args, {"done": done}, done or "nothing to repair")
     return 0 if done else common.unchanged(args)
 
@@ -51,7 +53,8 @@ def _boot(args: Namespace, machine: Machine) -> int:
         recover.renew(machine)
         done = reconcile.reconcile(machine, common.request(args), why)
         settled = convert.settle(machine, common.request(args))
-    common.emit(args, done, [*_lines(done), *sharing.describe(settled)])
+    mended = mend.mend(machine, common.request(args))
+    common.emit(args, done, [*_lines(done), *sharing.describe(settled), *mended])
     return 0
 
 

@@ -202,14 +202,8 @@ class BtrfsStorage:
             number = btrfsutil.subvolume_id(str(self._top / default)) if default else TOP_LEVEL
             btrfsutil.set_default_subvolume(self._fd, number)
             self.barrier()
-            self._delete_state()
+            _delete_subvolumes(self.state)
         self.barrier()
-
-    def _delete_state(self) -> None:
-        top = btrfsutil.subvolume_id(str(self.state))
-        for path, _ in btrfsutil.SubvolumeIterator(str(self.state), top=top):
-            btrfsutil.delete_subvolume(str(self.state / path))
-        btrfsutil.delete_subvolume(str(self.state))
 
     def shared(self, name: str) -> TreeInfo | None:
         """Describe what is called ``name`` at the top level, or return None if nothing is."""
@@ -274,6 +268,14 @@ def _filesystem_id(fd: int) -> str:
     return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))
 
 
+def _delete_subvolumes(place: Path) -> None:
+    """Delete a subvolume with those inside, innermost first."""
+    top = btrfsutil.subvolume_id(str(place))
+    for path in [path for path, _ in btrfsutil.SubvolumeIterator(str(place), top=top, post_order=True)]:
+        btrfsutil.delete_subvolume(str(place / path))
+    btrfsutil.delete_subvolume(str(place))
+
+
 class AppStorage(BtrfsStorage):
     """The generations of an application tree, in ``@snaptx/apps/NAME``, laid out as those of the root.
 
@@ -292,8 +294,16 @@ class AppStorage(BtrfsStorage):
 
     @property
     def running(self) -> TreeInfo:
-        """Describe the root of the generation that the pointer names, the first one before there is any."""
-        return self._describe(self.path(Tree(self._chosen(self.home) or 1, Part.ROOT)))
+        """Describe the root of the generation that the pointer names, of the newest one where it is lost."""
+        return self._describe(self.path(Tree(self._chosen(self.home) or self._newest(), Part.ROOT)))
+
+    def _newest(self) -> int:
+        """Return the newest generation that was committed, the first one before there is any."""
+        committed = (number for number in self._numbers() if self.describe(Tree(number, Part.SEALED)))
+        return max(committed, default=1)
+
+    def _numbers(self) -> list[int]:
+        return [int(path.name) for path in self.state.glob("generations/[0-9]*")]
 
     def create(self) -> None:
         """Make the state directory and the empty root of generation 1."""
@@ -315,8 +325,38 @@ class AppStorage(BtrfsStorage):
         """Return what the pointer names: nothing else says it."""
         return self.running.name
 
+    def guard(self, tree: Tree) -> None:
+        """Refuse to let what the pointer names go either."""
+        super().guard(tree)
+        info = self.describe(tree)
+        if info and info.name == self.running.name:
+            raise BusyError(f"the application is at generation {tree}", hint="switch to another one first")
+
     def forsake(self, default: str) -> None:
-        """Remove the state directory and every tree in it; there is no adopted root, and no default."""
+        """Remove the state directory and every tree in it; there is no adopted root, and no default.
+
+        A rename comes first, so that a power cut leaves all of it or nothing that has its name.
+
+        Raises:
+            BusyError: something of it is mounted, or has subvolumes inside.
+        """
+        for number in self._numbers():
+            for part in Part:
+                super().guard(Tree(number, part))
+        self.sweep()
         with _translated(f"cannot remove {self._place}"):
-            self._delete_state()
+            os.rename(self.state, self.gone)
         self.barrier()
+        self.sweep()
+        self.barrier()
+
+    def sweep(self) -> None:
+        """Remove what is left of what was forsaken under this name, if anything is."""
+        with _translated(f"cannot remove {self._place}"):
+            if self.gone.is_dir():
+                _delete_subvolumes(self.gone)
+
+    @property
+    def gone(self) -> Path:
+        """Return where the state directory lies once it is forsaken, until it is removed."""
+        return self.state.with_name(f".{self.state.name}")

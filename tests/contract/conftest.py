@@ -15,8 +15,9 @@ from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.bootloader.memory import MemoryBootLoader
 from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.bootloader.pointer import Pointer
+from snaptx.model import BootEntry, BootState, Part, Tree
 from snaptx.storage.base import MountSpec, Storage, TreeInfo
-from snaptx.storage.btrfs import BtrfsStorage
+from snaptx.storage.btrfs import AppStorage, BtrfsStorage
 from snaptx.storage.memory import MemoryStorage
 from tests.fs.conftest import MakeBtrfs, btrfs, make_btrfs  # noqa: F401 - fixtures
 from tests.zfs.conftest import Pool, make_pool  # noqa: F401 - fixtures
@@ -66,6 +67,28 @@ def _btrfs(root: Path) -> Iterator[Storage]:
         yield made
 
 
+def _app(root: Path) -> Iterator[Storage]:
+    mount = system.mount_at(root)
+    assert mount is not None
+    for host in _btrfs(root):
+        (host.state / "apps").mkdir()
+        with closing(AppStorage(mount, "web", lambda home: Pointer(home).chosen())) as made:
+            made.create()
+            fill(made.path(Tree(1, Part.ROOT)))
+            yield made
+
+
+def choose(storage: Storage, tree: Tree) -> None:
+    """Make ``tree`` the default: of an application tree that is what the pointer names."""
+    if isinstance(storage, AppStorage):
+        pointer = Pointer(storage.home)
+        entry = BootEntry(tree.number, "", storage.running.loader_path, "", "")
+        pointer.prepare(BootState(tree.number, 1, "", 0, True, (entry,)))
+        pointer.switch()
+    storage.make_default(tree)
+    storage.barrier()
+
+
 def _zfs(pool: Pool) -> Iterator[Storage]:
     from snaptx.storage.zfs.backend import ZfsStorage
 
@@ -79,6 +102,7 @@ def _zfs(pool: Pool) -> Iterator[Storage]:
     params=[
         "memory",
         pytest.param("btrfs", marks=pytest.mark.root),
+        pytest.param("app on btrfs", marks=pytest.mark.root),
         pytest.param("zfs", marks=[pytest.mark.root, pytest.mark.zfs]),
     ]
 )
@@ -89,6 +113,8 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]
             yield from _memory_of(tmp_path)
         case "btrfs":
             yield from _btrfs(request.getfixturevalue("btrfs_root"))
+        case "app on btrfs":
+            yield from _app(request.getfixturevalue("btrfs_root"))
         case _:
             yield from _zfs(request.getfixturevalue("make_pool")())
 

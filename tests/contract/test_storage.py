@@ -7,6 +7,7 @@ import pytest
 from snaptx.errors import BusyError, NotFoundError, StorageError
 from snaptx.model import Part, Tree
 from snaptx.storage.base import STATE_DIRECTORIES, Storage
+from tests.contract.conftest import choose
 
 ROOT = Tree(1, Part.ROOT)
 
@@ -96,8 +97,7 @@ def test_the_running_root_is_never_deleted(storage: Storage) -> None:
 
 def test_the_default_is_never_deleted(storage: Storage) -> None:
     tree = staged(storage, 2)
-    storage.make_default(tree)
-    storage.barrier()
+    choose(storage, tree)
 
     with pytest.raises(BusyError):
         storage.delete(tree)

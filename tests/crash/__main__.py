@@ -21,7 +21,7 @@ from tests.crash.points import chosen
 from tests.crash.replay import Cut, parse_cut
 from tests.crash.rig import WORKERS, Report, Task, keep, lines, logs, opened, run
 from tests.crash.scratch import scratch
-from tests.crash.world import DISK, FLOWS
+from tests.crash.world import FLOWS
 
 CHECK_EVERY = 50
 SHOWN = 5
@@ -66,7 +66,7 @@ def main() -> int:
         failed += len(report.failures)
         total += report.points
     for name in (args.flow or FLOWS) if args.stride else ():
-        if FLOWS[name].disks == (DISK,) and FLOWS[name].tells:
+        if FLOWS[name].takes_errors:
             failed += _injured(name, args.stride, args.workers)
     print(f"{total} points, {failed} failures, {time.monotonic() - begun:.0f} s, seed {seed}")
     return bool(failed)

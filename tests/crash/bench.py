@@ -115,7 +115,12 @@ class Bench:
             seen = views.look("log replay", top, boot)
             problems += judge.judge_view(seen, state, grub.default)
             problems += judge.judge_claims(seen, grub, state)
+            app = census.take(top, of=census.APP) if state.app else None
+            if app and state.app:
+                problems += [*judge.judge_app(app, state.app), *judge.judge_app_claims(app, state.app)]
             problems += self._reconciled(boots, seen, state, top)
+            if app and state.app:
+                problems += judge.judge_app_settled(census.take(top, of=census.APP), state.app, app)
         return seen
 
     def _reconciled(self, boots: Seen, seen: Seen, state: Progress, top: Path) -> Iterator[str]:

@@ -15,11 +15,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from snaptx.bootloader import entryfile
+from snaptx.bootloader import entryfile, pointer
 from snaptx.errors import SnaptxError
 from snaptx.model import BootState, jsonable
+from tests.crash import world
 
 STATE = "@snaptx"
+APP = f"{STATE}/apps/{world.APP}"
+"""Where the application tree lies, in the same order."""
+
 BOOT_HOME = "snaptx"
 """Where snaptx's files lie on a /boot of its own."""
 
@@ -69,18 +73,21 @@ def from_json(data: dict[str, Any]) -> Census:
     return Census(data["default"], data["entry"], trees, tuple(data["audit"]))
 
 
-def take(top: Path, boot: Path | None = None) -> Census:
-    """Look at the disk whose top level is mounted at ``top``, and at a /boot of its own."""
-    state = entry_state(top, boot)
-    directory = top / STATE / "generations"
+def take(top: Path, boot: Path | None = None, of: str = STATE) -> Census:
+    """Look at the disk whose top level is mounted at ``top``, and at a /boot of its own.
+
+    ``of`` is APP for the application tree on it, whose pointer is the entry file.
+    """
+    state = entry_state(top, boot, of)
+    directory = top / of / "generations"
     names = os.listdir(directory) if directory.is_dir() else []
     numbers = sorted(int(name) for name in names if name.isdigit())
     trees = {number: _tree(top, boot, directory / str(number)) for number in numbers}
     entry = jsonable(state) if state else {}
-    return Census(state.default if state else 0, entry, trees, tuple(audit(top)))
+    return Census(state.default if state else 0, entry, trees, tuple(audit(top, of)))
 
 
-def entry_state(top: Path, boot: Path | None = None) -> BootState | None:
+def entry_state(top: Path, boot: Path | None = None, of: str = STATE) -> BootState | None:
     """Return what the entry file says, None if there is none.
 
     On ext4, without its journal, a name may be there before its inode is: GRUB
@@ -89,9 +96,10 @@ def entry_state(top: Path, boot: Path | None = None) -> BootState | None:
     Raises:
         SnaptxError: it is damaged.
     """
-    home = boot / BOOT_HOME if boot else top / STATE / "grub"
+    home = boot / BOOT_HOME if boot else top / of / "grub"
+    name = entryfile.NAME if of == STATE else pointer.NAME
     try:
-        text = (home / entryfile.NAME).read_text(errors="replace")
+        text = (home / name).read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -101,10 +109,10 @@ def entry_state(top: Path, boot: Path | None = None) -> BootState | None:
     return entryfile.parse(text)
 
 
-def audit(top: Path) -> Iterator[dict[str, Any]]:
+def audit(top: Path, of: str = STATE) -> Iterator[dict[str, Any]]:
     """Yield the records of the audit trail up to the first that is none."""
     try:
-        lines = (top / STATE / "audit/log").read_bytes().splitlines()
+        lines = (top / of / "audit/log").read_bytes().splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return
     for line in lines:

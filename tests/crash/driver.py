@@ -55,10 +55,19 @@ class Driver:
         if self.boot:
             boot = mounted(self.boot, self.root / "boot", "noinit_itable", fstype="ext4")
             self._root.enter_context(boot)
+        self._root.enter_context(mounted("tmpfs", self.root / "run", fstype="tmpfs"))
+        self._root.callback(self._end_instances)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._root.close()
+
+    def _end_instances(self) -> None:
+        """End what an application left running, which would keep the disk."""
+        for path in self.root.glob("run/snaptx/apps/*/*.json"):
+            pid = json.loads(path.read_text())["pid"]
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def act(self, step: Step) -> int:
         """Do a step and return its exit code: a verb, or what the world does to the disk."""
@@ -75,8 +84,8 @@ class Driver:
                 self._break()
             case ("die", at, *words):
                 return self._forked(words, lambda: _die_at(at))
-            case ("apply", name):
-                return self._forked(["apply", str(self.payloads / name)], self._prepare)
+            case ("apply" | "app", *words, name) if (self.payloads / name).is_dir():
+                return self._forked([step[0], *words, str(self.payloads / name)], self._prepare)
             case _:
                 return self._forked(list(step), self._prepare)
         return 0
@@ -118,9 +127,10 @@ class Driver:
     def _boot_directory(self) -> Path | None:
         return self.root / "boot" if self.boot else None
 
-    def census(self) -> Census:
-        """Look at the disk as it is."""
-        found: Census = self.top(lambda top: census.take(top, self._boot_directory))
+    def census(self, of: str = census.STATE) -> Census:
+        """Look at the disk as it is, or at the application tree on it."""
+        boot = self._boot_directory if of == census.STATE else None
+        found: Census = self.top(lambda top: census.take(top, boot, of))
         return found
 
     def _forked(self, words: list[str], before: Callable[[], None]) -> int:

@@ -41,7 +41,10 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a recording is judged by; ``stages[k]`` is the disk after the k-th recorded step."""
+    """What a recording is judged by; ``stages[k]`` is the disk after the k-th recorded step.
+
+    ``apps[k]`` is the application tree then, where the flow is about one.
+    """
 
     flow: str
     uuid: str
@@ -51,11 +54,13 @@ class Facts:
     stages: tuple[Census, ...]
     syncs: tuple[str, ...] = ()
     disks: tuple[str, ...] = (DISK,)
+    apps: tuple[Census, ...] = ()
 
     @property
     def failed(self) -> bool:
         """Return whether a step failed, by its exit code or by the audit trail: a hook's code is always 0."""
-        return any(self.codes) or any(record["result"] == "failed" for record in self.stages[-1].audit)
+        trails = (stages[-1].audit for stages in (self.stages, self.apps) if stages)
+        return any(self.codes) or any(record["result"] == "failed" for trail in trails for record in trail)
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``load`` reads."""
@@ -63,13 +68,15 @@ class Facts:
         return {
             **{name: getattr(self, name) for name in names},
             "stages": [stage.as_json() for stage in self.stages],
+            "apps": [stage.as_json() for stage in self.apps],
         }
 
 
 def load(directory: Path) -> Facts:
     """Read the facts of a recording."""
     data = json.loads((directory / "facts.json").read_text())
-    data["stages"] = tuple(map(census.from_json, data["stages"]))
+    for name in ("stages", "apps"):
+        data[name] = tuple(map(census.from_json, data[name]))
     for name in ("steps", "codes", "syncs", "disks"):
         data[name] = tuple(map(tuple, data[name])) if name == "steps" else tuple(data[name])
     return Facts(**data)
@@ -112,6 +119,7 @@ def _images(place: Path, flow: Flow) -> dict[str, Path]:
     """Return the images of a fresh machine by the names of its disks."""
     system_root = place / "system"
     world.write_root(system_root, shell=flow.has_shell)
+    world.write_app_settings(system_root, place)
     box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=flow.layout)
     unmount_below(box.directory)
     return {DISK: box.disk, **({BOOT: box.boot_image} if box.plan.boot else {})}
@@ -132,6 +140,8 @@ def _record_here(flow: Flow, directory: Path, **faults: Any) -> None:
         images = _images(place, flow)
         for name, version in world.UPDATES.items():
             world.write_update(place / name, version)
+        for name, version in world.APP_UPDATES.items():
+            world.write_app(place / name, version)
         with _driver(place, images, PLANS[flow.layout].root) as driver:
             for step in flow.prepare:
                 _require(driver, step)
@@ -154,6 +164,7 @@ def _require(driver: Driver, step: tuple[str, ...]) -> None:
 def _steps(flow: Flow, recorder: Recorder, driver: Driver) -> Facts:
     booted, uuid = driver.booted, _uuid(driver)
     stages, codes = [driver.census()], []
+    apps = [driver.census(census.APP)] if flow.has_app else []
     syncs: list[str] = []
     without = driver.without
     for number, step in enumerate(flow.record, 1):
@@ -163,7 +174,9 @@ def _steps(flow: Flow, recorder: Recorder, driver: Driver) -> Facts:
         recorder.mark(f"end {number}")
         syncs += driver.syncs
         stages.append(driver.census())
-    return Facts(flow.name, uuid, booted, flow.record, tuple(codes), tuple(stages), tuple(syncs))
+        apps += [driver.census(census.APP)] if flow.has_app else []
+    facts = Facts(flow.name, uuid, booted, flow.record, tuple(codes), tuple(stages), tuple(syncs))
+    return replace(facts, apps=tuple(apps))
 
 
 def _uuid(driver: Driver) -> str:

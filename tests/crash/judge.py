@@ -30,13 +30,14 @@ FINISHED = ("done", "unchanged")
 class Progress:
     """How far the recording was at a point: ``before`` and ``after`` are the disk around the open step.
 
-    ``over`` tells that the step had ended, and with which code.
+    ``code`` is None until the step has ended; ``app`` is the same of the application tree, if there is one.
     """
 
     before: Census
     after: Census
     verb: str
     code: int | None
+    app: Progress | None = None
 
     @property
     def succeeded(self) -> bool:
@@ -77,7 +78,9 @@ def progress(facts: Facts, log: Log, cut: int) -> Progress:
     kind, number = marks[-1].split() if marks else ("begin", "1")
     step = int(number)
     code = facts.codes[step - 1] if kind == "end" else None
-    return Progress(facts.stages[step - 1], facts.stages[step], facts.steps[step - 1][0], code)
+    verb = facts.steps[step - 1][0]
+    app = Progress(facts.apps[step - 1], facts.apps[step], verb, code) if facts.apps else None
+    return Progress(facts.stages[step - 1], facts.stages[step], verb, code, app)
 
 
 def adopting(state: Progress) -> Progress:
@@ -110,6 +113,34 @@ def _view_problems(seen: Seen, state: Progress, chosen: int) -> Iterator[str]:
             yield f"{path} is not what was installed" if digest else f"{path} is missing"
     if seen.census is not None:
         yield from _whole(seen.census, state, chosen, state.changing() - {seen.census.default, chosen})
+
+
+def judge_app(found: Census, state: Progress) -> Iterator[str]:
+    """Yield what is wrong with an application tree before anything is reconciled."""
+    if found.default not in state.defaults:
+        yield f"application: it is at {found.default}, allowed: {sorted(state.defaults)}"
+    if state.succeeded and found.entry != state.after.entry:
+        yield "application: success was reported, but the pointer is not the new one"
+    for problem in _whole(found, state, changing=state.changing() - {found.default}):
+        yield f"application: {problem}"
+
+
+def judge_app_claims(found: Census, state: Progress) -> Iterator[str]:
+    """Yield what an application's audit trail claims, or does not say, contrary to what there is of it."""
+    fresh = found.audit[len(state.before.audit) :]
+    claimed = any(record.get("result") == "done" for record in fresh)
+    if claimed and found.default != state.after.default:
+        yield f"application: the audit trail says done, the pointer {found.default}"
+    if state.succeeded and len(state.after.audit) > len(state.before.audit) and not _ended(fresh):
+        yield "application: success was reported, but the audit trail does not know of it"
+
+
+def judge_app_settled(after: Census, state: Progress, last: Census) -> Iterator[str]:
+    """Yield what is wrong with an application tree after the reconcile; ``last`` is what was before it."""
+    if state.before.default == 0 == after.default and not state.succeeded:
+        return  # it was to be made, and is not
+    for problem in _settled(after, state, last):
+        yield f"application: {problem}"
 
 
 def _own_kernel(kernel: str, initrd: str, cmdline: str, trees: list[Tree]) -> Iterator[str]:
@@ -161,10 +192,14 @@ def _ended(records: tuple[dict[str, Any], ...]) -> bool:
 
 def judge_settled(after: Census, grub: Seen, state: Progress, last: Census) -> Iterator[str]:
     """Yield what is wrong after the reconcile; ``last`` is what was there before it."""
-    if after.default not in state.defaults:
-        yield f"boots {after.default}, allowed: {sorted(state.defaults)}"
     if grub.default != after.default or grub.problem:
         yield f"GRUB boots {grub.default}, the entry file says {after.default} {grub.problem}"
+    yield from _settled(after, state, last)
+
+
+def _settled(after: Census, state: Progress, last: Census) -> Iterator[str]:
+    if after.default not in state.defaults:
+        yield f"boots {after.default}, allowed: {sorted(state.defaults)}"
     yield from _whole(after, state)
     for number, tree in last.trees.items():
         if tree.kept and number not in after.trees and number in state.required():

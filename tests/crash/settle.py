@@ -16,18 +16,21 @@ from importlib import import_module
 from pathlib import Path
 
 from snaptx import initialise, repair, switch, system, verify
-from snaptx.bootloader import counter, entryfile, settings
+from snaptx.apps import application, mend
+from snaptx.bootloader import counter, entryfile, pointer, settings
 from snaptx.bootloader.grub import PER_TRIAL
 from snaptx.errors import SnaptxError
 from snaptx.log import Level, set_threshold
 from snaptx.machine import Machine, open_machine
 from snaptx.model import BootState
+from snaptx.storage.base import APPS
 from snaptx.transaction import Request
 from tests.crash.census import BOOT_HOME
+from tests.crash.world import APP
 
 PARTS = {"origin", "root", "sealed", "generation.json", "generation.json.tmp"}
 KNOWN = {
-    "grub": {"grub.cfg", "grub.cfg.tmp", "settings.cfg", "settings.cfg.tmp", "snaptx.cfg"},
+    "grub": {"grub.cfg", "grub.cfg.tmp", "settings.cfg", "settings.cfg.tmp", "snaptx.cfg", pointer.NAME},
     "journal": {"open.tmp"},
     "audit": {"log", "head", "head.tmp", "reserve"},
     "generations": {"last", "last.tmp"},
@@ -90,9 +93,32 @@ def reconcile(root: Path) -> list[str]:
     if not (machine.storage.state.is_dir() and machine.initialised):
         return _adopt(machine)
     repair.repair(machine, Request("repair", ("snaptx", "repair")))
+    found = _not_mended(machine)
     again = repair.repair(open_machine(root), Request("repair", ("snaptx", "repair")))
-    found = [f"a second repair found: {line}" for line in again]
-    return found + list(_problems(open_machine(root)))
+    found += [f"a second repair found: {line}" for line in again]
+    return [*found, *_problems(open_machine(root)), *_app_problems(open_machine(root))]
+
+
+def _not_mended(machine: Machine) -> list[str]:
+    """Repair the application trees; return what could not be, and what a second time found."""
+    request = Request("repair", ("snaptx", "repair"))
+    left = [line for line in mend.mend(machine, request) if "left as it is" in line]
+    return left + [f"a second repair found: {line}" for line in mend.mend(machine, request)]
+
+
+def _app_problems(host: Machine) -> Iterator[str]:
+    """Look at the application trees; where there is none, one can be made, and removed."""
+    state = host.storage.state
+    left = {path.name for path in (state / APPS).glob("*")} - {
+        app.name for app in application.described(host)
+    }
+    yield from (f"left over: {APPS}/{name}" for name in sorted(left))
+    for app in application.described(host):
+        yield from (f"application: {problem}" for problem in _problems(app.machine))
+    if (state / APPS).is_dir() and not application.names(host):
+        made = application.create(host, Request("app", ("snaptx", "app", "create")), APP)
+        yield from (f"application, made again: {problem}" for problem in _problems(made.machine))
+        application.remove(application.open_app(host, APP))
 
 
 def _adopt(machine: Machine) -> list[str]:

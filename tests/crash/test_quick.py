@@ -28,6 +28,9 @@ EACH = [(name, hasty) for name in ("commit", "rollback") for hasty in ("", DISK)
 NEEDED = ("activate", "commit-carry", "reject")
 """Recordings of which only those points are judged that must be."""
 
+APART = 4
+"""Of an application's points every so many-th is judged."""
+
 
 def _judge(directory: Path, count: int) -> Report:
     """Judge ``count`` points of a flow, or as many as there must be; fail with the first that are wrong."""
@@ -65,6 +68,18 @@ def test_these_are_a_thousand_points(recorded: Recorded) -> None:
 
     print(judged := sum(map(len, points)), "points")
     assert judged >= 1000
+
+
+def test_an_application_is_at_the_old_or_the_new(recorded: Recorded) -> None:
+    """The full tier takes them all, of every action."""
+    directory = recorded("app-switch")
+    facts = flow.load(directory)
+    assert [stage.default for stage in facts.apps] == [2, 2, 3, 3]
+    assert len(set(map(str, facts.stages))) == 1  # nothing of it concerns the machine
+    report = run(Task(directory), chosen(logs(directory), 0, SEED)[::APART])
+
+    assert list(lines(report.failures, directory)) == []
+    assert report.points > APART
 
 
 @pytest.mark.parametrize(

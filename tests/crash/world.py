@@ -62,11 +62,15 @@ def write_root(root: Path, *, shell: bool) -> None:
     write_kernel(root, 1)
     if not shell:
         return
+    shutil.copy(_busybox(), root / "usr/bin/busybox")
+    _write_packages(root)
+
+
+def _busybox() -> str:
     busybox = shutil.which("busybox")
     if busybox is None:
         raise FileNotFoundError("busybox is missing: install the package busybox-static")
-    shutil.copy(busybox, root / "usr/bin/busybox")
-    _write_packages(root)
+    return busybox
 
 
 def _write_packages(root: Path) -> None:
@@ -103,6 +107,33 @@ def write_update(tree: Path, version: int) -> None:
     write_kernel(tree, version)
 
 
+APP = "web"
+"""The application tree that the flows are about."""
+
+APP_SETTINGS = """\
+start = ["/bin/busybox", "sleep", "1000000"]
+listen = ["{place}/{name}.sock"]
+"""
+
+
+def write_app_settings(root: Path, place: Path) -> None:
+    """Say how the application runs: its socket, which is handed on, lies in ``place``."""
+    settings = root / "etc/snaptx/apps" / f"{APP}.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(APP_SETTINGS.format(place=place, name=APP))
+
+
+def write_app(tree: Path, version: int) -> None:
+    """Make an update of the application, the first one with the program that runs."""
+    for name in ("bin", "etc", "dev", "proc", "sys"):
+        (tree / name).mkdir(parents=True)
+    (tree / "etc/release").write_text(f"{version}\n")
+    for number in range(4):
+        (tree / f"etc/file-{number}").write_bytes(_noise(f"app {version} {number}", 3000 * number))
+    if version == 2:
+        shutil.copy(_busybox(), tree / "bin/busybox")
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What is done before the recording and during it, on a machine of one layout.
@@ -120,6 +151,19 @@ class Flow:
     def has_shell(self) -> bool:
         """Return whether commands run in the root."""
         return any(step[0] in ("run", "upgrade", "hook") for step in self.record)
+
+    @property
+    def has_app(self) -> bool:
+        """Return whether it is about an application tree."""
+        return any(step[0] == "app" for step in self.record)
+
+    @property
+    def takes_errors(self) -> bool:
+        """Return whether errors are tried on it: on one disk, and where the exit code tells of them.
+
+        What ``injury`` judges is the machine, not an application on it.
+        """
+        return self.disks == (DISK,) and self.tells and not self.has_app
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -140,6 +184,17 @@ _THREE: tuple[Step, ...] = (*_TWO, _update(3), ("commit",), ("boot",), ("confirm
 _SHELL = ("run", "--", "/bin/busybox", "sh", "-c", "echo made > /etc/made; rm /usr/file-1")
 _HOOK = ("hook", "--manager", "apt")
 _BEFORE, _AFTER = (*_HOOK, "before"), (*_HOOK, "after")
+
+_CREATED: tuple[Step, ...] = (("init",), ("app", "create", APP))
+_FIRST: tuple[Step, ...] = (
+    *_CREATED,
+    ("app", "apply", APP, "app-2"),
+    ("app", "switch", APP),
+    ("app", "stop", APP),
+)
+_NEXT: tuple[Step, ...] = (*_FIRST, ("app", "apply", APP, "app-3"))
+_MOVED: tuple[Step, ...] = (*_NEXT, ("app", "switch", APP), ("app", "stop", APP))
+_START, _STOP = ("app", "start", APP), ("app", "stop", APP)
 
 _ON_ROOT = {
     flow.name: flow
@@ -162,6 +217,11 @@ _ON_ROOT = {
         Flow("abort", (("init",), _update(2)), (("abort",),)),
         Flow("repair", (*_TWO, ("break",)), (("repair",),)),
         Flow("reconcile", (("init",), _update(2), ("die", "switch", "commit")), (("repair",),)),
+        Flow("app-create", (("init",),), (("app", "create", APP),)),
+        Flow("app-apply", _FIRST, (("app", "apply", APP, "app-3"),)),
+        Flow("app-switch", _NEXT, (_START, ("app", "switch", APP), _STOP), tells=False),
+        Flow("app-rollback", _MOVED, (_START, ("app", "rollback", APP), _STOP), tells=False),
+        Flow("app-remove", _NEXT, (("app", "remove", APP),)),
     )
 }
 _ON_BOOT = ("init", "commit", "rebuilt", "rollback", "activate", "confirm", "reject", "prune", "reconcile")
@@ -174,3 +234,4 @@ FLOWS = {
 
 
 UPDATES = {f"update-{version}": version for version in (2, 3)}
+APP_UPDATES = {f"app-{version}": version for version in (2, 3)}

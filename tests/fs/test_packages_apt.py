@@ -7,9 +7,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from snaptx import inventory
+from snaptx.errors import LockError
 from tests.boxes import Box, Said, changes, made
 from tests.debs import Archive, Deb, Server, install, make_root, served
 from tests.minimal_root import eventually
@@ -76,6 +79,23 @@ def fails(box: Box, code: int, *words: str) -> Said:
     found = changes(before, box.facts())
     assert not found, found
     return said
+
+
+def _repaired_before_each_question(box: Box) -> None:
+    before = inventory.ask
+
+    def ask(*args: Any) -> str:
+        assert box.run("repair").code in (0, LockError.code)  # while it fetches, and while it stages
+        return before(*args)
+
+    setattr(inventory, "ask", ask)  # noqa: B010
+
+
+def test_a_repair_meanwhile_takes_nothing_away(equipped: Box, archive: Archive) -> None:
+    archive.add(_package(1, "2"))
+    said = equipped.start("upgrade", before=lambda: _repaired_before_each_question(equipped)).wait()
+
+    assert said.code == 0, said.err
 
 
 def test_upgrade_stages_what_the_archive_has(equipped: Box, archive: Archive) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -18,6 +19,18 @@ from tests.boxes import Box
 
 CHECK = """#!/bin/sh
 printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 5 127.0.0.1 {port} | grep -q ' 200 OK'
+"""
+PRIVATE_CHECK = """#!{python}
+import os, socket
+address = os.environ["SNAPTX_CHECK_ADDRESS"]
+with open("{asked}", "a") as asked:
+    asked.write(f"of {{os.environ['SNAPTX_GENERATION']}} at {{address}}\\n")
+path = address.startswith("/")
+with socket.socket(socket.AF_UNIX if path else socket.AF_INET) as one:
+    host, _, port = address.rpartition(":")
+    one.connect(address if path else (host, int(port)))
+    one.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    raise SystemExit(b" 200 OK" not in one.recv(4096))
 """
 
 
@@ -53,6 +66,14 @@ class Web:
         values = {**known, **changed}
         path.write_text("".join(f"{name} = {value}\n" for name, value in values.items() if value))
 
+    def check_privately(self, asked: Path, *, unix: bool = False) -> None:
+        """Check at an address of its own first; whoever is checked, and where, goes to the file ``asked``."""
+        listen = f'["127.0.0.1:{self.port}"]'
+        if unix:
+            listen = f'["{self.place}/web.sock"]'
+        self.configure(check_at='"private"', listen=listen)
+        (self.place / "check").write_text(PRIVATE_CHECK.format(python=sys.executable, asked=asked))
+
     def apply(self, version: str, *marks: str) -> None:
         """Stage a version of the server; ``marks`` are files in /etc."""
         tree = self.place / f"tree-{version}"
@@ -66,7 +87,7 @@ class Web:
 
     def at(self) -> tuple[int, list[int]]:
         """Return the generation it is at, and those that run."""
-        (found,) = self.box.json("app", "list")
+        found = next(one for one in self.box.json("app", "list") if one["name"] == "web")
         return found["generation"], found["running"]
 
 
@@ -119,6 +140,46 @@ def test_a_failing_check_is_taken_back_and_nobody_notices(web: Web) -> None:
     assert all("500" in trouble for trouble in load.lost)
     rows = {row["number"]: row["phase"] for row in web.box.json("app", "list", "web")}
     assert rows == {1: "committed", 2: "committed", 3: "staged"}
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["port", "path"])
+def test_a_private_check_lets_nobody_meet_what_is_bad(web: Web, tmp_path: Path, *, unix: bool) -> None:
+    asked = tmp_path / "asked"
+    web.check_privately(asked, unix=unix)
+    web.apply("bad", "broken")
+    with loaded(web.port) as load:
+        time.sleep(0.5)
+        said = web.box.run("app", "switch", "web")
+
+    assert said.code == 32, said.err
+    assert (load.lost, set(load.answers)) == ([], {"one"})
+    assert web.at() == (2, [2])
+    places = {line.partition("of 3 at ")[2] for line in asked.read_text().splitlines()}
+    assert len(places) == 1
+    assert places != {f"127.0.0.1:{web.port}"}
+
+
+def test_what_passes_in_private_is_checked_again_where_everybody_asks(web: Web, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    web.check_privately(asked)
+    web.apply("two")
+    with loaded(web.port) as load:
+        time.sleep(0.5)
+        web.box.ok("app", "switch", "web")
+        time.sleep(0.5)
+
+    assert (load.lost, set(load.answers)) == ([], {"one", "two"})
+    places = list(dict.fromkeys(line.partition("of 3 at ")[2] for line in asked.read_text().splitlines()))
+    assert len(places) == 2
+    assert places[1] == f"127.0.0.1:{web.port}"
+
+
+def test_a_private_check_needs_a_socket_to_take_the_place_of(web: Web) -> None:
+    web.apply("two")
+    web.configure(check_at='"private"', listen="")
+
+    assert "needs start and listen" in web.box.refuses(3, "app", "switch", "web")
+    web.configure()
 
 
 def test_what_does_not_start_is_taken_back(web: Web) -> None:
@@ -186,6 +247,28 @@ def test_what_was_stopped_starts_at_the_same_generation(web: Web) -> None:
 
     assert web.at() == (2, [2])
     assert ask(web.port).startswith("one ")
+
+
+def test_a_boot_starts_them_all_and_one_that_fails_keeps_no_other_from_it(web: Web) -> None:
+    web.box.ok("app", "create", "bare")  # nothing to start
+    web.box.ok("app", "create", "absent")
+    settings = web.box.root / "etc/snaptx/apps/absent.conf"
+    settings.write_text("start = ['/bin/nothing']\n")
+    assert web.box.json("app", "stop", "--all")["names"] == ["absent", "web"]
+    assert web.at() == (2, [])
+
+    said = web.box.run("app", "start", "--all")
+    assert said.code == 31
+    assert "web" in said.out
+    assert ask(web.port).startswith("one ")
+    settings.unlink()
+    assert web.box.json("app", "start", "--all")["names"] == ["web"]
+    assert web.at() == (2, [2])
+
+
+def test_it_takes_a_name_or_all_of_them(web: Web) -> None:
+    for words in (("start",), ("stop", "web", "--all")):
+        assert "a name or --all" in web.box.refuses(2, "app", *words)
 
 
 def test_audit_and_generations_are_its_own(web: Web) -> None:

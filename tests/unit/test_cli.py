@@ -219,3 +219,13 @@ def test_help_starts_fast_and_loads_little() -> None:
 
     assert done.stderr == "[]\n"
     assert min(times) < 1.0, "0.2 s on a quiet machine"
+
+
+def test_no_verb_needs_a_filesystem_s_library_before_it_has_seen_the_filesystem() -> None:
+    script = "import sys; from snaptx.cli import main\nfor verb in main.VERBS: main.module_of(verb)\n"
+    script += "print(sorted({'btrfsutil', 'libzfs_core'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "[]\n"

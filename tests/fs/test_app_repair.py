@@ -1,0 +1,131 @@
+"""What an interruption leaves of application trees, and what ``snaptx repair`` makes of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import btrfsutil
+import pytest
+
+from snaptx.journal import Journal
+from snaptx.storage.btrfs import AppStorage
+from tests.boxes import Box
+
+pytestmark = pytest.mark.root
+
+
+def _killed_in(owner: type, name: str, call: int = 1) -> Callable[[], None]:
+    """Return what makes a verb be killed where it would call a method for the ``call``-th time."""
+
+    def prepare() -> None:
+        before, calls = getattr(owner, name), []
+
+        def dies(*args: object) -> object:
+            calls.append(1)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return before(*args)
+
+        setattr(owner, name, dies)
+
+    return prepare
+
+
+def _killed(box: Box, before: Callable[[], None], *words: str) -> None:
+    assert box.start("app", *words, before=before).wait().code < 0
+
+
+def _names(box: Box) -> list[str]:
+    return [row["name"] for row in box.json("app", "list")]
+
+
+def _staged(box: Box, place: Path) -> None:
+    (place / "tree/etc").mkdir(parents=True)
+    (place / "tree/etc/release").write_text("2\n")
+    box.ok("app", "apply", "web", str(place / "tree"))
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_what_is_half_made_is_no_application_and_can_be_made(box: Box, call: int) -> None:
+    _killed(box, _killed_in(Journal, "step", call), "create", "web")
+    assert _names(box) == []
+
+    box.ok("app", "create", "web")
+    assert _names(box) == ["web"]
+    assert box.json("repair")["done"] == []
+
+
+def test_what_is_half_made_is_gone_after_a_repair(box: Box) -> None:
+    _killed(box, _killed_in(Journal, "step", 2), "create", "web")
+    btrfsutil.create_subvolume(str(box.state / "apps/begun"))
+
+    assert box.json("repair")["done"] == [
+        "application begun: it was half made, and is gone",
+        "application web: it was half made, and is gone",
+    ]
+    assert os.listdir(box.state / "apps") == []
+
+
+def test_what_was_made_stays_where_only_its_journal_came_back(box: Box) -> None:
+    _killed(box, _killed_in(Journal, "end"), "create", "web")
+    assert _names(box) == ["web"]
+    assert box.json("repair")["done"] == ["application web: an interrupted transaction was completed"]
+    assert _names(box) == ["web"]
+
+
+def test_a_removal_that_was_interrupted_is_completed(box: Box) -> None:
+    box.ok("app", "create", "web")
+    _killed(box, _killed_in(AppStorage, "sweep", 2), "remove", "web")
+    assert _names(box) == []
+    assert os.listdir(box.state / "apps") == [".web"]
+
+    assert box.json("repair")["done"] == ["application web: its removal was interrupted, and is completed"]
+    assert os.listdir(box.state / "apps") == []
+
+
+def test_what_is_left_of_a_removal_keeps_nobody_from_that_name_nor_from_undoing(box: Box) -> None:
+    for _ in range(2):
+        box.ok("app", "create", "web")
+        _killed(box, _killed_in(AppStorage, "sweep", 2), "remove", "web")
+    box.ok("init", "--undo")
+
+
+@pytest.mark.parametrize("text", [None, "half of a"], ids=["lost", "damaged"])
+def test_a_pointer_is_made_anew_and_names_the_newest_that_was_committed(
+    box: Box, tmp_path: Path, text: str | None
+) -> None:
+    box.ok("app", "create", "web")
+    _staged(box, tmp_path)
+    box.ok("app", "switch", "web")
+    pointer = box.state / "apps/web/grub/current"
+    pointer.unlink()
+    if text is not None:
+        pointer.write_text(text)
+
+    (done,) = box.json("repair")["done"]
+    assert "generation 2 boots" in done
+    assert [row["generation"] for row in box.json("app", "list")] == [2]
+
+
+def test_a_switch_that_was_interrupted_is_settled_by_the_boot(box: Box, tmp_path: Path) -> None:
+    box.ok("app", "create", "web")
+    _staged(box, tmp_path)
+    _killed(box, _killed_in(Journal, "step", 3), "switch", "web")
+
+    assert "application web: an interrupted transaction was undone" in box.ok("repair", "--boot")
+    box.ok("app", "switch", "web")
+
+
+def test_one_that_can_not_be_repaired_is_named_and_keeps_nobody(box: Box) -> None:
+    for name in ("one", "two"):
+        _killed(box, _killed_in(Journal, "end"), "create", name)
+    settings = box.root / "etc/snaptx/apps/one.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("stop = 'NONSENSE'\n")
+
+    first, second = box.json("repair")["done"]
+    assert "application one was left as it is" in first
+    assert second == "application two: an interrupted transaction was completed"
