@@ -237,7 +237,7 @@ class ZfsStorage:
         return self._info(dataset) if dataset in self._trees.listing.datasets else None
 
     def _shared_dataset(self, name: str) -> str:
-        return f"{self._trees.home}/shared/{names.shared_name(name)}"
+        return names.shared_place(self._trees.home, name)
 
     def shared_path(self, name: str) -> Path:
         """Return where it can be reached from this process."""
