@@ -32,6 +32,7 @@ from snaptx.transaction import Request
 VERB = "upgrade"
 _TO_STDERR = (2, 2)
 
+_ITS_OWN = "the package manager's"
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "enough free space")
 _OFFLINE = "look at the network, the proxy and the sources; what was fetched is kept for the next try"
 _NOT_KEPT = "nothing was kept but what was fetched; the package manager has said above what it stumbled on"
@@ -108,7 +109,7 @@ def upgrade(machine: Machine, request: Request, wanted: int | None, prospect: Pr
             accepted=command.accepted,
             first=command.first,
             hint=_NOT_KEPT,
-            details={"conffile_policy": policy},
+            details={"conffile_policy": policy if manager.heeds_conffiles else _ITS_OWN},
             promised=tuple(package.name for package in prospect.packages) if prospect else (),
         )
         return enter.run(machine, request, command.argv, base=wanted, manner=manner)

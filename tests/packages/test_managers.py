@@ -123,6 +123,7 @@ def test_upgrade(ground: Ground) -> None:
     assert (box.tree(number) / "usr/share/p1").read_text() == "2\n"
     assert (box.tree(number) / "etc/conf").read_text() == "mine\n"
     assert box.audit()[-1]["conffiles"] == [f"/etc/conf{kit.beside}"]
+    assert box.audit()[-1]["conffile_policy"] == "the package manager's"
     assert "packages: 4 upgraded" in box.ok("log", "--last", "1")
     assert kit.named("p2") in box.ok("diff", "--packages", str(number))
     assert "up to date" in box.ok("upgrade")
