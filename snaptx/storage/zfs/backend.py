@@ -163,7 +163,7 @@ class ZfsStorage:
             return
         if "@" not in name and name == self.default_name():
             raise BusyError(f"generation {tree} is the pool's bootfs", hint="'snaptx repair' may help")
-        users = [mount.target for mount in system.mounts_everywhere() if _shows(mount, name)]
+        users = [mount.target for mount in system.mounts_everywhere(" zfs ") if _shows(mount, name)]
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
         for reason in self._trees.foreign(name):
