@@ -33,7 +33,11 @@ VERB = "upgrade"
 _TO_STDERR = (2, 2)
 
 _ITS_OWN = "the package manager's"
-_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "enough free space")
+# As the system says it, apt, and libcurl (CURLE_WRITE_ERROR, in its old and new words) for dnf and pacman.
+_FULL = (
+    *(os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "enough free space"),
+    *("Failed writing received data", "Failed writing body", "Failure writing output to destination"),
+)
 _OFFLINE = "look at the network, the proxy and the sources; what was fetched is kept for the next try"
 _NOT_KEPT = "nothing was kept but what was fetched; the package manager has said above what it stumbled on"
 
@@ -146,5 +150,5 @@ def _do(machine: Machine, tree: Tree, command: Command, fetched: MountSpec) -> N
     ended = f"{command.argv[0]} ended with status {status}"
     if any(sign in said for sign in _FULL):
         hint = "'snaptx prune' removes old generations; what was fetched is kept for the next try"
-        raise NoSpaceError(f"{ended}: the filesystem is full", hint=hint)
+        raise NoSpaceError(f"{ended}: there is no room for what it fetches", hint=hint)
     raise PackageError(ended, hint=_OFFLINE)

@@ -92,6 +92,11 @@ def test_dnf_plan() -> None:
     ]  # fmt: skip
 
 
+def test_dnf_options_of_a_command_are_behind_it() -> None:
+    """dnf 5 takes them nowhere else."""
+    assert Dnf().fetch("/cache").argv[-2:] == ("upgrade", "--downloadonly")
+
+
 def test_several_versions_of_one_package() -> None:
     said = "kernel.x86_64\t5-1\nkernel.x86_64\t6-1\n"
     before, after = Dnf().parse_query(said), Dnf().parse_query(said.replace("5-1", "7-1"))
