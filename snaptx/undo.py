@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snaptx import durable, transaction
+from snaptx import cache, durable, transaction
 from snaptx.errors import BusyError
 from snaptx.machine import Machine
 from snaptx.model import View
@@ -67,9 +67,10 @@ def undo(machine: Machine, request: Request) -> Undoing:
 
     Raises:
         BusyError: as ``plan`` does; nothing was changed.
+        LockError: another snaptx is at work, or fetches packages; nothing was changed.
         BootError: the boot loader could not be put back; everything else is still there.
     """
-    with transaction.exclusive(machine, request.verb):
+    with transaction.exclusive(machine, request.verb), cache.sole_user(machine, request.verb):
         planned = plan(machine)
         default = _default_before(machine)
         if machine.installer:

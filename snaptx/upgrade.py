@@ -6,22 +6,18 @@
     stage -> upgrade -> index      in the new generation, from the cache
 
 So what was fetched once is not fetched again after a failure, and where there
-is nothing to do no generation is begun.  The cache is a subvolume of its own,
-``@snaptx/cache``.  Fetching can take long: meanwhile only another fetch is kept
-out, not the rest of snaptx.
+is nothing to do no generation is begun.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from snaptx import enter, inventory, lock, stage, views
+from snaptx import cache, enter, inventory, stage, views
 from snaptx.enclosure import standins
 from snaptx.enclosure.chroot import run_enclosed
 from snaptx.enter import Manner, Ran
@@ -33,14 +29,15 @@ from snaptx.packages.base import Command, Installed, Manager, Upgrade
 from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
 
-CACHE = "cache"
-KEPT = "kept"
-"""The directory of the cache that no package manager knows."""
-
-LOCK = "cache.lock"
+VERB = "upgrade"
 _TO_STDERR = (2, 2)
 
-_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "enough free space")
+_ITS_OWN = "the package manager's"
+# As the system says it, apt, and libcurl (CURLE_WRITE_ERROR, in its old and new words) for dnf and pacman.
+_FULL = (
+    *(os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "enough free space"),
+    *("Failed writing received data", "Failed writing body", "Failure writing output to destination"),
+)
 _OFFLINE = "look at the network, the proxy and the sources; what was fetched is kept for the next try"
 _NOT_KEPT = "nothing was kept but what was fetched; the package manager has said above what it stumbled on"
 
@@ -65,20 +62,23 @@ def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Pros
         NoSpaceError: there is no room for what has to be fetched.
     """
     base = stage.choose_base(machine, wanted).number
-    with _sole_user(machine), views.passing(machine, base, Tree(base, Part.ROOT), writable=True) as tree:
+    with (
+        cache.sole_user(machine, VERB),
+        views.passing(machine, base, Tree(base, Part.ROOT), writable=True) as tree,
+    ):
         manager = inventory.manager_of(machine, tree)
         _require_unlocked(machine, base, manager)
-        cache = _cache(machine, manager)
-        _bring_back(machine, manager)
-        _do(machine, tree, manager.refresh(standins.CACHE), cache)
-        planned = inventory.ask(machine, tree, manager.plan(standins.CACHE), cache)
+        fetched = cache.ready(machine, manager)
+        cache.bring_back(machine, manager)
+        _do(machine, tree, manager.refresh(standins.CACHE), fetched)
+        planned = inventory.ask(machine, tree, manager.plan(standins.CACHE), fetched)
         packages = _completed(
             manager.parse_plan(planned), lambda: inventory.installed(machine, tree, manager)
         )
         if fetch:
             step = manager.fetch if packages else manager.clean
-            _do(machine, tree, step(standins.CACHE), cache)
-            _keep(machine, manager, packages=bool(packages))
+            _do(machine, tree, step(standins.CACHE), fetched)
+            cache.keep(machine, manager, packages=bool(packages))
     return Prospect(base, manager.name, packages)
 
 
@@ -108,23 +108,18 @@ def upgrade(machine: Machine, request: Request, wanted: int | None, prospect: Pr
     _require_unlocked(machine, base, manager)
     policy = machine.config.packages.conffiles
     command = manager.upgrade(standins.CACHE, policy)
-    with _sole_user(machine):
+    with cache.sole_user(machine, VERB):
         manner = Manner(
             environment=command.environment,
             streams=_TO_STDERR,
-            cache=_cache(machine, manager),
+            cache=cache.ready(machine, manager),
             accepted=command.accepted,
             first=command.first,
             hint=_NOT_KEPT,
-            details={"conffile_policy": policy},
+            details={"conffile_policy": policy if manager.heeds_conffiles else _ITS_OWN},
             promised=tuple(package.name for package in prospect.packages) if prospect else (),
         )
         return enter.run(machine, request, command.argv, base=wanted, manner=manner)
-
-
-def _sole_user(machine: Machine) -> AbstractContextManager[None]:
-    """Keep other users of the cache out for the length of a with block."""
-    return lock.exclusive(machine.storage.state / LOCK, "upgrade")
 
 
 def _require_unlocked(machine: Machine, base: int, manager: Manager) -> None:
@@ -133,61 +128,9 @@ def _require_unlocked(machine: Machine, base: int, manager: Manager) -> None:
         traces.require_unlocked(machine.sysroot, manager)
 
 
-def _cache(machine: Machine, manager: Manager) -> MountSpec:
-    """Return how to mount the cache, which has everything the manager needs to find there."""
-    name = f"{machine.storage.state.name}/{CACHE}"
-    if machine.storage.shared(name) is None:
-        machine.storage.begin_shared(name)
-        machine.storage.keep_shared(name)
-    info = machine.storage.shared(name)
-    assert info is not None
-    place = machine.storage.shared_path(name)
-    for directory in manager.directories:
-        (place / directory).mkdir(parents=True, exist_ok=True)
-    for link, target in manager.links.items():
-        with suppress(FileExistsError):
-            (place / link).symlink_to(target)
-    for path in [path for pattern in manager.stale for path in place.glob(pattern)]:
-        path.unlink()
-    return info.mount
-
-
-def _keep(machine: Machine, manager: Manager, *, packages: bool) -> None:
-    """Keep what was fetched from a manager that deletes what it has installed: the upgrade may fail later.
-
-    Without ``packages`` to install nothing is kept.
-    """
-    if manager.emptied:
-        place = _place(machine)
-        shutil.rmtree(place / KEPT / manager.emptied, ignore_errors=True)
-        if packages:
-            _link(place / manager.emptied, place / KEPT / manager.emptied)
-
-
-def _bring_back(machine: Machine, manager: Manager) -> None:
-    """Let the manager find again what it has deleted."""
-    if manager.emptied:
-        place = _place(machine)
-        _link(place / KEPT / manager.emptied, place / manager.emptied)
-
-
-def _link(source: Path, target: Path) -> None:
-    """Give all files of a tree a second name in another."""
-    for path in source.rglob("*"):
-        if path.is_file() and not path.is_symlink():
-            other = target / path.relative_to(source)
-            other.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(FileExistsError):
-                other.hardlink_to(path)
-
-
-def _place(machine: Machine) -> Path:
-    return machine.storage.shared_path(f"{machine.storage.state.name}/{CACHE}")
-
-
-def _do(machine: Machine, tree: Tree, command: Command, cache: MountSpec) -> None:
+def _do(machine: Machine, tree: Tree, command: Command, fetched: MountSpec) -> None:
     """Run a command of the package manager; what it says goes to standard error, complaints at the end."""
-    view = inventory.enclosure(machine, tree, command, cache)
+    view = inventory.enclosure(machine, tree, command, fetched)
     with inventory.collected() as complaint:
         status = run_enclosed(view, command.argv, streams=(2, complaint))
         said = inventory.text_of(complaint)
@@ -198,5 +141,5 @@ def _do(machine: Machine, tree: Tree, command: Command, cache: MountSpec) -> Non
     ended = f"{command.argv[0]} ended with status {status}"
     if any(sign in said for sign in _FULL):
         hint = "'snaptx prune' removes old generations; what was fetched is kept for the next try"
-        raise NoSpaceError(f"{ended}: the filesystem is full", hint=hint)
+        raise NoSpaceError(f"{ended}: there is no room for what it fetches", hint=hint)
     raise PackageError(ended, hint=_OFFLINE)

@@ -190,16 +190,23 @@ def _programs(root: Path) -> None:
     found = [Path(shutil.which(name) or name) for name in PROGRAMS]
     found += [METHODS / name for name in ("http", "store", "file", "copy")]
     for path in found:
-        place = root / ("usr" / path.relative_to("/") if path.parts[1] != "usr" else path.relative_to("/"))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
-    said = subprocess.run(("ldd", *found), check=True, capture_output=True, text=True).stdout
+        _put(root, path)
+    put_libraries(root, *found)
+
+
+def put_libraries(root: Path, *programs: Path) -> None:
+    """Copy the libraries that programs of this machine are linked with."""
+    said = subprocess.run(("ldd", *programs), check=True, capture_output=True, text=True).stdout
     for word in {word for word in said.split() if word.startswith("/") and ".so" in word}:
-        library = Path(word.rstrip(":"))
-        relative = library.relative_to("/")
-        place = root / (relative if relative.parts[0] == "usr" else "usr" / relative)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(library, place)
+        _put(root, Path(word.rstrip(":")))
+
+
+def _put(root: Path, path: Path) -> None:
+    """Copy a file to where it is on this machine, below /usr."""
+    relative = path.relative_to("/")
+    place = root / (relative if relative.parts[0] == "usr" else "usr" / relative)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, place)
 
 
 def install(root: Path, *packages: Path) -> None:

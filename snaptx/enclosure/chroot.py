@@ -57,21 +57,27 @@ def enclosed_environment(
     talking to a service manager; PATH and APT_CONFIG lead to the stand-ins.
     """
     given = os.environ if outside is None else outside
-    chosen = {
-        name: value
-        for name, value in given.items()
-        if name in _TAKEN or name.startswith("LC_") or name.lower() in _PROXIES
-    }
-    return chosen | {
-        "PATH": standins.PATH,
-        "APT_CONFIG": standins.APT_CONFIG,
-        "HOME": "/root",
-        "USER": "root",
-        "LOGNAME": "root",
-        "SYSTEMD_OFFLINE": "1",
-        "SNAPTX_TRANSACTION": transaction,
-        "SNAPTX_GENERATION": str(generation),
-    }
+    chosen = {name: value for name, value in given.items() if name in _TAKEN or name.startswith("LC_")}
+    return (
+        _proxies(given)
+        | chosen
+        | {
+            "PATH": standins.PATH,
+            "APT_CONFIG": standins.APT_CONFIG,
+            "HOME": "/root",
+            "USER": "root",
+            "LOGNAME": "root",
+            "SYSTEMD_OFFLINE": "1",
+            "SNAPTX_TRANSACTION": transaction,
+            "SNAPTX_GENERATION": str(generation),
+        }
+    )
+
+
+def _proxies(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of proxies, in small letters as well: apt and curl know no HTTP_PROXY."""
+    found = {name: value for name, value in given.items() if name.lower() in _PROXIES}
+    return {name.lower(): value for name, value in found.items()} | found
 
 
 def run_enclosed(

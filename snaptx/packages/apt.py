@@ -33,6 +33,7 @@ class Apt(Manager):
         Lock("var/lib/dpkg/lock", LockKind.RECORD),
     )
     directories = ("archives/partial", "lists/partial")
+    heeds_conffiles = True
     leftovers = (".dpkg-dist", ".dpkg-old", ".dpkg-new", ".ucf-dist", ".ucf-old")
 
     def _get(self, cache: str, *words: str, **environment: str) -> Command:

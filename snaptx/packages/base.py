@@ -63,8 +63,9 @@ class Manager(Protocol):
     cache, ``links`` the symbolic links there, ``stale`` patterns of what an
     interrupted run leaves there and the next stumbles on, ``emptied`` the directory
     there that it takes packages out of once they are installed, "" for none;
-    ``leftovers`` the endings of configuration files that are put beside the one in use.  Paths are relative
-    to the root, ``cache`` is absolute.
+    ``heeds_conffiles`` is whether it follows our policy for configuration files,
+    ``leftovers`` the endings of those that are put beside the one in use.  Paths
+    are relative to the root, ``cache`` is absolute.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Manager(Protocol):
     links: Mapping[str, str] = MappingProxyType({})
     stale: tuple[str, ...] = ()
     emptied: str = ""
+    heeds_conffiles: bool = False
     leftovers: tuple[str, ...]
 
     def refresh(self, cache: str) -> Command:

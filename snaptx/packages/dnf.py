@@ -36,8 +36,8 @@ class Dnf(Rpm):
         return [Upgrade(name, "", version) for name, version in found]
 
     def fetch(self, cache: str) -> Command:
-        """Download only."""
-        return self._dnf(cache, "--downloadonly", "upgrade")
+        """Download only; dnf 5 wants that behind the command."""
+        return self._dnf(cache, "upgrade", "--downloadonly")
 
     def upgrade(self, cache: str, conffiles: Conffiles) -> Command:
         """Upgrade; rpm keeps what the administrator changed, or what the package says, and asks nothing."""

@@ -26,7 +26,8 @@ class Pacman(Manager):
     locks = (Lock("var/lib/pacman/db.lck", LockKind.PRESENCE),)
     directories = ("pkg", "db")
     links = MappingProxyType({"db/local": "/var/lib/pacman/local"})
-    stale = ("db/db.lck",)
+    # It would resume a torn download for ever where the server can't.
+    stale = ("db/db.lck", "pkg/*.part")
     leftovers = (".pacnew", ".pacsave", ".pacorig")
 
     def _pacman(self, cache: str, *words: str) -> Command:

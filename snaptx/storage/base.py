@@ -18,6 +18,9 @@ STATE_DIRECTORIES = ("generations", "grub", "journal", "audit", "manifests")
 APPS = "apps"
 """The directory beside them that holds the application trees, each with a state directory of its own."""
 
+CACHE = "@snaptx/cache"
+"""The shared tree with what package managers have fetched: it goes with the state directory."""
+
 UNFINISHED = ".unfinished"
 """Behind the name of a shared tree that is being filled."""
 
@@ -121,7 +124,7 @@ class Storage(Protocol):
         ...
 
     def forsake(self, default: str) -> None:
-        """Remove the state directory and every tree in it; the adopted root stays.
+        """Remove the state directory, ``CACHE`` and every tree in it; the adopted root and shared data stay.
 
         ``default`` is the tree to make the filesystem's own default again, "" for none of them.
         """

@@ -164,7 +164,8 @@ class BtrfsStorage:
             raise BusyError(f"generation {tree} has subvolumes inside", hint=hint)
         if btrfsutil.get_default_subvolume(self._fd) == btrfsutil.subvolume_id(str(self.path(tree))):
             raise BusyError(f"generation {tree} is the default subvolume", hint="'snaptx repair' may help")
-        users = [mount.target for mount in system.mounts_everywhere() if self._shows(mount, info.name)]
+        ours = system.mounts_everywhere(f" {self._device} ")
+        users = [mount.target for mount in ours if self._shows(mount, info.name)]
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
 

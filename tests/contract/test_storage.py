@@ -6,7 +6,7 @@ import pytest
 
 from snaptx.errors import BusyError, NotFoundError, StorageError
 from snaptx.model import Part, Tree
-from snaptx.storage.base import STATE_DIRECTORIES, Storage
+from snaptx.storage.base import CACHE, STATE_DIRECTORIES, Storage
 from tests.contract.conftest import choose
 
 ROOT = Tree(1, Part.ROOT)
@@ -151,3 +151,20 @@ def test_a_shared_tree_never_replaces(storage: Storage) -> None:
     storage.abandon_shared("@srv")
     storage.abandon_shared("@srv")
     assert storage.shared("@srv") is not None
+
+
+def test_what_was_fetched_goes_with_the_state_and_shared_data_stays(storage: Storage) -> None:
+    staged(storage, 2)
+    for name in (CACHE, "@home"):
+        (storage.begin_shared(name) / "file").write_text(name)
+        storage.keep_shared(name)
+    storage.begin_shared(CACHE)
+    storage.forsake(storage.running.name)
+
+    assert storage.shared(CACHE) is None
+    assert (storage.shared_path("@home") / "file").read_text() == "@home"
+    assert storage.describe(Tree(2, Part.ROOT)) is None
+    storage.prepare(storage.running)
+    storage.begin_shared(CACHE)
+    storage.keep_shared(CACHE)
+    assert [path.name for path in storage.shared_path(CACHE).iterdir()] == []

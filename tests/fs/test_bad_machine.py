@@ -49,6 +49,21 @@ def test_a_second_snaptx_is_told_who_is_first(shared: Box, tmp_path: Path, paylo
     shared.ok("unpin", "1")
 
 
+def test_what_somebody_has_mounted_where_nobody_else_sees_it_stays(tmp_path: Path, payload: str) -> None:
+    with made() as box:
+        box.ok("apply", payload)
+        device = next(mount.source for mount in system.mounts() if mount.target == str(box.root))
+        options = "subvol=@snaptx/generations/2/root"
+        script = 'mount -o "$0" "$1" "$2" && echo mounted && read answer'
+        words = ["unshare", "--mount", "sh", "-c", script, options, device, str(tmp_path)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+            assert user.stdout
+            assert user.stdout.readline() == b"mounted\n"
+            assert f"is mounted at {tmp_path}" in box.refuses(52, "abort", "2")
+            user.communicate(b"\n")
+        box.ok("abort", "2")
+
+
 @pytest.mark.parametrize("template", [*CHANGING, ("init",), ("list",), ("log",), ("verify",), ("diff",)])
 def test_without_root(shared: Box, mocker: MockerFixture, payload: str, template: tuple[str, ...]) -> None:
     mocker.patch.object(system, "is_root", return_value=False)

@@ -103,6 +103,7 @@ def test_environment_takes_only_language_terminal_and_proxies() -> None:
         "LC_TIME": "de_DE",
         "https_proxy": "p",
         "NO_PROXY": "n",
+        "HTTPS_PROXY": "not this one",
         "PATH": "/x",
         "A": "b",
     }
@@ -111,6 +112,8 @@ def test_environment_takes_only_language_terminal_and_proxies() -> None:
         "LC_TIME": "de_DE",
         "https_proxy": "p",
         "NO_PROXY": "n",
+        "HTTPS_PROXY": "not this one",
+        "no_proxy": "n",
         "PATH": standins.PATH,
         "APT_CONFIG": standins.APT_CONFIG,
         "HOME": "/root",

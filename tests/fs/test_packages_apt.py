@@ -6,12 +6,14 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import btrfsutil
 import pytest
 
-from snaptx import inventory
+from snaptx import cache, inventory
 from snaptx.errors import LockError
 from tests.boxes import Box, Said, changes, made
 from tests.debs import Archive, Deb, Server, install, make_root, served
@@ -21,7 +23,7 @@ COUNT = 5
 FAILING = "echo broken >&2; exit 3\n"
 
 
-def _package(number: int, version: str, **more: object) -> Deb:
+def package(number: int, version: str, **more: object) -> Deb:
     return Deb(f"p{number}", version, {f"/usr/share/p{number}": f"{version}\n"}, **more)  # type: ignore[arg-type]
 
 
@@ -32,7 +34,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, archive = place / "root", Archive(place / "old")
     root.mkdir()
     make_root(root)
-    archive.add(*(_package(number, "1") for number in range(COUNT)), _configured("1"))
+    archive.add(*(package(number, "1") for number in range(COUNT)), _configured("1"))
     install(root, *sorted(archive.directory.glob("*.deb")))
     return root
 
@@ -99,7 +101,7 @@ def test_a_repair_meanwhile_takes_nothing_away(equipped: Box, archive: Archive) 
 
 
 def test_upgrade_stages_what_the_archive_has(equipped: Box, archive: Archive) -> None:
-    archive.add(*(_package(number, "2") for number in range(COUNT)), Deb("more", "1"))
+    archive.add(*(package(number, "2") for number in range(COUNT)), Deb("more", "1"))
     archive.add(Deb("conf", "1.5", {"/etc/conf": "of 1\n"}, depends="more", conffiles=("/etc/conf",)))
     before = equipped.facts()
     done = equipped.json("upgrade")
@@ -122,7 +124,7 @@ def test_upgrade_stages_what_the_archive_has(equipped: Box, archive: Archive) ->
 
 
 def test_diff_tells_packages(equipped: Box, archive: Archive) -> None:
-    archive.add(_package(0, "2"), _package(1, "1.0"))
+    archive.add(package(0, "2"), package(1, "1.0"))
     number = str(equipped.json("upgrade")["staged"]["number"])
 
     assert equipped.ok("diff", "--packages", number) == ">  p0  1 -> 2\n>  p1  1 -> 1.0\n"
@@ -141,7 +143,7 @@ def test_nothing_to_do_makes_no_generation(equipped: Box, server: Server) -> Non
 def test_dry_run_says_what_would_be_done_and_fetches_nothing(
     equipped: Box, archive: Archive, server: Server
 ) -> None:
-    archive.add(_package(0, "2"))
+    archive.add(package(0, "2"))
 
     assert "  p0  1 -> 2\n" in fails(equipped, 0, "--dry-run", "upgrade").out
     assert server.fetched == []
@@ -150,7 +152,7 @@ def test_dry_run_says_what_would_be_done_and_fetches_nothing(
 def test_failing_script_leaves_nothing_but_what_was_fetched(
     equipped: Box, archive: Archive, server: Server
 ) -> None:
-    archive.add(_package(0, "2"), _package(1, "2", scripts={"postinst": FAILING}), _package(2, "2"))
+    archive.add(package(0, "2"), package(1, "2", scripts={"postinst": FAILING}), package(2, "2"))
 
     assert "apt-get ended with status 100" in fails(equipped, 31, "upgrade").err
     assert len(server.fetched) == 3
@@ -162,7 +164,7 @@ def test_failing_script_leaves_nothing_but_what_was_fetched(
 def test_network_that_goes_away_costs_only_what_is_missing(
     equipped: Box, archive: Archive, server: Server
 ) -> None:
-    archive.add(*(_package(number, "2") for number in range(COUNT)))
+    archive.add(*(package(number, "2") for number in range(COUNT)))
     server.limit = 2
 
     said = fails(equipped, 34, "upgrade")
@@ -179,8 +181,9 @@ def test_source_that_is_gone_is_no_answer(equipped: Box, server: Server) -> None
     assert "look at the network" in fails(equipped, 34, "upgrade").err
 
 
-def test_no_upgrade_in_the_midst_of_another(equipped: Box, server: Server) -> None:
-    lock = equipped.root / "var/lib/dpkg/lock-frontend"
+@contextmanager
+def held(lock: Path) -> Iterator[int]:
+    """Let a process hold a lock as dpkg does, for the length of a with block; give its number."""
     lock.touch()
     holder = os.fork()
     if not holder:
@@ -190,16 +193,22 @@ def test_no_upgrade_in_the_midst_of_another(equipped: Box, server: Server) -> No
         os._exit(0)
     try:
         eventually(lambda: f":{lock.stat().st_ino} " in Path("/proc/locks").read_text())
-        message, hint = fails(equipped, 34, "upgrade").complaint
-        assert message == f"apt is at work in the running system: process {holder}"
-        assert hint == "wait for it to end, then try again"
+        yield holder
     finally:
         os.kill(holder, signal.SIGKILL)
         os.waitpid(holder, 0)
 
 
+@pytest.mark.parametrize("name", ["lock-frontend", "lock"])
+def test_no_upgrade_in_the_midst_of_another(equipped: Box, server: Server, name: str) -> None:
+    with held(equipped.root / "var/lib/dpkg" / name) as holder:
+        message, hint = fails(equipped, 34, "upgrade").complaint
+        assert message == f"apt is at work in the running system: process {holder}"
+        assert hint == "wait for it to end, then try again"
+
+
 def test_damaged_database_is_named(equipped: Box, archive: Archive) -> None:
-    archive.add(_package(0, "2"))
+    archive.add(package(0, "2"))
     status = equipped.root / "var/lib/dpkg/status"
     sound = status.read_bytes()
     status.write_bytes(b"Package: p0\nno field\n\n")
@@ -212,7 +221,7 @@ def test_damaged_database_is_named(equipped: Box, archive: Archive) -> None:
 
 
 def test_interrupt_leaves_nothing(equipped: Box, archive: Archive) -> None:
-    archive.add(_package(0, "2", scripts={"postinst": "touch /var/reached; exec sleep 60\n"}))
+    archive.add(package(0, "2", scripts={"postinst": "touch /var/reached; exec sleep 60\n"}))
     before = equipped.facts()
     running = equipped.start("upgrade")
     eventually(lambda: any(equipped.state.glob("generations/*/root/var/reached")), 30)
@@ -283,10 +292,32 @@ def test_full_disk(small: Path, tmp_path: Path) -> None:
         (box.root / "etc/apt/sources.list").write_text(archive.source(server.port))
         box.ok("--dry-run", "upgrade")
         with _filled(box, 40 << 20):
-            assert "the filesystem is full" in fails(box, 53, "upgrade").err
+            assert "there is no room for what it fetches" in fails(box, 53, "upgrade").err
         with _filled(box, 90 << 20):
             assert "No space left on device" in fails(box, 31, "upgrade").err
         box.ok("upgrade")
+
+
+def test_undo_takes_what_was_fetched(small: Path, tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "new")
+    archive.add(package(0, "2"))
+    with made(source=small, init=False) as box, served(archive.directory) as server:
+        (box.root / "etc/apt/sources.list").write_text(archive.source(server.port))
+        before = _subvolumes(box)
+        box.ok("init")
+        box.ok("upgrade")
+        assert "@snaptx/cache" in _subvolumes(box)
+        with (box.state / cache.LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            assert "another snaptx is at work" in box.refuses(4, "init", "--undo")
+        box.ok("init", "--undo")
+
+        assert _subvolumes(box) == before
+        assert (box.root / "usr/share/p0").read_text() == "1\n"
+
+
+def _subvolumes(box: Box) -> set[str]:
+    return {path for path, _ in btrfsutil.SubvolumeIterator(str(box.top), top=5)}
 
 
 class _filled:
@@ -307,7 +338,7 @@ class _filled:
 
 
 def test_unattended_update_takes_packages_as_a_source(equipped: Box, archive: Archive) -> None:
-    archive.add(_package(0, "2"))
+    archive.add(package(0, "2"))
     words = ("update", "--policy", "stage", "--source", "packages")
 
     equipped.ok(*words)

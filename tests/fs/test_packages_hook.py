@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from snaptx import idle
 from tests.boxes import Box, changes, made
-from tests.debs import Archive, Deb, install, make_root
+from tests.debs import Archive, Deb, install, make_root, put_libraries
 
 ROOT = Path(__file__).parents[2]
 APT = """
@@ -236,6 +238,58 @@ def test_work_in_a_generation_calls_no_hook(
 
 def test_mark_is_there_in_an_enclosure(machine: Box) -> None:
     machine.ok("run", "--", "test", "-e", idle.MARK)
+
+
+@pytest.fixture(scope="module")
+def programmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a root that has snaptx, and apt with its hooks; what snaptx is asked lands in /var/asked."""
+    root = tmp_path_factory.mktemp("programmed") / "root"
+    root.mkdir()
+    make_root(root)
+    python, library = Path(sys.executable).resolve(), Path(sysconfig.get_path("stdlib"))
+    put_libraries(root, python)
+    shutil.copy(python, root / "usr/bin/python3")
+    unneeded = shutil.ignore_patterns("test", "dist-packages", "site-packages", "__pycache__", "config-*")
+    shutil.copytree(library, root / "usr/lib" / library.name, ignore=unneeded)
+    shutil.copytree(ROOT / "snaptx", root / "opt/snaptx", ignore=unneeded)
+    settings = f"PYTHONHOME=/usr PYTHONPATH=/opt LD_LIBRARY_PATH=/usr{sysconfig.get_config_var('LIBDIR')}"
+    script = f'#!/bin/sh\necho "$*" >>/var/asked\n{settings} exec python3 -S -m snaptx "$@"\n'
+    (root / "usr/bin/snaptx").write_text(script)
+    (root / "usr/bin/snaptx").chmod(0o755)
+    shutil.copy(ROOT / "hooks/apt.conf", root / "etc/apt/apt.conf.d/80snaptx")
+    (root / "etc/apt/sources.list").write_text("deb [trusted=yes] copy:/new ./\n")
+    Archive(root / "new").add(Deb("p1", "1", {"/usr/share/p1": "1"}))
+    return root
+
+
+def test_apt_in_a_generation_makes_no_second_one(programmed: Path) -> None:
+    """Its hooks call a snaptx that could not even load what it needs for more than to see where it is."""
+    with made(source=programmed) as box:
+        box.configure('[hooks]\nmode = "required"\n')
+        box.ok("run", "--", "sh", "-c", "apt-get -q update && apt-get -q -y install p1")
+
+        asked = [line.split()[:2] for line in (box.tree(2) / "var/asked").read_text().splitlines()]
+        assert asked == [["hook", "before"], ["hook", "after"]]
+        assert (box.tree(2) / "usr/share/p1").read_text() == "1"
+        assert list(box.marks()) == [1, 2]
+        assert [record["verb"] for record in box.audit()] == ["init", "run"]
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "required"])
+def test_database_that_is_damaged_afterwards_is_told(machine: Box, mode: str) -> None:
+    """What was done is done; the way back stays."""
+    machine.configure(f'[hooks]\nmode = "{mode}"\n')
+    words = ("--manager", "apt", "--caller", str(os.getpid()))
+    machine.ok("hook", "before", *words)
+    (machine.root / "var/lib/dpkg/status").write_bytes(b"Package: p0\nno field\n\n")
+    said = machine.run("hook", "after", *words)
+
+    assert said.code == 0
+    assert "snaptx: warning: this is not on record: dpkg-query ended with status 2: " in said.err
+    assert machine.json("list")[-1]["number"] == 2
+    machine.ok("rollback", "2")
+    machine.reboot()
+    assert b"no field" not in (machine.root / "var/lib/dpkg/status").read_bytes()
 
 
 def test_power_cut_in_the_midst_of_apt_finds_it_in_the_menu(machine: Box) -> None:

@@ -9,12 +9,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tests.packages import pkgs, rpms
-from tests.packages.trees import inside, scratch
+from tests.packages.trees import inside, managers, newer_managers, scratch
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = "[test]\nname=test\nbaseurl={url}\nenabled=1\ngpgcheck=0\ntype=rpm-md\nautorefresh=1\n"
@@ -30,7 +30,7 @@ exit "$status"
 
 @dataclass(frozen=True)
 class Kit:
-    """One package manager.
+    """One package manager, in the root that ``tree`` returns; ``title`` is told in the names of tests.
 
     ``aborts`` is whether a script that fails before the files come makes it
     fail.
@@ -49,12 +49,14 @@ class Kit:
     beside: str = ".rpmnew"
     plugins: tuple[tuple[str, str], ...] = ()
     base: tuple[rpms.Rpm, ...] = ()
+    title: str = ""
+    tree: Callable[[], Path] = managers
 
     def prepare(self, root: Path, url: str) -> None:
         """Configure the manager, with one repository."""
         for name in ("etc/rpm", "etc/yum.repos.d", "etc/zypp/repos.d", "var/lib/rpm", "var/lib/pacman"):
             (root / name).mkdir(parents=True, exist_ok=True)
-        (root / "etc/rpm/macros").write_text("%_dbpath /var/lib/rpm\n")
+        (root / "etc/rpm/macros").write_text("%_dbpath /var/lib/rpm\n%_pkgverify_level none\n")
         for name in ("etc/yum.repos.d/test.repo", "etc/zypp/repos.d/test.repo"):
             (root / name).write_text(REPOSITORY.format(url=url))
         (root / "etc/zypp/zypp.conf").write_text("[main]\nrepo.refresh.delay = 0\n")
@@ -87,19 +89,28 @@ _RPM_FIRST = ("rpm", "-i", "--nodeps", "--force-debian")
 SHELL = rpms.Rpm("shell", "1", {"/usr/share/shell": "1"}, provides="/bin/sh")
 """What packages with scripts depend on."""
 
+DNF = Kit(
+    name="dnf",
+    make=rpms.Rpm,
+    build=rpms.build,
+    first=_RPM_FIRST,
+    install=("dnf", "-y", "--refresh", "install"),
+    remove=("dnf", "-y", "remove"),
+    failing="pre",
+    aborts=True,
+    base=(SHELL,),
+    arch=".noarch",
+    plugins=(("dnf4.py", "usr/lib/python3/dist-packages/dnf-plugins/snaptx.py"),),
+)
+
 KITS = (
-    Kit(
-        name="dnf",
-        make=rpms.Rpm,
-        build=rpms.build,
-        first=_RPM_FIRST,
-        install=("dnf", "-y", "--refresh", "install"),
-        remove=("dnf", "-y", "remove"),
-        failing="pre",
-        aborts=True,
-        base=(SHELL,),
-        arch=".noarch",
-        plugins=(("dnf4.py", "usr/lib/python3/dist-packages/dnf-plugins/snaptx.py"),),
+    DNF,
+    replace(
+        DNF,
+        title="dnf5",
+        first=("rpm", "-i", "--nodeps"),
+        tree=newer_managers,
+        plugins=(("dnf5.actions", "etc/dnf/libdnf5-plugins/actions.d/snaptx.actions"),),
     ),
     Kit(
         name="zypper",

@@ -13,7 +13,6 @@ import pytest
 
 from tests.boxes import Box, changes, made
 from tests.debs import Server, served
-from tests.packages import trees
 from tests.packages.kits import KITS, Kit, relayed
 from tests.packages.trees import inside
 
@@ -74,12 +73,12 @@ class Ground:
         return [(package["name"], package["old"], package["new"]) for package in record["packages"][kind]]
 
 
-@pytest.fixture(scope="module", params=KITS, ids=lambda kit: kit.name)
+@pytest.fixture(scope="module", params=KITS, ids=lambda kit: kit.title or kit.name)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """Give a sandbox with four packages of version 1 installed, one of them with a configuration file."""
     kit: Kit = request.param
     repository = tmp_path_factory.mktemp(kit.name)
-    with served(repository) as server, made(source=trees.managers(), size=SIZE, init=False) as box:
+    with served(repository) as server, made(source=kit.tree(), size=SIZE, init=False) as box:
         ground = Ground(box, kit, repository, server)
         kit.prepare(box.root, f"http://127.0.0.1:{server.port}/")
         conf = kit.make("conf", f"1{kit.release}", {"/etc/conf": "of 1"})
@@ -123,6 +122,7 @@ def test_upgrade(ground: Ground) -> None:
     assert (box.tree(number) / "usr/share/p1").read_text() == "2\n"
     assert (box.tree(number) / "etc/conf").read_text() == "mine\n"
     assert box.audit()[-1]["conffiles"] == [f"/etc/conf{kit.beside}"]
+    assert box.audit()[-1]["conffile_policy"] == "the package manager's"
     assert "packages: 4 upgraded" in box.ok("log", "--last", "1")
     assert kit.named("p2") in box.ok("diff", "--packages", str(number))
     assert "up to date" in box.ok("upgrade")
@@ -168,6 +168,52 @@ def test_network_gone_halfway(ground: Ground) -> None:
     ground.server.limit = None
     ground.box.ok("upgrade")
     assert len(ground.changed("upgraded")) == 3
+
+
+@pytest.fixture
+def proxied(ground: Ground) -> Iterator[Ground]:
+    """Give it with something to upgrade from a repository that only a proxy knows: the server can be that."""
+    ground.offer(ground.package("p0", 2))
+    root, names = ground.box.root, ground.repository / "http:"
+    names.mkdir()
+    (names / "archive.invalid").symlink_to("..")
+    ground.kit.prepare(root, "http://archive.invalid/")
+    try:
+        yield ground
+    finally:
+        (names / "archive.invalid").unlink()
+        names.rmdir()
+        ground.kit.prepare(root, f"http://127.0.0.1:{ground.server.port}/")
+
+
+def test_proxy_of_the_environment_is_asked(proxied: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert "the proxy" in proxied.fails(34, "upgrade")
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxied.server.port}")
+    proxied.box.ok("upgrade")
+
+    (fetched,) = proxied.server.fetched
+    assert fetched.startswith("http://archive.invalid/")
+
+
+def test_cache_that_may_not_grow(ground: Ground) -> None:
+    """By a quota of its own; zypper fetches elsewhere, and a copy that shares its blocks gets around that."""
+    kit, top, limit = ground.kit, str(ground.box.top), str(ground.box.state / "cache")
+    ground.offer(kit.make("p0", f"2{kit.release}", {"/usr/share/p0": os.urandom(4 << 20).hex()}))
+    _btrfs("quota", "enable", top)
+    try:
+        _btrfs("quota", "rescan", "-w", top)
+        _btrfs("qgroup", "limit", "2M", limit)
+        if kit.name != "zypper":
+            assert "there is no room for what it fetches" in ground.fails(53, "upgrade")
+            _btrfs("qgroup", "limit", "none", limit)
+        ground.box.ok("upgrade")
+    finally:
+        _btrfs("quota", "disable", top)
+
+
+def _btrfs(*words: str) -> None:
+    subprocess.run(["btrfs", *words], check=True, capture_output=True)
 
 
 def test_no_upgrade_in_the_midst_of_another(ground: Ground) -> None:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 SUITE = "bookworm"
 MANAGERS = ("dnf", "zypper", "pacman-package-manager", "createrepo-c", "rpm", "libarchive-tools", "makepkg")
+NEWER_SUITE = "forky"
+NEWER_MANAGERS = ("dnf5", "createrepo-c", "rpm")
 _COMMON = ("mmdebstrap", "--quiet", "--mode=root", "--aptopt=APT::Install-Recommends false")
 
 
@@ -51,13 +53,24 @@ def archive() -> str:
 
 def managers() -> Path:
     """Return a tar of a root with dnf, zypper, pacman and what makes their repositories, without apt."""
+    return _tree("managers", SUITE, MANAGERS)
 
+
+def newer_managers() -> Path:
+    """Return a tar of a root with dnf 5, which no released Debian has; it is called dnf, as in Fedora."""
+    link = '--customize-hook=ln -s dnf5 "$1/usr/bin/dnf"'
+    return _tree(
+        "newer-managers", NEWER_SUITE, NEWER_MANAGERS, "--aptopt=Acquire::Check-Valid-Until false", link
+    )
+
+
+def _tree(name: str, suite: str, packages: tuple[str, ...], *options: str) -> Path:
     def make(directory: Path) -> None:
-        include = f"--include={','.join(MANAGERS)}"
-        command = [*_COMMON, "--variant=essential", include, SUITE, str(directory / "root.tar"), archive()]
+        given = (*options, "--variant=essential", f"--include={','.join(packages)}")
+        command = [*_COMMON, *given, suite, str(directory / "root.tar"), archive()]
         subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
 
-    return kept("managers", f"{SUITE} {MANAGERS} {_COMMON}", make) / "root.tar"
+    return kept(name, f"{suite} {packages} {_COMMON}{''.join(options)}", make) / "root.tar"
 
 
 def inside(root: Path, *command: str, cwd: str = "/", text: str = "") -> str:

@@ -33,7 +33,7 @@ LAYERS = (
     "transaction",
     "recover",
     "late lived",
-    "carry nested checks blame",
+    "carry nested checks blame cache",
     "difference switch inuse liveswitch inventory",
     "scene views",
     "machine",

@@ -206,13 +206,18 @@ def test_units_run_commands_that_exist() -> None:
         build_parser(None).parse_args(words)
 
 
-def test_cron_runs_a_command_that_exists() -> None:
-    (line,) = [line for line in (ROOT / "hooks/update-cron").read_text().splitlines() if " root " in line]
+def test_cron_runs_commands_that_exist() -> None:
+    lines = [line for line in (ROOT / "hooks/cron").read_text().splitlines() if " snaptx " in line]
+    verbs = [_cron_verb(line) for line in lines if not line.startswith("#")]
+
+    assert verbs == ["update", "prune"]
+
+
+def _cron_verb(line: str) -> str:
     *moment, user, command = line.split(None, 6)
     words = command.partition("snaptx ")[2].partition(" >")[0].split()
-
     assert (len(moment), user) == (5, "root")
-    assert build_parser(None).parse_args(words).unattended
+    return str(build_parser(None).parse_args(words).verb)
 
 
 def test_timer_has_its_service() -> None:

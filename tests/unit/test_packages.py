@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
 import pytest
 
 from snaptx.config import ManagerName
 from snaptx.errors import PackageError
-from snaptx.packages import difference
+from snaptx.packages import difference, traces
 from snaptx.packages.apt import Apt
 from snaptx.packages.base import Upgrade
 from snaptx.packages.choose import MANAGERS, choose, parse_release
@@ -88,6 +92,11 @@ def test_dnf_plan() -> None:
     ]  # fmt: skip
 
 
+def test_dnf_options_of_a_command_are_behind_it() -> None:
+    """dnf 5 takes them nowhere else."""
+    assert Dnf().fetch("/cache").argv[-2:] == ("upgrade", "--downloadonly")
+
+
 def test_several_versions_of_one_package() -> None:
     said = "kernel.x86_64\t5-1\nkernel.x86_64\t6-1\n"
     before, after = Dnf().parse_query(said), Dnf().parse_query(said.replace("5-1", "7-1"))
@@ -157,6 +166,27 @@ def test_no_choice(release: str, present: set[str], wanted: str, said: str) -> N
     with pytest.raises(PackageError, match=said) as caught:
         choose(parse_release(release), present, ManagerName(wanted))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "text", "held"),
+    [
+        ("pacman", "var/lib/pacman/db.lck", "", True),
+        ("zypper", "run/zypp.pid", str(os.getpid()), True),
+        ("zypper", "run/zypp.pid", str((1 << 22) + 1), False),
+        ("zypper", "run/zypp.pid", "", False),
+        ("zypper", "run/zypp.pid", "0\n", False),
+        ("zypper", "run/zypp.pid", "no number", False),
+        ("apt", "var/lib/dpkg/lock", "", False),
+        ("dnf", "var/lib/rpm/.rpm.lock", "", False),
+    ],
+)
+def test_locks(tmp_path: Path, name: str, path: str, text: str, held: bool) -> None:
+    traces.require_unlocked(tmp_path, MANAGERS[name])
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(text)
+    with pytest.raises(PackageError, match=f"{name} is at work") if held else nullcontext():
+        traces.require_unlocked(tmp_path, MANAGERS[name])
 
 
 def test_every_manager_can_be_configured() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from snaptx.model import Part, Tree
+from snaptx.storage.base import CACHE, UNFINISHED
 from snaptx.storage.zfs import names
 from snaptx.storage.zfs.names import Dataset, Listing, Snapshot
 
@@ -116,6 +117,24 @@ def test_two_snapshots_meet_where_their_origins_do() -> None:
 )
 def test_a_shared_name_has_only_what_zfs_allows(name: str, expected: str) -> None:
     assert names.shared_name(name) == expected
+
+
+def test_what_lies_in_the_state_directory_elsewhere_lies_beside_it() -> None:
+    assert names.shared_place("tank/snaptx", "@home") == "tank/snaptx/shared/home"
+    assert names.shared_place("tank/snaptx", CACHE) == "tank/snaptx/cache"
+    assert names.shared_place("tank/snaptx", CACHE + UNFINISHED) == "tank/snaptx/cache.unfinished"
+
+
+def test_what_is_removed_with_snaptx_leaves_shared_data() -> None:
+    home = [
+        dataset(f"tank/snaptx{name}") for name in ("", "/cache", "/shared", "/state", "/trees", "/trees/a")
+    ]
+
+    assert listing(*home).without_shared("tank/snaptx") == ["tank/snaptx"]
+    with_data = listing(*home, dataset("tank/snaptx/shared/home"))
+    assert with_data.without_shared("tank/snaptx") == [
+        "tank/snaptx/cache", "tank/snaptx/state", "tank/snaptx/trees"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

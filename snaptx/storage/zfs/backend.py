@@ -163,7 +163,7 @@ class ZfsStorage:
             return
         if "@" not in name and name == self.default_name():
             raise BusyError(f"generation {tree} is the pool's bootfs", hint="'snaptx repair' may help")
-        users = [mount.target for mount in system.mounts_everywhere() if _shows(mount, name)]
+        users = [mount.target for mount in system.mounts_everywhere(" zfs ") if _shows(mount, name)]
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
         for reason in self._trees.foreign(name):
@@ -237,7 +237,7 @@ class ZfsStorage:
         return self._info(dataset) if dataset in self._trees.listing.datasets else None
 
     def _shared_dataset(self, name: str) -> str:
-        return f"{self._trees.home}/shared/{names.shared_name(name)}"
+        return names.shared_place(self._trees.home, name)
 
     def shared_path(self, name: str) -> Path:
         """Return where it can be reached from this process."""

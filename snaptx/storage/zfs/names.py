@@ -8,6 +8,7 @@
     POOL/snaptx               never mounted, of no generation
         state  grub           snaptx's own files, and what GRUB reads of them
         trees/…               datasets that only carry trees
+        cache                 what package managers have fetched
         shared/NAME           data that belongs to no generation
 
 A writable tree is the dataset whose own ``org.snaptx:tree`` names it, a
@@ -162,6 +163,14 @@ class Listing:
                 return min(each, meeting, key=lambda snapshot: snapshot.txg).name
         return ""
 
+    def without_shared(self, home: str) -> list[str]:
+        """Return what to remove so that of ``home`` only shared data is left: itself where there is none."""
+        kept = f"{home}/shared"
+        if len(self.family(kept)) <= 1:
+            return [home]
+        below = [one.name for one in self.family(home) if one.name.rpartition("/")[0] == home]
+        return [name for name in below if name != kept]
+
     def empty_carriers(self, place: str) -> list[str]:
         """Return the datasets directly below ``place`` that are no tree and carry none."""
         return [
@@ -196,6 +205,15 @@ def tree_of(short: str) -> Tree | None:
 def root_name(container: str, number: int) -> str:
     """Return what the root of a generation is called as a boot environment."""
     return f"{container}/snaptx-{number}"
+
+
+def shared_place(home: str, name: str) -> str:
+    """Return the dataset of a shared tree, whose name elsewhere is a path from the top level.
+
+    What lies in the state directory there lies beside it here, and goes with it.
+    """
+    inside = name.removeprefix(f"@{HOME}/")
+    return f"{home}/{'shared/' * (inside == name)}{shared_name(inside)}"
 
 
 def shared_name(name: str) -> str:

@@ -181,9 +181,7 @@ class Trees:
                 self.remove_dataset(name)
         for snapshot in self.listing.living(adopted):
             self.drop(snapshot.name)
-        kept = f"{self.home}/shared"
-        whole = len(self.listing.family(kept)) <= 1
-        for place in (self.home,) if whole else (self.carriers, f"{self.home}/grub", f"{self.home}/state"):
+        for place in self.listing.without_shared(self.home):
             self.remove_dataset(place)
         self._leave_together(adopted)
         library.together(f"cannot release {adopted}", ("inherit", adopted, TREE))

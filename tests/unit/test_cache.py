@@ -12,9 +12,10 @@ from typing import cast
 
 import pytest
 
-from snaptx import upgrade
+from snaptx import cache
 from snaptx.machine import Machine
 from snaptx.packages.zypper import Zypper
+from snaptx.storage.base import CACHE
 
 NAME = "repo/noarch/p0-2-1.noarch.rpm"
 
@@ -22,14 +23,14 @@ NAME = "repo/noarch/p0-2-1.noarch.rpm"
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """Give what is asked of a machine: where its cache is; a package was fetched."""
-    storage = SimpleNamespace(state=Path("@snaptx"), shared_path=lambda name: tmp_path / name)
+    storage = SimpleNamespace(shared_path=lambda name: tmp_path / name)
     made = cast("Machine", SimpleNamespace(storage=storage))
     _put(made)
     return made
 
 
 def _packages(machine: Machine) -> Path:
-    return upgrade._place(machine) / Zypper.emptied
+    return machine.storage.shared_path(CACHE) / Zypper.emptied
 
 
 def _put(machine: Machine) -> None:
@@ -39,28 +40,28 @@ def _put(machine: Machine) -> None:
 
 
 def test_deleted_packages_come_back(machine: Machine) -> None:
-    upgrade._keep(machine, Zypper(), packages=True)
+    cache.keep(machine, Zypper(), packages=True)
     shutil.rmtree(_packages(machine))
-    upgrade._bring_back(machine, Zypper())
+    cache.bring_back(machine, Zypper())
 
     assert (_packages(machine) / NAME).read_text() == "2"
-    upgrade._bring_back(machine, Zypper())
+    cache.bring_back(machine, Zypper())
 
 
 def test_nothing_is_kept_without_an_upgrade(machine: Machine) -> None:
-    upgrade._keep(machine, Zypper(), packages=True)
+    cache.keep(machine, Zypper(), packages=True)
     shutil.rmtree(_packages(machine))
-    upgrade._keep(machine, Zypper(), packages=False)
-    upgrade._bring_back(machine, Zypper())
+    cache.keep(machine, Zypper(), packages=False)
+    cache.bring_back(machine, Zypper())
 
     assert not _packages(machine).exists()
 
 
 def test_what_is_no_longer_fetched_is_not_kept(machine: Machine) -> None:
-    upgrade._keep(machine, Zypper(), packages=True)
+    cache.keep(machine, Zypper(), packages=True)
     shutil.rmtree(_packages(machine))
-    upgrade._keep(machine, Zypper(), packages=True)
-    upgrade._bring_back(machine, Zypper())
+    cache.keep(machine, Zypper(), packages=True)
+    cache.bring_back(machine, Zypper())
 
     assert not _packages(machine).exists()
 
@@ -69,7 +70,9 @@ def test_links_are_not_followed(machine: Machine, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     (_packages(machine) / "repo/link").symlink_to(tmp_path / "mine")
     (_packages(machine) / "out").symlink_to(tmp_path)
-    upgrade._keep(machine, Zypper(), packages=True)
+    cache.keep(machine, Zypper(), packages=True)
 
-    kept = [path.name for path in (upgrade._place(machine) / upgrade.KEPT).rglob("*") if path.is_file()]
+    kept = [
+        path.name for path in (machine.storage.shared_path(CACHE) / cache.KEPT).rglob("*") if path.is_file()
+    ]
     assert kept == ["p0-2-1.noarch.rpm"]
