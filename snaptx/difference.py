@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from snaptx import system
@@ -101,7 +100,7 @@ def scan_below(root_fd: int, path: bytes) -> Iterator[Row]:
     top = scan.open_directory(root_fd, path)
     try:
         for row in scan.scan_tree(top):
-            yield replace(row, path=path + b"/" + row.path if row.path else path)
+            yield row._replace(path=path + b"/" + row.path if row.path else path)
     finally:
         os.close(top)
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 
+from snaptx.errors import HostileError
 from snaptx.model import Kind, Member, Row
 from snaptx.overlay import xattrs
 from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.resolve import Beneath
 from snaptx.overlay.scan import open_file
 from snaptx.system import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
 
@@ -41,19 +43,66 @@ def same_metadata(row: Row, member: Member) -> bool:
     )
 
 
+def open_base(fd: int, row: Row) -> int | None:
+    """Open the file ``row`` describes in the live base ``fd``, None if it is gone or changed meanwhile."""
+    head, _, name = row.path.rpartition(b"/")
+    try:
+        parent = openat2(fd, head or b".", os.O_PATH | os.O_DIRECTORY, _INSIDE)
+        try:
+            found = open_file(parent, name)
+        finally:
+            os.close(parent)
+    except OSError:
+        return None
+    if same_inode(os.fstat(found), row):
+        return found
+    os.close(found)
+    return None
+
+
 class Base:
-    """The base generation: its index and its live directory ``fd``."""
+    """The base generation: its index and its live directory ``fd``, which stays the caller's.
+
+    With ``valid`` false the index is not trusted and nothing is known.
+    """
 
     def __init__(self, fd: int, manifest: Manifest, *, valid: bool) -> None:
         self._fd = fd
         self._manifest = manifest
         self._valid = valid
         self._device = os.fstat(fd).st_dev
+        self._beneath = Beneath(fd)
+        self._alias = (b"", b"")
+
+    def close(self) -> None:
+        """Release all descriptors."""
+        self._beneath.close()
 
     def row(self, path: bytes) -> Row | None:
         """Return the index's row of ``path`` if the live base still is what it says."""
         row = self._manifest.get(path) if self._valid else None
         return row if row is not None and self._is_live(row) else None
+
+    def find(self, path: bytes) -> Row | None:
+        """Do as ``row``, also where symlinks of the base lie on the way; the row has the real path."""
+        row = self.row(path)
+        if row is not None or not self._valid:
+            return row
+        head, slash, name = path.rpartition(b"/")
+        if head != self._alias[0]:
+            self._alias = (head, self._real(head))
+        real = self._alias[1]
+        return None if real == head else self.row(real + slash + name if real else name)
+
+    def _real(self, directory: bytes) -> bytes:
+        """Return the path of a directory without symlinks; its own if there is no such directory."""
+        row = self._manifest.get(directory)
+        if row is not None and row.kind is Kind.DIRECTORY:
+            return directory
+        try:
+            return self._beneath.directory(directory).path
+        except (FileNotFoundError, HostileError):
+            return directory
 
     def _is_live(self, row: Row) -> bool:
         try:
@@ -64,17 +113,5 @@ class Base:
         return st.st_dev == self._device and sized and same_inode(st, row)
 
     def open(self, row: Row) -> int | None:
-        """Open the file ``row`` describes in the live base, None if it is gone or changed meanwhile."""
-        head, _, name = row.path.rpartition(b"/")
-        try:
-            parent = openat2(self._fd, head or b".", os.O_PATH | os.O_DIRECTORY, _INSIDE)
-            try:
-                fd = open_file(parent, name)
-            finally:
-                os.close(parent)
-        except OSError:
-            return None
-        if same_inode(os.fstat(fd), row):
-            return fd
-        os.close(fd)
-        return None
+        """Open the file ``row`` describes, None if it is gone or changed meanwhile."""
+        return open_base(self._fd, row)

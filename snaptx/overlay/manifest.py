@@ -24,7 +24,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -236,6 +236,29 @@ class Manifest:
                 state.update(b"%d:%b %b %o %d %d %d %d %d " % fields)
                 state.update(b"%b %b\n" % (content.hex().encode(), attributes.hex().encode()))
         return state.hexdigest()
+
+    def attach(self, schema: str) -> None:
+        """Add an empty database under the name ``schema``, in a file beside this one that has no name."""
+        beside = self.path.with_name(self.path.name + ".new")
+        with _os_errors(beside), suppress(FileNotFoundError):
+            beside.unlink()
+        with self.guard():
+            self.db.execute("COMMIT")
+            mounting.with_real_path(
+                beside, lambda real: self.db.execute(f"ATTACH ? AS {schema}", (str(real),))
+            )
+            for pragma in _PRAGMAS[:3]:
+                self.db.execute(f"PRAGMA {schema}.{pragma}")
+            self.db.execute("BEGIN")
+        with _os_errors(beside):
+            beside.unlink()
+
+    def detach(self, schema: str) -> None:
+        """Take that database away with all that is in it; what else was done is committed."""
+        with self.guard():
+            self.db.execute("COMMIT")
+            self.db.execute(f"DETACH {schema}")
+            self.db.execute("BEGIN")
 
     def commit(self) -> None:
         """End the open SQLite transaction and start the next: the file is complete, not yet durable."""

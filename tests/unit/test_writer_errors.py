@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,20 @@ from snaptx.errors import (
     VerifyError,
 )
 from snaptx.model import Kind, Member
+from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.settle import verify_written
+from snaptx.overlay.sift import Piece, sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
 from tests.payloads import (
     LARGE,
     Ground,
+    existing,
     file,
     member,
     small_base,
+    whiteout,
 )
 from tests.payloads import (
     lay_checked as lay,
@@ -152,6 +157,26 @@ def test_reading_back_drops_the_record(ground: Ground) -> None:
     assert tables == {"meta", "rows"}
 
 
+def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) -> None:
+    pieces: list[Piece] = []
+    ground.start()
+    with (
+        descriptor(ground.base, os.O_RDONLY) as base,
+        Manifest.open(ground.base.parent / "base.manifest") as manifest,
+        closing(Base(base, manifest, valid=True)) as known,
+    ):
+        pieces.extend(sift([whiteout("etc/one"), existing(ground.base, "etc/one")], known))
+    (ground.base / "etc/one").write_bytes(b"two\n")
+    with (
+        pytest.raises(SourceError, match="etc/one of the base changed"),
+        descriptor(ground.root, os.O_RDONLY) as root,
+        descriptor(ground.base, os.O_RDONLY) as base,
+        Manifest.fork(ground.base.parent / "base.manifest", ground.base.parent / "new") as manifest,
+        Writer(root, base, manifest) as writer,
+    ):
+        writer.write(iter(pieces))
+
+
 def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], object]) -> None:
     ground.start()
     place = ground.root.parent
@@ -160,9 +185,11 @@ def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], 
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.fork(place / "base.manifest", place / "new") as manifest,
     ):
-        with Writer(root, base, manifest, base_manifest_valid=True) as writer:
-            for asked in members:
-                writer.apply(asked)
+        with (
+            closing(Base(base, manifest, valid=True)) as known,
+            Writer(root, base, manifest) as writer,
+        ):
+            writer.write(sift(members, known))
             writer.finish()
         tamper()
         verify_written(root, manifest)
