@@ -21,10 +21,11 @@ from snaptx.errors import (
     StorageError,
     VerifyError,
 )
-from snaptx.model import Kind, Member
+from snaptx.model import Kind, Member, Row
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.settle import verify_written
+from snaptx.overlay.record import Action
+from snaptx.overlay.settle import shared_out, verify_written
 from snaptx.overlay.sift import Piece, sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
@@ -147,6 +148,23 @@ def test_reading_back_notices(ground: Ground, how: str, name: str) -> None:
     members = [file("etc/new", b"good"), file("etc/one", b"good")]
     with pytest.raises(VerifyError, match=f"{name}.*{how}"):
         _lay_and_tamper(ground, members, lambda: TAMPERED[how](ground.root / name))
+
+
+@pytest.mark.parametrize("at", [0, 300, 599, 4500, 4999])
+def test_reading_back_notices_in_whichever_half(ground: Ground, at: int) -> None:
+    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(5000 if at > 600 else 600)]
+    with pytest.raises(VerifyError, match=f"new/{at:04}.*mode"):
+        _lay_and_tamper(ground, members, lambda: (ground.root / f"new/{at:04}").chmod(0o644))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cut"), [([0] * 10, 5), ([1 << 30, 0, 0], 1), ([0, 0, 1 << 30], 3), ([5], 1)]
+)
+def test_reading_back_is_shared_out_by_what_it_costs(sizes: list[int], cut: int) -> None:
+    row = Row(b"", Kind.FILE, 0, 0, 0, 0, 0, 0, b"", b"")
+    lot = [(row._replace(path=b"%d" % n, size=size), Action.ADDED) for n, size in enumerate(sizes)]
+
+    assert shared_out(lot) == (lot[:cut], lot[cut:])
 
 
 def test_reading_back_drops_the_record(ground: Ground) -> None:
