@@ -20,21 +20,24 @@ import fcntl
 import os
 import signal
 import struct
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import IntEnum
+from itertools import islice
 from typing import BinaryIO, NoReturn
 
 from snaptx import system
 from snaptx.errors import SnaptxError
 
-Send = Callable[[bytes], None]
-"""Takes one frame; waits while the other side is behind."""
+Send = Callable[[Sequence[bytes]], None]
+"""Takes one frame in some pieces, which are not copied together; waits while the other side is behind."""
 
 _PIPE = 1 << 20
 """Bytes that may wait: what the child is ahead, where the kernel allows that much."""
 
 _HEAD = struct.Struct("=BI")
+_IOV_MAX = 1024  # limits.h
 
 
 class _Mark(IntEnum):
@@ -92,17 +95,20 @@ def _be_child(parent: int, reading: int, writing: int, produce: Callable[[Send],
 def _report(writing: int, produce: Callable[[Send], None]) -> None:
     try:
         produce(lambda frame: _put(writing, _Mark.FRAME, frame))
-        _put(writing, _Mark.END, b"")
+        _put(writing, _Mark.END, ())
     except BaseException as error:  # noqa: BLE001
         with suppress(BrokenPipeError):
-            _put(writing, _Mark.ERROR, _packed(error))
+            _put(writing, _Mark.ERROR, (_packed(error),))
 
 
-def _put(writing: int, mark: _Mark, frame: bytes) -> None:
-    os.write(writing, _HEAD.pack(mark, len(frame)))
-    view = memoryview(frame)
-    while view:
-        view = view[os.write(writing, view) :]
+def _put(writing: int, mark: _Mark, frame: Sequence[bytes]) -> None:
+    left = deque[bytes | memoryview]((_HEAD.pack(mark, sum(map(len, frame))), *frame))
+    while left:
+        count = os.writev(writing, list(islice(left, _IOV_MAX)))
+        while left and count >= len(left[0]):
+            count -= len(left.popleft())
+        if count:
+            left[0] = memoryview(left[0])[count:]
 
 
 def _packed(error: BaseException) -> bytes:

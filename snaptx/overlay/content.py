@@ -77,7 +77,7 @@ class Sink:
         self._offset = offset
         self.written = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write the next bytes of the file."""
         start, end = self._offset, self._offset + len(data)
         self._offset = end

@@ -3,18 +3,21 @@
     child:   read, unpack, hash, sift ──> batches ──> pipe
     here:                                              └──> pieces ──> writer
 
-A batch is ``(raw bytes read so far, [piece, ...])`` in Python's marshal format,
-the last one ``(raw bytes read, (source, sha256, size))``: both ends are one
-program at one moment, so the format need not outlive it.  A chunk of zeros,
-which is what the holes of a file are read as, travels as None.
+A batch is the length of its head, the head, and the data of its pieces one
+after the other.  The head is ``(raw bytes read so far, [piece, ...])`` in
+Python's marshal format, with the length of the data in each piece, of the last
+batch ``(raw bytes read, (source, sha256, size))``: both ends are one program at
+one moment, so the format need not outlive it.  A chunk of zeros, which is what
+the holes of a file are read as, does not travel.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 from snaptx import apart
@@ -29,7 +32,10 @@ _BATCH_BYTES = 256 << 10
 _BATCH_PIECES = 256
 _KINDS = {str(kind): kind for kind in Kind}
 _MATCHES = tuple(Match)
+_LENGTH = Struct("=I")
 _ZEROS = bytes(CHUNK)
+_HOLE = -1
+"""The length of a chunk of zeros."""
 
 
 class Feed:
@@ -43,19 +49,23 @@ class Feed:
     def pieces(self) -> Iterator[Piece]:
         """Yield all pieces, once."""
         for frame in self._frames:
-            self.bytes_read, found = marshal.loads(frame)
+            view = memoryview(frame)
+            at = _LENGTH.size + _LENGTH.unpack_from(frame)[0]
+            self.bytes_read, found = marshal.loads(view[_LENGTH.size : at])
             if isinstance(found, tuple):
                 self._payload = Payload(*found)
                 continue
-            for member, row, match, same, digest, data in found:
+            for member, row, match, same, digest, length in found:
+                zeros = length == _HOLE
                 yield Piece(
                     None if member is None else _member(member),
                     None if row is None else Row(row[0], _KINDS[row[1]], *row[2:]),
                     _MATCHES[match],
                     same,
                     digest,
-                    _ZEROS if data is None else data,
+                    _ZEROS if zeros else view[at : at + length],
                 )
+                at += 0 if zeros else length
 
     @property
     def payload(self) -> Payload:
@@ -84,23 +94,38 @@ def feed(payload: OpenPayload, base_fd: int, index: Path) -> Iterator[Feed]:
 def _produce(payload: OpenPayload, base_fd: int, index: Path, send: apart.Send) -> None:
     with Manifest.open(index) as manifest, closing(Base(base_fd, manifest, valid=True)) as base:
         for batch in _batches(sift(payload.members, base)):
-            send(marshal.dumps((payload.bytes_read, batch)))
+            send(_frame(payload.bytes_read, *batch))
     found = payload.finish()
-    send(marshal.dumps((payload.bytes_read, (found.source, found.sha256, found.size))))
+    send(_frame(payload.bytes_read, (found.source, found.sha256, found.size), ()))
 
 
-def _batches(pieces: Iterator[Piece]) -> Iterator[list[tuple[Any, ...]]]:
-    batch: list[tuple[Any, ...]] = []
+def _frame(bytes_read: int, told: Any, data: Sequence[bytes]) -> list[bytes]:
+    head = marshal.dumps((bytes_read, told))
+    return [_LENGTH.pack(len(head)), head, *data]
+
+
+def _batches(pieces: Iterator[Piece]) -> Iterator[tuple[list[tuple[Any, ...]], list[bytes]]]:
+    """Yield what is told of some pieces, and their data."""
+    told: list[tuple[Any, ...]] = []
+    data: list[bytes] = []
     size = 0
-    for member, row, match, same, digest, data in pieces:
-        told = None if row is None else (row.path, str(row.kind), *row[2:])
-        sent = None if data == _ZEROS else data
-        batch.append((None if member is None else _values(member), told, int(match), same, digest, sent))
-        size += len(data)
-        if size >= _BATCH_BYTES or len(batch) >= _BATCH_PIECES:
-            yield batch
-            batch, size = [], 0
-    yield batch
+    for piece in pieces:
+        zeros = piece.data == _ZEROS
+        told.append(_told(piece, _HOLE if zeros else len(piece.data)))
+        if piece.data and not zeros:
+            data.append(bytes(piece.data))
+            size += len(piece.data)
+        if size >= _BATCH_BYTES or len(told) >= _BATCH_PIECES:
+            yield told, data
+            told, data, size = [], [], 0
+    yield told, data
+
+
+def _told(piece: Piece, length: int) -> tuple[Any, ...]:
+    member, row, match, same, digest, _ = piece
+    values = None if member is None else _values(member)
+    known = None if row is None else (row[0], str(row[1]), *row[2:])
+    return values, known, int(match), same, digest, length
 
 
 def _values(member: Member) -> tuple[Any, ...]:

@@ -59,6 +59,7 @@ READ_AHEAD = 64 << 20
 _PRAGMAS = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-4096", "locking_mode=EXCLUSIVE")
 _SLASH, _AFTER_SLASH = b"/", b"0"
 _GET = f"SELECT {COLUMNS} FROM rows WHERE path = ?"
+_FOLLOWING = f"SELECT {COLUMNS} FROM rows WHERE path >= ? ORDER BY path LIMIT ?"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({', '.join('?' * 12)})"
 _KINDS = {kind.value: kind for kind in Kind}
 _BY_CODE = {"SQLITE_FULL": NoSpaceError, "SQLITE_READONLY": ReadOnlyError, "SQLITE_CANTOPEN": StorageError}
@@ -72,7 +73,7 @@ def to_row(values: Sequence[Any]) -> Row:
 def to_values(row: Row) -> tuple[Any, ...]:
     """Return ``row`` in the order of COLUMNS."""
     return (
-        row.path, row.kind.value, row.mode, row.uid, row.gid, row.size, row.mtime_ns,
+        row.path, str(row.kind), row.mode, row.uid, row.gid, row.size, row.mtime_ns,
         row.device, row.sha256, row.xattrs, row.inode, row.ctime_ns,
     )  # fmt: skip
 
@@ -178,6 +179,11 @@ class Manifest:
             return None if found is None else to_row(found)
         except (sqlite3.Error, KeyError, TypeError) as err:
             raise self.failure(err) from err
+
+    def following(self, path: bytes, count: int) -> list[tuple[Any, ...]]:
+        """Return up to ``count`` rows from ``path`` on, sorted, as `to_row` takes them."""
+        with self.guard():
+            return self.db.execute(_FOLLOWING, (path, count)).fetchall()
 
     def put(self, rows: Iterable[Row]) -> None:
         """Add or replace rows, in one streamed batch."""

@@ -105,7 +105,7 @@ class Record:
 
     def add(self, row: Row, action: Action) -> None:
         """Note what became of ``row.path`` and what was asked for."""
-        self._pending[row.path] = (*to_values(row), action.value)
+        self._pending[row.path] = (*to_values(row), str(action))
         self._seen.add(row.path)
         if len(self._pending) >= _BATCH:
             self.flush()

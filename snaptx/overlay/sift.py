@@ -53,7 +53,7 @@ class Piece(NamedTuple):
     match: Match = Match.NONE
     same: int = 0
     digest: bytes = b""
-    data: bytes = b""
+    data: bytes | memoryview = b""
 
 
 def sift(members: Iterable[Member], base: Base) -> Iterator[Piece]:

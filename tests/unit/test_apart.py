@@ -39,14 +39,20 @@ def test_frames_arrive_whole_and_in_order(sizes: tuple[int, ...]) -> None:
 
     def produce(send: apart.Send) -> None:
         for frame in sent:
-            send(frame)
+            send([frame])
 
     assert _all(produce) == sent
 
 
+def test_frame_of_very_many_pieces_arrives_whole() -> None:
+    pieces = [bytes([number % 251]) * (number % 7 * 300) for number in range(5000)]
+
+    assert _all(lambda send: send(pieces)) == [b"".join(pieces)]
+
+
 def _raising(error: BaseException) -> Callable[[apart.Send], None]:
     def produce(send: apart.Send) -> None:
-        send(b"before")
+        send([b"before"])
         raise error
 
     return produce
@@ -89,7 +95,7 @@ def test_what_can_not_be_handed_over_is_told() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGALRM])
 def test_child_that_is_ended_is_an_error(number: int) -> None:
     def produce(send: apart.Send) -> None:
-        send(b"before")
+        send([b"before"])
         os.kill(os.getpid(), number)
         time.sleep(60)
 
@@ -103,7 +109,7 @@ def test_child_that_is_ended_is_an_error(number: int) -> None:
 def test_signals_are_for_the_parent_alone(number: int) -> None:
     def produce(send: apart.Send) -> None:
         os.kill(os.getpid(), number)
-        send(b"alive")
+        send([b"alive"])
 
     assert _all(produce) == [b"alive"]
 
@@ -111,7 +117,7 @@ def test_signals_are_for_the_parent_alone(number: int) -> None:
 def test_leaving_early_ends_the_child() -> None:
     def produce(send: apart.Send) -> None:
         while True:
-            send(bytes(1 << 20))
+            send([bytes(1 << 20)])
 
     with apart.working(produce) as frames:
         next(frames)
@@ -126,7 +132,7 @@ PARENT = """
 import os, sys, time
 from snaptx import apart
 def produce(send):
-    send(str(os.getpid()).encode())
+    send([str(os.getpid()).encode()])
     time.sleep(60)
 with apart.working(produce) as frames:
     print(next(frames).decode(), flush=True)
