@@ -61,6 +61,19 @@ _SLASH, _AFTER_SLASH = b"/", b"0"
 _GET = f"SELECT {COLUMNS} FROM rows WHERE path = ?"
 _FOLLOWING = f"SELECT {COLUMNS} FROM rows WHERE path >= ? ORDER BY path LIMIT ?"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({', '.join('?' * 12)})"
+_AT_REST = "mode=ro&immutable=1"
+_WIDTH = COLUMNS.count(",") + 1
+
+
+def _columns(table: str, skip: int = 0) -> str:
+    return ", ".join(f"{table}.{name}" for name in COLUMNS.split(", ")[skip:])
+
+
+_DIFFERING = f"""
+    SELECT {_columns("o")}, {_columns("n")} FROM main.rows n LEFT JOIN old.rows o USING (path)
+     WHERE ({_columns("n", 1)}) IS NOT ({_columns("o", 1)})
+    UNION ALL SELECT {_columns("o")}, {_columns("n")} FROM old.rows o LEFT JOIN main.rows n USING (path)
+     WHERE n.path IS NULL"""
 _KINDS = {kind.value: kind for kind in Kind}
 _BY_CODE = {"SQLITE_FULL": NoSpaceError, "SQLITE_READONLY": ReadOnlyError, "SQLITE_CANTOPEN": StorageError}
 
@@ -266,6 +279,20 @@ class Manifest:
             self.db.execute(f"DETACH {schema}")
             self.db.execute("BEGIN")
 
+    @contextmanager
+    def joined(self, other: Manifest, schema: str) -> Iterator[None]:
+        """Have the tables of ``other`` under the name ``schema``, to read them, in a with block."""
+        with self.guard():
+            self.db.execute("COMMIT")
+            query = f"ATTACH ? AS {schema}"
+            mounting.with_real_path(other.path, lambda real: self.db.execute(query, (_uri(real, _AT_REST),)))
+        try:
+            yield
+        finally:
+            with self.guard():
+                self.db.execute(f"DETACH {schema}")
+                self.db.execute("BEGIN")
+
     def commit(self) -> None:
         """End the open SQLite transaction and start the next: the file is complete, not yet durable."""
         with self.guard():
@@ -298,9 +325,24 @@ class Manifest:
             self.db.close()
 
 
+def differing(old: Manifest, new: Manifest) -> Iterator[tuple[bytes, tuple[Row | None, Row | None]]]:
+    """Yield each path whose rows differ in anything, with both; one is None where there is no such path.
+
+    Neither may be written meanwhile.
+    """
+    with new.joined(old, "old"), new.guard():
+        for values in new.db.execute(_DIFFERING):
+            one, other = values[:_WIDTH], values[_WIDTH:]
+            rows = (
+                to_row(one) if one[0] is not None else None,
+                to_row(other) if other[0] is not None else None,
+            )
+            yield (one[0] if other[0] is None else other[0]), rows
+
+
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     """Open the database; a read-only one is taken as immutable, so no lock and no side file is needed."""
-    mode = "mode=rw" if writable else "mode=ro&immutable=1"
+    mode = "mode=rw" if writable else _AT_REST
     try:
         db = mounting.with_real_path(path, lambda real: _open(real, mode))
     except sqlite3.Error as err:
@@ -317,8 +359,11 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?{mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(_uri(path, mode), uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?{mode}"
 
 
 def _clone(source: int, target: int) -> None:
