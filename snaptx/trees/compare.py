@@ -27,14 +27,16 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from snaptx.errors import storage_error
 from snaptx.model import Aspect, Change, Op
 from snaptx.overlay import xattrs
-from snaptx.overlay.manifest import Manifest, differing
-from snaptx.trees.indexview import IndexView
 from snaptx.trees.survey import NEW, OLD, Place, Survey, paired
 from snaptx.trees.treeview import Seen, TreeView, joined
+
+if TYPE_CHECKING:
+    from snaptx.overlay.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,9 @@ def compare_indexed(
         StorageError: a tree can't be read.
         VerifyError: an index is damaged.
     """
+    from snaptx.overlay.manifest import differing
+    from snaptx.trees.indexview import IndexView
+
     pairs = dict(differing(*indexes))
     old, new = (
         IndexView(trees[side], indexes[side], {path: pair[side] for path, pair in pairs.items()}, labels)
