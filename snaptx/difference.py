@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from snaptx import system, views
+from snaptx import log, system, views
+from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
 from snaptx.overlay import scan
@@ -21,19 +21,54 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 
 
 def between(
-    machine: Machine, old: Tree, new: Tree, *, renames: bool = True, labels: bool = False
+    machine: Machine, old: Tree, new: Tree, *, renames: bool = True, labels: bool = False, brief: bool = False
 ) -> Iterator[Change]:
     """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
 
     Without ``renames`` what moved is removed here and added there; with ``labels`` a new SELinux label
-    alone is a difference.
+    alone is a difference; ``brief`` tells one aspect of each path alone.
     """
+    with _opened(machine, old, new) as (old_fd, new_fd):
+        touched = machine.storage.touched(old, new)
+        yield from compare.compare(old_fd, new_fd, touched, renames=renames, labels=labels, brief=brief)
+
+
+def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = False) -> Iterator[Change]:
+    """Yield what ``between`` does, labels included, of trees of generations that nobody works on.
+
+    Of sealed ones their indexes are read and not the trees.
+    """
+    with _indexes(machine, old, new) as indexes:
+        if not indexes:
+            yield from between(machine, old, new, labels=True, brief=brief)
+            return
+        with _opened(machine, old, new) as trees:
+            yield from compare.compare_indexed(trees, indexes, labels=True, brief=brief)
+
+
+@contextmanager
+def _opened(machine: Machine, old: Tree, new: Tree) -> Iterator[tuple[int, int]]:
     with (
         system.descriptor(machine.storage.path(old), DIRECTORY) as old_fd,
         system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd,
     ):
-        touched = machine.storage.touched(old, new)
-        yield from compare.compare(old_fd, new_fd, touched, renames=renames, labels=labels)
+        yield old_fd, new_fd
+
+
+@contextmanager
+def _indexes(machine: Machine, old: Tree, new: Tree) -> Iterator[tuple[Manifest, Manifest] | None]:
+    """Open the indexes of two sealed trees for a with block; None if that is not what there is."""
+    from snaptx.overlay.manifest import Manifest
+
+    with ExitStack() as stack:
+        found = None
+        if old.part == new.part == Part.SEALED:
+            try:
+                one, other = (stack.enter_context(Manifest.open(machine.manifest(n))) for n, _ in (old, new))
+                found = one, other
+            except SnaptxError as error:
+                log.warning("an index can't be read, so the trees are compared", reason=error.message)
+        yield found
 
 
 def tally(changes: Iterable[Change]) -> Counts:
@@ -56,7 +91,7 @@ def reindex(
 ) -> Counts:
     """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
     with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
-        found = between(machine, old, new, renames=False, labels=True)
+        found = between(machine, old, new, renames=False, labels=True, brief=True)
         return tally(_follow(manifest, new_fd, found, watch))
 
 
@@ -101,7 +136,7 @@ def scan_below(root_fd: int, path: bytes) -> Iterator[Row]:
     top = scan.open_directory(root_fd, path)
     try:
         for row in scan.scan_tree(top):
-            yield replace(row, path=path + b"/" + row.path if row.path else path)
+            yield row._replace(path=path + b"/" + row.path if row.path else path)
     finally:
         os.close(top)
 

@@ -180,7 +180,6 @@ def _open_storage(mount: system.Mount) -> Storage:
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
     from snaptx.bootloader import counter
     from snaptx.bootloader.inroot import GrubInRoot
-    from snaptx.bootloader.onboot import GrubOnBoot
 
     boot = system.mount_at(sysroot / "boot")
     if boot is None and "/boot" in fstab.targets(fstab.read(sysroot)):
@@ -189,6 +188,8 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
         if root.fstype == "zfs" and (menu := _boot_menu(storage)):
             return menu
         return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: counter.locate(sysroot, None))
+    from snaptx.bootloader.onboot import GrubOnBoot
+
     return GrubOnBoot(
         sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: counter.locate(sysroot, boot)
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 GENERATION_FORMAT = 1
@@ -163,9 +164,11 @@ class Readable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One thing a payload asks for.
+NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+
+
+class Member(NamedTuple):
+    """One thing a payload asks for; a tuple, for making one is much of what reading a payload costs.
 
     ``path`` is relative, without ``.``/``..``/empty components (the reader
     refuses others); ``b""`` is the root itself.  ``link`` is a symlink's
@@ -185,14 +188,13 @@ class Member:
     size: int = 0
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
-    xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    xattrs: Mapping[bytes, bytes] = NO_XATTRS
     data: Readable | None = None
     extents: tuple[tuple[int, int], ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What a manifest knows of one path.
+class Row(NamedTuple):
+    """What a manifest knows of one path; a tuple, as a `Member` is.
 
     ``sha256`` is the digest of a file's content, of a symlink's target or
     empty; ``xattrs`` the digest over all extended attributes, empty if none.

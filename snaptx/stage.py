@@ -21,6 +21,7 @@ from snaptx.config import Priority
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
+from snaptx.overlay.feed import feed
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.payload import Limits, OpenPayload, open_payload
 from snaptx.overlay.settle import verify_written
@@ -198,9 +199,8 @@ def apply(
         staging(machine, request, base) as work,
     ):
         work.txn.step("write")
-        tell = (lambda files, _: progress(files, payload.bytes_read, payload.total)) if progress else None
         with _priority(machine, idle):
-            counts, origin = _write(work, payload, tell)
+            counts, origin = _write(work, payload, progress)
         return work.keep(counts, replace(origin, source=called or origin.source))
 
 
@@ -220,20 +220,20 @@ def rehearse(
 
 
 def _write(
-    work: Workspace, payload: OpenPayload, tell: Callable[[int, int], None] | None
+    work: Workspace, payload: OpenPayload, progress: Callable[[int, int, int | None], None] | None
 ) -> tuple[Counts, Payload]:
     storage = work.machine.storage
-    live = storage.path(Tree(work.base.number, Part.ROOT))
+    live, index = storage.path(Tree(work.base.number, Part.ROOT)), work.machine.manifest(work.number)
     with (
         system.descriptor(work.root, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
         system.descriptor(live, os.O_RDONLY | os.O_DIRECTORY) as base_fd,
-        Manifest.open(work.machine.manifest(work.number), writable=True) as manifest,
-        Writer(root_fd, base_fd, manifest, base_manifest_valid=True, progress=tell) as writer,
+        feed(payload, base_fd, index) as source,
+        Manifest.open(index, writable=True) as manifest,
     ):
-        for member in payload.members:
-            writer.apply(member)
-        origin = payload.finish()
-        counts = writer.finish()
+        tell = (lambda files, _: progress(files, source.bytes_read, payload.total)) if progress else None
+        with Writer(root_fd, base_fd, manifest, progress=tell) as writer:
+            writer.write(source.pieces())
+            counts = writer.finish()
         work.txn.step("verify")
         verify_written(root_fd, manifest)
-        return counts, origin
+        return counts, source.payload

@@ -20,14 +20,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from snaptx import log
+from snaptx import log, system
 from snaptx.bootloader import entryfile
 from snaptx.errors import BootError, NotFoundError, OutcomeUnknownError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import BootEntry, BootState, Generation, Part, Phase, Tree, Verdict, View
-
-HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
-"""The signals that end this program in good order."""
 
 
 def order(views: Iterable[View], default: int, last: int, limit: int) -> list[Generation]:
@@ -181,7 +178,7 @@ def _settle(machine: Machine, tree: Tree, spent: Iterable[Tree]) -> None:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Hold back signals that would end the process, as between the rename and its barrier."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, system.HELD)
     try:
         yield
     finally:

@@ -54,6 +54,10 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
 
+HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""The signals that end this program in good order."""
+
+
 @cache
 def libc() -> ctypes.CDLL:
     """Return the C library, for the wrappers here and in ``mounting``."""

@@ -159,7 +159,7 @@ def _to_the_end() -> Iterator[None]:
         try:
             yield
         finally:
-            while signal.sigtimedwait(switch.HELD, 0):
+            while signal.sigtimedwait(system.HELD, 0):
                 pass
 
 

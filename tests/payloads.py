@@ -6,14 +6,16 @@ import io
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 
 from snaptx.model import Counts, Kind, Member, Row
+from snaptx.overlay.base import Base
 from snaptx.overlay.content import Progress
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.scan import scan_tree
 from snaptx.overlay.settle import differences, verify_written
+from snaptx.overlay.sift import sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
 
@@ -27,7 +29,7 @@ MODES = {Kind.DIRECTORY: 0o755, Kind.SYMLINK: 0o777}
 def member(path: str | bytes, kind: Kind, **more: object) -> Member:
     """Make a member owned by who runs the tests, at a fixed time."""
     asked = Member(os.fsencode(path), kind, MODES.get(kind, 0o644), os.getuid(), os.getgid(), THEN)
-    return replace(asked, **more)  # type: ignore[arg-type]
+    return asked._replace(**more)  # type: ignore[arg-type]
 
 
 def file(path: str | bytes, data: bytes = b"", **more: object) -> Member:
@@ -134,9 +136,11 @@ class Ground:
         valid: bool,
         progress: Progress | None,
     ) -> Counts:
-        with Writer(root, base, manifest, base_manifest_valid=valid, progress=progress) as writer:
-            for asked in members:
-                writer.apply(again(asked))
+        with (
+            closing(Base(base, manifest, valid=valid)) as known,
+            Writer(root, base, manifest, progress=progress) as writer,
+        ):
+            writer.write(sift(map(again, members), known))
             return writer.finish()
 
     def indexed(self) -> dict[bytes, Row]:

@@ -7,7 +7,6 @@ where it is a filesystem of its own.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -166,6 +165,8 @@ class Grub:
 
     def remove(self) -> None:
         """Remove the home and the counter."""
+        import shutil  # not for every start-up
+
         shutil.rmtree(self.home, ignore_errors=True)
         if self._counter:
             self._counter.remove()

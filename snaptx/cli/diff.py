@@ -42,7 +42,8 @@ def run(args: Namespace) -> int:
         if args.packages:
             _show_packages(args, (old, new), inventory.between(machine, older, newer))
             return 0
-        changes = difference.between(machine, older, newer, labels=True)
+        brief = args.stat or (args.name_only and not args.json)
+        changes = difference.of_generations(machine, older, newer, brief=brief)
         if args.stat:
             counts = difference.tally(changes)
             common.emit(args, {"old": old, "new": new, "counts": counts}, _stat(old, new, counts))

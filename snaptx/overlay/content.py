@@ -1,4 +1,4 @@
-"""The bytes of a file: hashed as they come, compared with the base, written sparse.
+"""The bytes of a file: shared with the base, written sparse.
 
 Files up to `SMALL` bytes are held in memory; larger ones pass in chunks.  What a
 large file has in common with the base's from the start is not written but
@@ -13,11 +13,8 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from hashlib import sha256
 
 from snaptx.errors import SourceError
-from snaptx.model import Member
-from snaptx.overlay.failure import shown
 
 SMALL = 1 << 20
 CHUNK = 1 << 20  # a multiple of every filesystem's block size, as FICLONERANGE demands
@@ -50,64 +47,6 @@ class Meter:
             self._progress(self.files, self.bytes)
 
 
-class Stream:
-    """The data of one member: exactly ``size`` bytes, hashed on the way."""
-
-    def __init__(self, member: Member, meter: Meter) -> None:
-        self._member = member
-        self._meter = meter
-        self._left = member.size
-        self._state = sha256()
-
-    def read(self, size: int) -> bytes:
-        """Return ``size`` bytes, fewer only at the end; raises SourceError when the payload is too short."""
-        wanted = min(size, self._left)
-        if not wanted:
-            return b""
-        data = self._once(wanted)
-        if len(data) < wanted:
-            parts = [data]
-            missing = wanted - len(data)
-            while missing:
-                parts.append(self._once(missing))
-                missing -= len(parts[-1])
-            data = b"".join(parts)
-        self._left -= wanted
-        self._state.update(data)
-        self._meter.tick(0, wanted)
-        return data
-
-    def _once(self, size: int) -> bytes:
-        reader = self._member.data
-        try:
-            data = reader.read(size) if reader else b""
-        except OSError as err:
-            message = f"{shown(self._member.path)}: the payload can't be read: {os.strerror(err.errno or 0)}"
-            raise SourceError(message, hint="fetch the payload again") from err
-        if not data or len(data) > size:
-            message = f"{shown(self._member.path)}: the payload does not hold the size it announced"
-            raise SourceError(message, hint="fetch the payload again")
-        return data
-
-    def digest(self) -> bytes:
-        """Return the SHA-256 of what was read so far."""
-        return self._state.digest()
-
-
-def common_start(stream: Stream, other_fd: int) -> tuple[int, bytes]:
-    """Read ``stream`` while it equals the file ``other_fd``.
-
-    Returns how many bytes are equal, a multiple of CHUNK unless all are, and
-    the chunk after them, read already.
-    """
-    same = 0
-    while chunk := stream.read(CHUNK):
-        if os.pread(other_fd, len(chunk), same) != chunk:
-            return same, chunk
-        same += len(chunk)
-    return same, b""
-
-
 def share(source: int, target: int, length: int) -> None:
     """Give ``target`` the first ``length`` bytes of ``source``, sharing the blocks where that is possible."""
     if not length:
@@ -138,7 +77,7 @@ class Sink:
         self._offset = offset
         self.written = 0
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write the next bytes of the file."""
         start, end = self._offset, self._offset + len(data)
         self._offset = end

@@ -25,3 +25,9 @@ def translate(err: OSError, path: bytes) -> SnaptxError:
     if err.errno == errno.ENAMETOOLONG:
         return HostileError(f"{name}: the name is too long", hint="names end at 255 bytes, paths at 4095")
     return StorageError(f"{name}: {os.strerror(err.errno or 0)}", hint="look for errors with: dmesg")
+
+
+def impossible(err: Exception, path: bytes) -> HostileError:
+    """Return the error for a number that Python or the kernel can't take."""
+    message = f"{shown(path)}: a value no filesystem can hold: {err}"
+    return HostileError(message, hint="do not trust this payload")

@@ -24,7 +24,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -59,7 +59,21 @@ READ_AHEAD = 64 << 20
 _PRAGMAS = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-4096", "locking_mode=EXCLUSIVE")
 _SLASH, _AFTER_SLASH = b"/", b"0"
 _GET = f"SELECT {COLUMNS} FROM rows WHERE path = ?"
+_FOLLOWING = f"SELECT {COLUMNS} FROM rows WHERE path >= ? ORDER BY path LIMIT ?"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({', '.join('?' * 12)})"
+_AT_REST = "mode=ro&immutable=1"
+_WIDTH = COLUMNS.count(",") + 1
+
+
+def _columns(table: str, skip: int = 0) -> str:
+    return ", ".join(f"{table}.{name}" for name in COLUMNS.split(", ")[skip:])
+
+
+_DIFFERING = f"""
+    SELECT {_columns("o")}, {_columns("n")} FROM main.rows n LEFT JOIN old.rows o USING (path)
+     WHERE ({_columns("n", 1)}) IS NOT ({_columns("o", 1)})
+    UNION ALL SELECT {_columns("o")}, {_columns("n")} FROM old.rows o LEFT JOIN main.rows n USING (path)
+     WHERE n.path IS NULL"""
 _KINDS = {kind.value: kind for kind in Kind}
 _BY_CODE = {"SQLITE_FULL": NoSpaceError, "SQLITE_READONLY": ReadOnlyError, "SQLITE_CANTOPEN": StorageError}
 
@@ -72,7 +86,7 @@ def to_row(values: Sequence[Any]) -> Row:
 def to_values(row: Row) -> tuple[Any, ...]:
     """Return ``row`` in the order of COLUMNS."""
     return (
-        row.path, row.kind.value, row.mode, row.uid, row.gid, row.size, row.mtime_ns,
+        row.path, str(row.kind), row.mode, row.uid, row.gid, row.size, row.mtime_ns,
         row.device, row.sha256, row.xattrs, row.inode, row.ctime_ns,
     )  # fmt: skip
 
@@ -179,6 +193,11 @@ class Manifest:
         except (sqlite3.Error, KeyError, TypeError) as err:
             raise self.failure(err) from err
 
+    def following(self, path: bytes, count: int) -> list[tuple[Any, ...]]:
+        """Return up to ``count`` rows from ``path`` on, sorted, as `to_row` takes them."""
+        with self.guard():
+            return self.db.execute(_FOLLOWING, (path, count)).fetchall()
+
     def put(self, rows: Iterable[Row]) -> None:
         """Add or replace rows, in one streamed batch."""
         with self.guard():
@@ -237,6 +256,43 @@ class Manifest:
                 state.update(b"%b %b\n" % (content.hex().encode(), attributes.hex().encode()))
         return state.hexdigest()
 
+    def attach(self, schema: str) -> None:
+        """Add an empty database under the name ``schema``, in a file beside this one that has no name."""
+        beside = self.path.with_name(self.path.name + ".new")
+        with _os_errors(beside), suppress(FileNotFoundError):
+            beside.unlink()
+        with self.guard():
+            self.db.execute("COMMIT")
+            mounting.with_real_path(
+                beside, lambda real: self.db.execute(f"ATTACH ? AS {schema}", (str(real),))
+            )
+            for pragma in _PRAGMAS[:3]:
+                self.db.execute(f"PRAGMA {schema}.{pragma}")
+            self.db.execute("BEGIN")
+        with _os_errors(beside):
+            beside.unlink()
+
+    def detach(self, schema: str) -> None:
+        """Take that database away with all that is in it; what else was done is committed."""
+        with self.guard():
+            self.db.execute("COMMIT")
+            self.db.execute(f"DETACH {schema}")
+            self.db.execute("BEGIN")
+
+    @contextmanager
+    def joined(self, other: Manifest, schema: str) -> Iterator[None]:
+        """Have the tables of ``other`` under the name ``schema``, to read them, in a with block."""
+        with self.guard():
+            self.db.execute("COMMIT")
+            query = f"ATTACH ? AS {schema}"
+            mounting.with_real_path(other.path, lambda real: self.db.execute(query, (_uri(real, _AT_REST),)))
+        try:
+            yield
+        finally:
+            with self.guard():
+                self.db.execute(f"DETACH {schema}")
+                self.db.execute("BEGIN")
+
     def commit(self) -> None:
         """End the open SQLite transaction and start the next: the file is complete, not yet durable."""
         with self.guard():
@@ -269,9 +325,24 @@ class Manifest:
             self.db.close()
 
 
+def differing(old: Manifest, new: Manifest) -> Iterator[tuple[bytes, tuple[Row | None, Row | None]]]:
+    """Yield each path whose rows differ in anything, with both; one is None where there is no such path.
+
+    Neither may be written meanwhile.
+    """
+    with new.joined(old, "old"), new.guard():
+        for values in new.db.execute(_DIFFERING):
+            one, other = values[:_WIDTH], values[_WIDTH:]
+            rows = (
+                to_row(one) if one[0] is not None else None,
+                to_row(other) if other[0] is not None else None,
+            )
+            yield (one[0] if other[0] is None else other[0]), rows
+
+
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     """Open the database; a read-only one is taken as immutable, so no lock and no side file is needed."""
-    mode = "mode=rw" if writable else "mode=ro&immutable=1"
+    mode = "mode=rw" if writable else _AT_REST
     try:
         db = mounting.with_real_path(path, lambda real: _open(real, mode))
     except sqlite3.Error as err:
@@ -288,8 +359,11 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?{mode}"
-    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
+    return sqlite3.connect(_uri(path, mode), uri=True, isolation_level=None, check_same_thread=False)
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?{mode}"
 
 
 def _clone(source: int, target: int) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
-from hashlib import sha256
 
 from snaptx.errors import HostileError, SourceError
 from snaptx.model import Kind, Member, Row
 from snaptx.overlay import nodes, xattrs
-from snaptx.overlay.base import same_inode, same_metadata
+from snaptx.overlay.base import same_inode
 from snaptx.overlay.failure import shown
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.place import Places, Spot, touch
 from snaptx.overlay.record import Action
 from snaptx.overlay.scan import index_row
+from snaptx.overlay.sift import Piece
 
 
 class Others:
@@ -26,7 +25,7 @@ class Others:
         self._record = places.record
         self._manifest = manifest
 
-    def directory(self, member: Member) -> None:
+    def directory(self, member: Member, piece: Piece) -> None:
         """Make or keep a directory; its mtime is restored when everything is written.
 
         The root's own metadata is left alone: a payload packed from a private
@@ -34,9 +33,7 @@ class Others:
         """
         if not member.path:
             return
-        row = self._places.base.row(member.path)
-        if row is not None and same_metadata(row, member) and self._record.action(member.path) is None:
-            self._record.add(row, Action.UNCHANGED)
+        if self._record.action(member.path) is None and self._places.keeps(piece, member.path):
             return
         spot = self._places.locate(member)
         if spot.st is not None and stat.S_ISLNK(spot.st.st_mode):
@@ -76,7 +73,7 @@ class Others:
         row = Row(spot.path, Kind.SYMLINK, 0, 0, 0, 0, 0, 0, b"", b"")
         self._record.add(row, Action.KEPT)
 
-    def hardlink(self, member: Member) -> None:
+    def hardlink(self, member: Member, _: Piece) -> None:
         """Give a regular file of the tree another name; what the member says about metadata is the file's."""
         target = self._target(member)
         assert target.st is not None
@@ -88,7 +85,7 @@ class Others:
             source, destination = target.parent.fd, spot.parent.fd
             os.link(target.name, spot.name, src_dir_fd=source, dst_dir_fd=destination, follow_symlinks=False)
         self._record.link(target.path, target.st.st_ino)
-        self._record.add(replace(self._row_of(target, target.st), path=spot.path), action)
+        self._record.add(self._row_of(target, target.st)._replace(path=spot.path), action)
 
     def _target(self, member: Member) -> Spot:
         """Find the regular file inside the tree that a hard link joins."""
@@ -115,17 +112,14 @@ class Others:
                 row = index_row(target.parent.fd, target.name, target.path)
         return row
 
-    def node(self, member: Member) -> None:
+    def node(self, member: Member, piece: Piece) -> None:
         """Make a symlink, FIFO, socket or device."""
-        member, row = self._places.find_row(member)
-        content = sha256(member.link).digest() if member.kind is Kind.SYMLINK else b""
-        device = os.makedev(*member.device)
-        if row and same_metadata(row, member) and (row.sha256, row.device) == (content, device):
-            self._places.refuse_twice(member.path)
-            self._record.add(row, Action.UNCHANGED)
+        if self._places.keeps(piece, member.path):
             return
         spot = self._places.locate(member)
+        if self._places.keeps(piece, spot.path):
+            return
         self._places.vacate(spot)
         nodes.make_node(spot.parent, spot.name, member)
         st = nodes.dress_node(spot.parent, spot.name, member)
-        self._places.note(spot, member, st, content)
+        self._places.note(spot, member, st, piece.digest)

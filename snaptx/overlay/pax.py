@@ -13,7 +13,6 @@ from __future__ import annotations
 import binascii
 from collections.abc import Mapping
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from snaptx.errors import SourceError
 from snaptx.overlay import acl, names, xattrs
@@ -139,7 +138,7 @@ def attributes(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
         if key.startswith(_SCHILY):
             found[_unescape(key[len(_SCHILY) :], encoded)] = value
         elif key.startswith(_LIBARCHIVE):
-            found[unquote_to_bytes(key[len(_LIBARCHIVE) :])] = _base64(value)
+            found[_unquoted(key[len(_LIBARCHIVE) :])] = _base64(value)
         elif key in _TEXT_ACLS:
             text[_TEXT_ACLS[key]] = acl.encode(acl.from_text(value))
         elif key == _SELINUX:
@@ -153,8 +152,14 @@ def attributes(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 def _unescape(name: bytes, encoded: bool) -> bytes:
     """Undo what GNU tar does to "=" and "%" in a key; libarchive URL-encodes the whole name here too."""
     if encoded:
-        return unquote_to_bytes(name)
+        return _unquoted(name)
     return name.replace(b"%3D", b"=").replace(b"%25", b"%")
+
+
+def _unquoted(name: bytes) -> bytes:
+    from urllib.parse import unquote_to_bytes  # not for every start-up
+
+    return unquote_to_bytes(name)
 
 
 def _base64(value: bytes) -> bytes:

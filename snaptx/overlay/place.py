@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import replace
 from typing import NamedTuple, NoReturn
 
 from snaptx.errors import HostileError
 from snaptx.model import Kind, Member, Row
 from snaptx.overlay import nodes, xattrs
-from snaptx.overlay.base import Base
 from snaptx.overlay.failure import shown
-from snaptx.overlay.names import PATH_MAX
 from snaptx.overlay.record import Action, Record
 from snaptx.overlay.resolve import Beneath, Directory
+from snaptx.overlay.sift import Match, Piece
 
-_MAX_NS = (1 << 63) - 1  # what SQLite and the kernel's nanoseconds can hold
 _TRUST = "do not trust this payload"
 
 
@@ -41,46 +38,24 @@ def touch(parent: Directory, record: Record) -> None:
         parent.touched = True
 
 
-def checked(member: Member) -> Member:
-    """Return ``member`` as the kernel will show it; refuse paths and times that no reader lets pass."""
-    if member.path and _is_unclean(member.path):
-        raise HostileError(f"{shown(member.path)} is not a path inside the root", hint=_TRUST)
-    if len(member.path) > PATH_MAX:
-        raise HostileError(f"{shown(member.path)}: the path is too long", hint=_TRUST)
-    if member.kind is Kind.HARDLINK and (not member.link or _is_unclean(member.link)):
-        raise HostileError(f"{shown(member.link)} is not a path inside the root", hint=_TRUST)
-    if member.kind is Kind.SYMLINK and not member.link:
-        raise HostileError(f"{shown(member.path)} is a symlink without a target", hint=_TRUST)
-    if not -_MAX_NS <= member.mtime_ns <= _MAX_NS:
-        raise HostileError(f"{shown(member.path)} has an impossible time", hint=_TRUST)
-    if not member.xattrs:
-        return member
-    mode, attributes = xattrs.canonical(member.mode, member.xattrs)
-    return replace(member, mode=mode, xattrs=attributes)
-
-
-def _is_unclean(path: bytes) -> bool:
-    slashed = b"/" + path + b"/"
-    return b"//" in slashed or b"/../" in slashed or b"/./" in slashed or b"\0" in path
-
-
 class Places:
     """The tree as a set of places, below the root of ``root_fd``."""
 
-    def __init__(self, root_fd: int, base: Base, record: Record) -> None:
-        self.base = base
+    def __init__(self, root_fd: int, record: Record) -> None:
         self.record = record
         self.beneath = Beneath(root_fd, record.wrote, self._imply)
 
-    def find_row(self, member: Member) -> tuple[Member, Row | None]:
-        """Return the base's row, and the member under its canonical path where symlinks led to it."""
-        row = self.base.row(member.path)
-        if row is None and member.path:
-            parent, name = self.beneath.parent(member.path, create=True)
-            path = parent.join(name)
-            if path != member.path:
-                return replace(member, path=path), self.base.row(path)
-        return member, row
+    def keeps(self, piece: Piece, path: bytes) -> bool:
+        """Record as unchanged what the base, and so the tree at ``path``, holds just as it is asked for.
+
+        Return whether that is so; what the payload removed is not the base's any more.
+        """
+        row = piece.row
+        if row is None or piece.match is not Match.ALL or row.path != path or self.record.is_gone(path):
+            return False
+        self.refuse_twice(path)
+        self.record.add(row, Action.UNCHANGED)
+        return True
 
     def locate(self, member: Member) -> Spot:
         """Find where a member goes; refuse what is there twice or of a kind that does not give way."""

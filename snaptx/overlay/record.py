@@ -1,16 +1,20 @@
 """What a transaction did so far, on disk: memory does not grow with the payload.
 
-Four tables beside the manifest's own, in the same file and SQLite transaction::
+Four tables in a file of their own without a name, attached to the manifest's
+connection::
 
     written  path, the row asked for, action    every path the payload named
     gone     path                               every path of the base that was removed
     touched  path                               every directory whose entries changed
     linked   path, inode                        files that gained or lost a name
 
+The manifest's own rows stay the base's until `settle` turns all of this into
+rows: who tells what the base holds may read them meanwhile.  The tables stay
+for the verification and go with `drop`.
+
 The last thousand entries of ``written`` wait in memory and are looked up there
-first.  A bit per hash of a path (1 MiB in all) answers most questions for a
-path that was not named yet.  `settle` turns all of it into rows of the manifest; the tables stay for
-the verification and go with `drop`.
+first.  A bit per hash of a path (1 MiB for each set) answers most questions for
+a path that was not named or removed yet.
 """
 
 from __future__ import annotations
@@ -22,6 +26,9 @@ from typing import Any
 
 from snaptx.model import Counts, Kind, Row
 from snaptx.overlay.manifest import COLUMNS, ROW_SCHEMA, Manifest, below, to_row, to_values
+
+SCHEMA = "record"
+"""What the tables' database is called beside the manifest's."""
 
 _BATCH = 1000
 _BITS = 1 << 23
@@ -58,6 +65,23 @@ _DIRECTORIES = f"""
     ORDER BY path LIMIT {_BATCH}"""
 
 
+class _Bits:
+    """A set of paths that knows for sure only what it does not hold."""
+
+    __slots__ = ("_bits",)
+
+    def __init__(self) -> None:
+        self._bits = bytearray(_BITS // 8)
+
+    def add(self, path: bytes) -> None:
+        bit = hash(path) % _BITS
+        self._bits[bit >> 3] |= 1 << (bit & 7)
+
+    def __contains__(self, path: bytes) -> bool:
+        bit = hash(path) % _BITS
+        return bool(self._bits[bit >> 3] & 1 << (bit & 7))
+
+
 class Record:
     """The transaction's memory, in the file of ``manifest``."""
 
@@ -65,26 +89,24 @@ class Record:
         self._manifest = manifest
         self._db = manifest.db
         self._pending: dict[bytes, tuple[Any, ...]] = {}
-        self._seen = bytearray(_BITS // 8)
+        self._seen = _Bits()
+        self._gone = _Bits()
 
     def begin(self) -> None:
         """Make the tables, empty."""
-        self.drop()
+        self._manifest.attach(SCHEMA)
         with self._manifest.guard():
             for name, columns in _TABLES.items():
-                self._db.execute(f"CREATE TABLE {name} {columns}")
+                self._db.execute(f"CREATE TABLE {SCHEMA}.{name} {columns}")
 
     def drop(self) -> None:
         """Remove the tables."""
-        with self._manifest.guard():
-            for name in _TABLES:
-                self._db.execute(f"DROP TABLE IF EXISTS {name}")
+        self._manifest.detach(SCHEMA)
 
     def add(self, row: Row, action: Action) -> None:
         """Note what became of ``row.path`` and what was asked for."""
-        self._pending[row.path] = (*to_values(row), action.value)
-        bit = hash(row.path) % _BITS
-        self._seen[bit >> 3] |= 1 << (bit & 7)
+        self._pending[row.path] = (*to_values(row), str(action))
+        self._seen.add(row.path)
         if len(self._pending) >= _BATCH:
             self.flush()
 
@@ -97,8 +119,7 @@ class Record:
 
     def action(self, path: bytes) -> Action | None:
         """Return what became of ``path``, None when the payload did not name it so far."""
-        bit = hash(path) % _BITS
-        if not self._seen[bit >> 3] & 1 << (bit & 7):
+        if path not in self._seen:
             return None
         waiting = self._pending.get(path)
         if waiting is not None:
@@ -130,18 +151,15 @@ class Record:
             return self._db.execute(query, below(path)).fetchone() is not None
 
     def remove(self, path: bytes) -> None:
-        """Note that a path of the base was removed and drop its row."""
+        """Note that a path of the base was removed."""
+        self._gone.add(path)
         with self._manifest.guard():
             self._db.execute("INSERT OR IGNORE INTO gone VALUES (?)", (path,))
-            self._db.execute("DELETE FROM rows WHERE path = ?", (path,))
-
-    def forget_below(self, path: bytes) -> None:
-        """Drop the rows of everything below a directory that was emptied."""
-        with self._manifest.guard():
-            self._db.execute("DELETE FROM rows WHERE path > ? AND path < ?", below(path))
 
     def is_gone(self, path: bytes) -> bool:
         """Return whether this transaction removed ``path`` from the base."""
+        if path not in self._gone:
+            return False
         with self._manifest.guard():
             return self._db.execute("SELECT 1 FROM gone WHERE path = ?", (path,)).fetchone() is not None
 
@@ -186,6 +204,7 @@ class Record:
         """Put what was written into the manifest's rows."""
         self.flush()
         with self._manifest.guard():
+            self._db.execute("DELETE FROM rows WHERE path IN (SELECT path FROM gone)")
             self._db.execute(
                 f"INSERT OR REPLACE INTO rows SELECT {COLUMNS} FROM written WHERE action IN {_MADE}"
             )

@@ -77,8 +77,6 @@ class Remover:
             elif path != top or not keep:
                 self._rmdir(path, written)
         self._beneath.forget(top)
-        if not written:
-            self._record.forget_below(top)
 
     def _empty(self, path: bytes, written: bool) -> list[bytes]:
         """Remove what is no directory; return the directories."""

@@ -10,7 +10,6 @@ the directory that shows nothing of what lies below.  Neither carries metadata.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from snaptx.errors import SourceError
 from snaptx.model import Kind, Member
@@ -67,7 +66,7 @@ def _from_xattrs(member: Member) -> tuple[Member, ...]:
         )
     if member.kind is Kind.FILE and not member.size and b"whiteout" in ours:
         return (Member(member.path, Kind.WHITEOUT),)
-    bare = replace(member, xattrs=kept)
+    bare = member._replace(xattrs=kept)
     if member.kind is Kind.DIRECTORY and ours.get(b"opaque") == b"y":
         return bare, Member(member.path, Kind.OPAQUE)
     return (bare,)

@@ -1,23 +1,20 @@
-"""Lay a payload over a generation's tree, member by member.
+"""Lay a sifted payload over a generation's tree, piece by piece.
 
 The tree is a private, writable snapshot of the base that nobody else uses, so
 files get their final name at once; a payload that fails half-way is discarded
 with the whole generation.  What the base already holds is not written again::
 
-    member --> hash --> equal to the base's row?  --yes--> record "unchanged"
-                              | no
-                              v
-               find the place (Beneath) --> replace --> dress --> record the row
+    sift.py, beside this process             here
+    member --> hash --> compare --> Piece --> still as the base has it?  --yes--> record "unchanged"
+                                                  | no
+                                                  v
+                              find the place (Beneath) --> replace --> dress --> record the row
 
     base.py     what the base holds           place.py    where a member goes
     files.py    regular files                 others.py   everything else
     removal.py  whiteouts                     record.py   what was done, on disk
     nodes.py, content.py                      the calls that change the tree
     settle.py   directory times, the manifest, reading back
-
-Deciding (hashes, rows, the live base) needs nothing of the generation's tree
-until a member has to be written: that is the seam along which a second process
-could do the writing.
 
 Rules for what contradicts itself, all HostileError: the same path twice; a
 directory where the base or the payload has something else, or the other way
@@ -30,75 +27,77 @@ payload has a directory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from snaptx.errors import HostileError
 from snaptx.model import Counts, Kind, Member
-from snaptx.overlay.base import Base
 from snaptx.overlay.content import Meter, Progress
-from snaptx.overlay.failure import shown, translate
+from snaptx.overlay.failure import impossible, translate
 from snaptx.overlay.files import Files
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.others import Others
-from snaptx.overlay.place import Places, checked
+from snaptx.overlay.place import Places
 from snaptx.overlay.record import Record
 from snaptx.overlay.removal import Remover
 from snaptx.overlay.settle import settle
+from snaptx.overlay.sift import Piece
+
+_FILE = Kind.FILE
 
 
 class Writer:
-    """Applies members to the tree at ``root_fd``; end with `finish` or `close`.
+    """Applies pieces to the tree at ``root_fd``; end with `finish` or `close`.
 
     ``base_fd`` is the live base directory; ``manifest`` the new generation's,
-    forked from the base's and writable.  With ``base_manifest_valid`` false the
-    index is not trusted and everything is written.  ``progress`` gets the
-    members and payload bytes so far, at most every 100 ms.  Both descriptors
-    stay the caller's.
+    forked from the base's and writable.  ``progress`` gets the members and
+    payload bytes so far, at most every 100 ms.  Both descriptors stay the
+    caller's.
     """
 
     def __init__(
-        self,
-        root_fd: int,
-        base_fd: int,
-        manifest: Manifest,
-        *,
-        base_manifest_valid: bool,
-        progress: Progress | None = None,
+        self, root_fd: int, base_fd: int, manifest: Manifest, *, progress: Progress | None = None
     ) -> None:
         self._root_fd = root_fd
         self._manifest = manifest
         self._record = Record(manifest)
         self._record.begin()
-        self._places = Places(root_fd, Base(base_fd, manifest, valid=base_manifest_valid), self._record)
+        self._places = Places(root_fd, self._record)
         self._meter = Meter(progress)
-        self._files = Files(self._places, self._meter)
+        self._files = Files(self._places, base_fd)
         remover, others = Remover(self._places.beneath, self._record), Others(self._places, manifest)
-        self._handlers: dict[Kind, Callable[[Member], None]] = dict.fromkeys(Kind, others.node)
+        self._handlers: dict[Kind, Callable[[Member, Piece], None]] = dict.fromkeys(Kind, others.node)
         self._handlers |= {
-            Kind.FILE: self._files.apply,
             Kind.DIRECTORY: others.directory,
             Kind.HARDLINK: others.hardlink,
-            Kind.WHITEOUT: lambda member: remover.whiteout(member.path),
-            Kind.OPAQUE: lambda member: remover.opaque(member.path),
+            Kind.WHITEOUT: lambda member, _: remover.whiteout(member.path),
+            Kind.OPAQUE: lambda member, _: remover.opaque(member.path),
         }
 
-    def apply(self, member: Member) -> None:
-        """Bring one member into the tree.
+    def write(self, pieces: Iterator[Piece]) -> None:
+        """Bring all members into the tree.
 
         Raises HostileError and SourceError for what is wrong with the payload,
         NoSpaceError, ReadOnlyError or StorageError for what is wrong with the
         filesystem.  After any error the tree is to be discarded.
         """
-        try:
-            self._handlers[member.kind](checked(member))
-        except OSError as err:
-            raise translate(err, member.path) from err
-        except (OverflowError, ValueError) as err:
-            message = f"{shown(member.path)}: a value no filesystem can hold: {err}"
-            raise HostileError(message, hint="do not trust this payload") from err
-        self._meter.tick(1, 0)
+        for piece in pieces:
+            member = piece.member
+            if member is None:
+                raise RuntimeError("content without a file")
+            try:
+                self._apply(member, piece, pieces)
+            except OSError as err:
+                raise translate(err, member.path) from err
+            except (OverflowError, ValueError) as err:
+                raise impossible(err, member.path) from err
+            self._meter.tick(1, member.size)
+
+    def _apply(self, member: Member, piece: Piece, more: Iterator[Piece]) -> None:
+        if member.kind is _FILE:
+            self._files.apply(member, piece, more)
+        else:
+            self._handlers[member.kind](member, piece)
 
     def finish(self) -> Counts:
         """Complete the manifest, set the directories' times and return what was done.

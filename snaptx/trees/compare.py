@@ -26,12 +26,17 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
 
 from snaptx.errors import storage_error
 from snaptx.model import Aspect, Change, Op
 from snaptx.overlay import xattrs
 from snaptx.trees.survey import NEW, OLD, Place, Survey, paired
-from snaptx.trees.treeview import Seen, TreeView, joined, same_data
+from snaptx.trees.treeview import Seen, TreeView, joined
+
+if TYPE_CHECKING:
+    from snaptx.overlay.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +67,17 @@ class _Content:
     """The comparison of what is at two paths, one in each tree."""
 
     def __init__(
-        self, old: TreeView, new: TreeView, *, times: bool, trust_ctime: bool, labels: bool = False
+        self,
+        old: TreeView,
+        new: TreeView,
+        *,
+        times: bool,
+        trust_ctime: bool,
+        labels: bool = False,
+        brief: bool = False,
     ) -> None:
         self.views = (old, new)
+        self._most = 1 if brief else None
         self._labels = labels
         self._times = times
         self._trust_ctime = trust_ctime
@@ -77,7 +90,7 @@ class _Content:
             case stat.S_IFREG:
                 if self._trust_ctime and (old.inode, old.ctime_ns) == (new.inode, new.ctime_ns):
                     return False
-                return not same_data(one, old_path, other, new_path, old.size)
+                return not one.same_data(old_path, other, new_path, old.size)
             case stat.S_IFLNK:
                 return one.target(old_path) != other.target(new_path)
             case stat.S_IFCHR | stat.S_IFBLK:
@@ -85,7 +98,11 @@ class _Content:
             case _:
                 return False
 
-    def aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> Iterator[Aspect]:
+    def aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> tuple[Aspect, ...]:
+        """Return in what way the two differ, or only the first that is found."""
+        return tuple(islice(self._aspects(old, new, old_path, new_path), self._most))
+
+    def _aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> Iterator[Aspect]:
         """Yield in what way the two differ; of different types nothing else is said."""
         if old.format != new.format:
             yield Aspect.TYPE
@@ -122,7 +139,7 @@ def _change(survey: Survey, content: _Content, op: Op | None, place: Place) -> C
     if new is None:
         return _alone(survey, OLD, old, Op.REMOVED)
     one, other = survey.seen[OLD][old], survey.seen[NEW][new]
-    aspects = tuple(content.aspects(one, other, old, new))
+    aspects = content.aspects(one, other, old, new)
     if op is None and not aspects:
         return None
     renamed_from = old if op is Op.RENAMED else b""
@@ -153,6 +170,7 @@ def compare(
     times: bool = True,
     trust_ctime: bool = False,
     labels: bool = False,
+    brief: bool = False,
 ) -> Iterator[Change]:
     """Yield what differs between two trees at rest, by path, a removal first where two share it.
 
@@ -163,7 +181,8 @@ def compare(
     ``trust_ctime`` takes the content of an inode with the same change time as
     equal, unread: right for ``walk_touched``, where it was the criterion, and
     one clock tick (4 ms) less exact than reading.  ``labels`` reports SELinux
-    labels, which are no part of what a file is (see overlay.xattrs).
+    labels, which are no part of what a file is (see overlay.xattrs).  ``brief``
+    looks no further than to the first aspect of each path.
 
     Raises:
         StorageError: a tree can't be read.
@@ -171,11 +190,47 @@ def compare(
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
         survey = Survey((old, new), related=related, renames=renames)
         survey.take(touched)
-        content = _Content(old, new, times=times, trust_ctime=related and trust_ctime, labels=labels)
-        for op, place in sorted(paired(survey, survey.places()), key=_order):
-            change = _change(survey, content, op, place)
-            if change is not None:
-                yield change
+        trusting = related and trust_ctime
+        content = _Content(old, new, times=times, trust_ctime=trusting, labels=labels, brief=brief)
+        yield from _changes(survey, content)
+
+
+def compare_indexed(
+    trees: tuple[int, int],
+    indexes: tuple[Manifest, Manifest],
+    *,
+    labels: bool = False,
+    brief: bool = False,
+) -> Iterator[Change]:
+    """Yield what ``compare`` would of two related trees whose indexes are true, as those tell it.
+
+    Both come as (old, new).  The descriptors of the roots serve for what no
+    index holds: when a directory that moved was made, and labels.
+
+    Raises:
+        StorageError: a tree can't be read.
+        VerifyError: an index is damaged.
+    """
+    from snaptx.overlay.manifest import differing
+    from snaptx.trees.indexview import IndexView
+
+    pairs = dict(differing(*indexes))
+    old, new = (
+        IndexView(trees[side], indexes[side], {path: pair[side] for path, pair in pairs.items()}, labels)
+        for side in (OLD, NEW)
+    )
+    with old, new, _translated():
+        survey = Survey((old, new), related=True, renames=True)
+        survey.take(pairs)
+        content = _Content(old, new, times=True, trust_ctime=False, labels=labels, brief=brief)
+        yield from _changes(survey, content)
+
+
+def _changes(survey: Survey, content: _Content) -> Iterator[Change]:
+    for op, place in sorted(paired(survey, survey.places()), key=_order):
+        change = _change(survey, content, op, place)
+        if change is not None:
+            yield change
 
 
 @contextmanager
@@ -194,7 +249,7 @@ def sameness(one_fd: int, other_fd: int) -> Iterator[Callable[[bytes], bool]]:
             here, there = one.look(path), other.look(path)
             if here is None or there is None:
                 return here is there
-            return not any(content.aspects(here, there, path, path))
+            return not content.aspects(here, there, path, path)
 
         yield same
 

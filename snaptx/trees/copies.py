@@ -14,7 +14,7 @@ import struct
 from collections.abc import Iterator
 
 from snaptx.errors import storage_error
-from snaptx.trees.treeview import Seen, TreeView, joined, same_data
+from snaptx.trees.treeview import Seen, TreeView, joined
 
 FS_IOC_FIEMAP = 0xC020660B
 FLAG_SYNC, EXTENT_LAST = 0x1, 0x1
@@ -94,7 +94,7 @@ def _same(source: TreeView, copy: TreeView, path: bytes, one: Seen, other: Seen)
 
 
 def _same_content(source: TreeView, copy: TreeView, path: bytes, size: int) -> bool:
-    return _same_place(source, copy, path, size) or same_data(source, path, copy, path, size)
+    return _same_place(source, copy, path, size) or source.same_data(path, copy, path, size)
 
 
 def _same_place(source: TreeView, copy: TreeView, path: bytes, size: int) -> bool:

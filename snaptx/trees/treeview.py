@@ -177,6 +177,18 @@ class TreeView:
         names = os.listxattr(place, follow_symlinks=False)
         return {key: os.getxattr(place, key, follow_symlinks=False) for key in names}
 
+    def same_data(self, path: bytes, other: TreeView, other_path: bytes, size: int) -> bool:
+        """Return whether two regular files of ``size`` bytes hold the same bytes, in constant memory."""
+        one = self.open(path)
+        try:
+            two = other.open(other_path)
+            try:
+                return _same_bytes(one, two, size)
+            finally:
+                os.close(two)
+        finally:
+            os.close(one)
+
 
 def _next_data(fd: int, offset: int, size: int) -> int:
     try:
@@ -200,16 +212,3 @@ def _same_bytes(one: int, other: int, size: int) -> bool:
             break
         offset += len(data)
     return True
-
-
-def same_data(old: TreeView, old_path: bytes, new: TreeView, new_path: bytes, size: int) -> bool:
-    """Return whether two regular files of ``size`` bytes hold the same bytes, in constant memory."""
-    one = old.open(old_path)
-    try:
-        other = new.open(new_path)
-        try:
-            return _same_bytes(one, other, size)
-        finally:
-            os.close(other)
-    finally:
-        os.close(one)

@@ -57,6 +57,30 @@ def test_renames_links_modes_and_removals(changed: Box) -> None:
     assert found["opt"]["op"] == "-"
 
 
+SHUFFLE = """
+cd /etc; mkdir -p a/b a/c; echo x >a/b/x; echo y >a/c/y; ln a/b/x a/link; ln -s x a/b/s; mkfifo a/p
+"""
+RESHUFFLE = """
+cd /etc; mv a/b moved; echo more >>moved/x; mv a/c/y a/y; rm a/link; ln -sf y moved/s; rm a/p; mkdir a/p
+touch -d @5 hostname; chmod 700 a; rm -r a/c; ln a/y a/z
+"""
+
+
+def test_indexes_tell_what_the_trees_do(programs: Path) -> None:
+    with made(source=programs) as one:
+        for script in (SHUFFLE, RESHUFFLE):
+            one.ok("run", "--commit", "--", "sh", "-c", script)
+        asked = [("diff", old, new) for old in "123" for new in "123"]
+        told = [one.ok(*words) for words in asked]
+        for index in (one.state / "manifests").iterdir():
+            index.rename(index.with_suffix(".away"))
+        seen = [one.run(*words) for words in asked]
+
+        assert told == [done.out for done in seen]
+        assert all("index can't be read" in done.err for done in seen)
+        assert "> /etc/a/b -> /etc/moved" in told[5].splitlines()
+
+
 def test_lines_names_and_counts(changed: Box) -> None:
     lines = changed.ok("diff", "2", "3").splitlines()
     names = changed.ok("diff", "--name-only", "1", "2").splitlines()

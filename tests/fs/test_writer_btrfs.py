@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import struct
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +15,10 @@ from snaptx import system
 from snaptx.errors import HostileError, LimitError, NoSpaceError, ReadOnlyError
 from snaptx.model import Counts, Kind, Member, Row
 from snaptx.overlay import xattrs
+from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.settle import verify_written
+from snaptx.overlay.sift import sift
 from snaptx.overlay.tar import read_tar
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
@@ -370,9 +372,11 @@ def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:
         Manifest.fork(place / "old", place / "new") as manifest,
         payload.open("rb") as stream,
     ):
-        with Writer(root_fd, base_fd, manifest, base_manifest_valid=True) as writer:
-            for asked in read_tar(stream):
-                writer.apply(asked)
+        with (
+            closing(Base(base_fd, manifest, valid=True)) as known,
+            Writer(root_fd, base_fd, manifest) as writer,
+        ):
+            writer.write(sift(read_tar(stream), known))
             counts = writer.finish()
         verify_written(root_fd, manifest)
         system.syncfs(root_fd)
@@ -382,7 +386,7 @@ def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:
 def test_fork_of_a_manifest_shares_its_blocks(btrfs: Path) -> None:
     with Manifest.create(btrfs / "many") as manifest:
         row = Row(b"", Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", b"")
-        manifest.put(replace(row, path=b"%d" % number) for number in range(9000))
+        manifest.put(row._replace(path=b"%d" % number) for number in range(9000))
     Manifest.fork(btrfs / "many", btrfs / "fork").close()
 
     assert shared(btrfs / "fork") > 200_000

@@ -10,9 +10,19 @@ import pytest
 
 from snaptx.errors import StorageError
 from snaptx.model import Aspect, Change, Kind, Op
+from snaptx.overlay.manifest import Manifest
 from snaptx.system import descriptor
 from snaptx.trees import treeview
-from snaptx.trees.compare import Summary, below, compare, sameness, summary, walk_touched
+from snaptx.trees.compare import (
+    Summary,
+    below,
+    compare,
+    compare_indexed,
+    sameness,
+    summary,
+    walk_touched,
+)
+from tests.payloads import index
 from tests.trees import by_path, records, replay
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
@@ -56,6 +66,19 @@ class Pair:
         paths = self.walked(related=options["related"]) if touched is None else touched
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
             return list(compare(old, new, paths, **options))
+
+    def indexed(self, *, brief: bool = False) -> list[Change]:
+        """Return what the trees' indexes tell; each is made anew."""
+        for tree in (self.old, self.new):
+            tree.with_suffix(".index").unlink(missing_ok=True)
+            index(tree, tree.with_suffix(".index"))
+        with (
+            descriptor(self.old, DIRECTORY) as old,
+            descriptor(self.new, DIRECTORY) as new,
+            Manifest.open(self.old.with_suffix(".index")) as one,
+            Manifest.open(self.new.with_suffix(".index")) as other,
+        ):
+            return list(compare_indexed((old, new), (one, other), labels=True, brief=brief))
 
 
 @pytest.fixture
@@ -128,6 +151,13 @@ def test_differences(pair: Pair, old: Layout, new: Layout, expected: list[Change
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), TABLE.values(), ids=TABLE)
+def test_indexes_tell_the_same(pair: Pair, old: Layout, new: Layout, expected: list[Change]) -> None:
+    pair.build(old, new)
+
+    assert pair.indexed() == expected
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), TABLE.values(), ids=TABLE)
 def test_applied_they_give_the_new_tree(pair: Pair, old: Layout, new: Layout, expected: list[Change]) -> None:
     pair.build(old, new)
     before, after = records(pair.old), records(pair.new)
@@ -163,6 +193,9 @@ def test_several_aspects_of_one_path(pair: Pair) -> None:
     (change,) = pair.changes()
 
     assert change.aspects == (Aspect.CONTENT, Aspect.MODE, Aspect.TIME)
+    assert pair.indexed() == pair.changes() == [change]
+    assert [found.aspects for found in pair.changes(brief=True)] == [(Aspect.CONTENT,)]
+    assert [found.aspects for found in pair.indexed(brief=True)] == [(Aspect.CONTENT,)]
 
 
 def test_only_touched_paths_are_looked_at(pair: Pair) -> None:

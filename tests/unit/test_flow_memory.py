@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import tarfile
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from snaptx import (
     confirm,
@@ -28,10 +33,13 @@ from snaptx.errors import (
     LockError,
     NotFoundError,
     OutcomeUnknownError,
+    SnaptxError,
     SourceError,
     StorageError,
 )
 from snaptx.model import Part, Tree, Verdict
+from snaptx.overlay.sift import Piece
+from snaptx.overlay.sift import sift as pieces
 from tests.worlds import REQUEST, World
 
 
@@ -95,6 +103,23 @@ def test_failed_payload_leaves_what_was_staged(world: World, tmp_path: Path) -> 
     assert world.marks() == {1: "NRG", 2: ""}
     assert world.problems() == []
     assert list(world.machine.audit.records())[-1]["error"]["type"] == "SourceError"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_reader_that_is_killed_leaves_nothing(world: World, mocker: MockerFixture, begun: bool) -> None:
+    def sift(*arguments: Any) -> Iterator[Piece]:
+        if begun:
+            yield from islice(pieces(*arguments), 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    mocker.patch("snaptx.overlay.feed.sift", side_effect=sift)
+    with pytest.raises(SnaptxError, match="was ended") as caught:
+        world.apply(one="1\n")
+
+    assert caught.value.code == 1
+    assert world.marks() == {1: "NRG"}
+    assert world.problems() == []
+    assert [path.name for path in world.machine.manifest(1).parent.iterdir()] == ["1.sqlite"]
 
 
 def test_nothing_new_is_no_generation(world: World, tmp_path: Path) -> None:

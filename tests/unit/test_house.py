@@ -40,7 +40,7 @@ LAYERS = (
     "enclosure trees retention running packages",
     "storage bootloader overlay",
     "journal audit lock config generations",
-    "durable run log places fstab window",
+    "durable run log places fstab window apart",
     "mounting",
     "system",
     "model",

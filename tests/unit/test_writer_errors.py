@@ -6,6 +6,7 @@ import errno
 import io
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,17 +21,22 @@ from snaptx.errors import (
     StorageError,
     VerifyError,
 )
-from snaptx.model import Kind, Member
+from snaptx.model import Kind, Member, Row
+from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.settle import verify_written
+from snaptx.overlay.record import Action
+from snaptx.overlay.settle import shared_out, verify_written
+from snaptx.overlay.sift import Piece, sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
 from tests.payloads import (
     LARGE,
     Ground,
+    existing,
     file,
     member,
     small_base,
+    whiteout,
 )
 from tests.payloads import (
     lay_checked as lay,
@@ -144,12 +150,49 @@ def test_reading_back_notices(ground: Ground, how: str, name: str) -> None:
         _lay_and_tamper(ground, members, lambda: TAMPERED[how](ground.root / name))
 
 
+@pytest.mark.parametrize("at", [0, 300, 599, 4500, 4999])
+def test_reading_back_notices_in_whichever_half(ground: Ground, at: int) -> None:
+    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(5000 if at > 600 else 600)]
+    with pytest.raises(VerifyError, match=f"new/{at:04}.*mode"):
+        _lay_and_tamper(ground, members, lambda: (ground.root / f"new/{at:04}").chmod(0o644))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "cut"), [([0] * 10, 5), ([1 << 30, 0, 0], 1), ([0, 0, 1 << 30], 3), ([5], 1)]
+)
+def test_reading_back_is_shared_out_by_what_it_costs(sizes: list[int], cut: int) -> None:
+    row = Row(b"", Kind.FILE, 0, 0, 0, 0, 0, 0, b"", b"")
+    lot = [(row._replace(path=b"%d" % n, size=size), Action.ADDED) for n, size in enumerate(sizes)]
+
+    assert shared_out(lot) == (lot[:cut], lot[cut:])
+
+
 def test_reading_back_drops_the_record(ground: Ground) -> None:
     lay(ground, file("etc/new"))
     with Manifest.open(ground.root.parent / "root.manifest") as manifest:
         tables = {name for (name,) in manifest.db.execute("SELECT name FROM sqlite_master")}
 
     assert tables == {"meta", "rows"}
+
+
+def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) -> None:
+    pieces: list[Piece] = []
+    ground.start()
+    with (
+        descriptor(ground.base, os.O_RDONLY) as base,
+        Manifest.open(ground.base.parent / "base.manifest") as manifest,
+        closing(Base(base, manifest, valid=True)) as known,
+    ):
+        pieces.extend(sift([whiteout("etc/one"), existing(ground.base, "etc/one")], known))
+    (ground.base / "etc/one").write_bytes(b"two\n")
+    with (
+        pytest.raises(SourceError, match="etc/one of the base changed"),
+        descriptor(ground.root, os.O_RDONLY) as root,
+        descriptor(ground.base, os.O_RDONLY) as base,
+        Manifest.fork(ground.base.parent / "base.manifest", ground.base.parent / "new") as manifest,
+        Writer(root, base, manifest) as writer,
+    ):
+        writer.write(iter(pieces))
 
 
 def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], object]) -> None:
@@ -160,9 +203,11 @@ def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], 
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.fork(place / "base.manifest", place / "new") as manifest,
     ):
-        with Writer(root, base, manifest, base_manifest_valid=True) as writer:
-            for asked in members:
-                writer.apply(asked)
+        with (
+            closing(Base(base, manifest, valid=True)) as known,
+            Writer(root, base, manifest) as writer,
+        ):
+            writer.write(sift(members, known))
             writer.finish()
         tamper()
         verify_written(root, manifest)

@@ -112,6 +112,18 @@ def test_removed_and_written_again_counts_as_changed(ground: Ground) -> None:
     assert (counts.added, counts.changed, counts.removed) == (0, 2, 1)
 
 
+@pytest.mark.parametrize("removed", [whiteout("etc"), whiteout("etc/one"), opaque("etc")])
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_removed_and_written_again_with_the_base_s_content(
+    ground: Ground, removed: Member, mode: int
+) -> None:
+    asked = existing(ground.base, "etc/one")._replace(mode=mode)
+    counts = lay(ground, removed, asked)
+
+    assert ground.read("etc/one") == b"one\n"
+    assert (counts.changed >= 1, counts.unchanged) == (True, 0)
+
+
 def test_whiteout_makes_room_for_a_directory(ground: Ground) -> None:
     lay(ground, whiteout("etc/one"), directory("etc/one"), file("etc/one/f", b"1"))
 
