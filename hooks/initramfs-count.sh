@@ -12,10 +12,6 @@ value() { # of a variable in the entry file
     done <"$home/snaptx.cfg"
 }
 
-device_of() { # UUID=... or a path
-    case $1 in *=*) blkid -l -t "$1" -o device ;; *) echo "$1" ;; esac
-}
-
 snaptx_count() ( # dracut sources this file: it must not exit
     read -r line </proc/cmdline
     case " $line " in
@@ -27,11 +23,10 @@ snaptx_count() ( # dracut sources this file: it must not exit
     home=$top/@snaptx/grub
     case $line in
         *root=ZFS=*) pool=${line#*root=ZFS=} home=$top && mount -t zfs "${pool%%[ /]*}/snaptx/grub" "$top" || exit 0 ;;
-        *) waited=0 # neither waits for the root before its hooks run, nor looks for what has a UUID
-            until mount -t btrfs -o subvolid=5,rw "$(device_of "${ROOT:-${root#block:}}")" "$top" 2>/dev/null; do
-                [ $((waited += 1)) -le 90 ] || exit 0
-                sleep 1
-            done ;;
+        *) device=${ROOT:-${root#block:}} waited=0 # neither resolves the root nor waits for it before its hooks run
+            until part=$(blkid -l -t "$device" -o device 2>/dev/null || echo "$device") &&
+                mount -t btrfs -o subvolid=5,rw "$part" "$top" 2>/dev/null; do
+                [ $((waited += 1)) -le 90 ] || exit 0; sleep 1; done ;;
     esac
     nonce=$(value snaptx_nonce) counted=
     escape=$home/escape-$nonce.cfg

@@ -94,7 +94,7 @@ def _repaired_before_each_question(box: Box) -> None:
 
 
 def test_a_repair_meanwhile_takes_nothing_away(equipped: Box, archive: Archive) -> None:
-    archive.add(_package(1, "2"))
+    archive.add(package(1, "2"))
     said = equipped.start("upgrade", before=lambda: _repaired_before_each_question(equipped)).wait()
 
     assert said.code == 0, said.err

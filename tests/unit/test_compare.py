@@ -13,15 +13,7 @@ from snaptx.model import Aspect, Change, Kind, Op
 from snaptx.overlay.manifest import Manifest
 from snaptx.system import descriptor
 from snaptx.trees import treeview
-from snaptx.trees.compare import (
-    Summary,
-    below,
-    compare,
-    compare_indexed,
-    sameness,
-    summary,
-    walk_touched,
-)
+from snaptx.trees.compare import Summary, below, compare, compare_indexed, sameness, summary, walk_touched
 from tests.payloads import index
 from tests.trees import by_path, records, replay
 
