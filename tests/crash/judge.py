@@ -137,8 +137,8 @@ def judge_app_claims(found: Census, state: Progress) -> Iterator[str]:
 
 def judge_app_settled(after: Census, state: Progress, last: Census) -> Iterator[str]:
     """Yield what is wrong with an application tree after the reconcile; ``last`` is what was before it."""
-    if state.before.default == 0 == after.default and not state.succeeded:
-        return  # it was to be made, and is not
+    if after.default == 0 and 0 in state.defaults:
+        return  # it was to be made, and is not; or it is gone, with its trail
     for problem in _settled(after, state, last):
         yield f"application: {problem}"
 
