@@ -24,7 +24,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
@@ -259,8 +259,9 @@ class Manifest:
     def attach(self, schema: str) -> None:
         """Add an empty database under the name ``schema``, in a file beside this one that has no name."""
         beside = self.path.with_name(self.path.name + ".new")
-        with _os_errors(beside), suppress(FileNotFoundError):
-            beside.unlink()
+        with _os_errors(beside):  # SQLite does not say why it can't make a file
+            beside.unlink(missing_ok=True)
+            beside.touch(0o600)
         with self.guard():
             self.db.execute("COMMIT")
             mounting.with_real_path(
