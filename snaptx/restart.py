@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
-from snaptx import inuse, live, log, run, scene, system
+from snaptx import inuse, live, log, run, scene, transaction
 from snaptx.errors import CommandError, HealthError, SnaptxError, UsageError
 from snaptx.machine import Machine
-from snaptx.model import jsonable
 from snaptx.running import namespaces, services
 from snaptx.running.proc import Kind, Owner
 from snaptx.running.services import Decision, Unit
@@ -79,9 +78,7 @@ def make(machine: Machine, request: Request, decision: Decision, units: list[Uni
     begun = time.monotonic()
     missing = _restart(decision.restart, units)
     outcome = {"restarted": decision.restart, "left": decision.left, "not_back": missing}
-    record = {"time": system.now(), "verb": request.verb, "argv": list(request.argv)}
-    record |= {"message": request.message, "who": asdict(system.identity()), **jsonable(outcome)}
-    machine.audit.append(record | {"result": "failed" if missing else "done"})
+    transaction.note(machine, request, **outcome, result="failed" if missing else "done")
     if missing:
         raise _taken_back(machine, request, decision, missing)
     return Restarted(decision.restart, decision.left, time.monotonic() - begun)

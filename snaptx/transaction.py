@@ -43,6 +43,13 @@ class Request:
     updates: Mapping[str, str] = field(default_factory=dict)
 
 
+def note(machine: Machine, request: Request, **outcome: Any) -> None:
+    """Put on record what is no transaction: nothing of it has to be settled if it breaks off."""
+    told = {"verb": request.verb, "argv": list(request.argv), "message": request.message}
+    who = {"who": asdict(system.identity())}
+    machine.audit.append({"time": system.now(), **told, **who, **jsonable(outcome)})
+
+
 @contextmanager
 def exclusive(machine: Machine, verb: str) -> Iterator[None]:
     """Be the only snaptx that changes this machine, on a machine where nothing is left open.

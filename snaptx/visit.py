@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import NoReturn
 
-from snaptx import log, scene, system
+from snaptx import log, scene, system, transaction
 from snaptx.enclosure import caller, today
 from snaptx.enclosure.chroot import command_error
 from snaptx.enclosure.today import Visit
@@ -62,8 +61,7 @@ def go(machine: Machine, visit: Visit, number: int, request: Request, argv: Sequ
         StorageError: the record or a mount failed, or the generation has been removed.
         CommandError: there is no such command, or it can't be executed.
     """
-    record = {"time": system.now(), "verb": request.verb, "argv": list(request.argv)}
-    machine.audit.append(record | {"generation": number, "who": asdict(system.identity()), "result": "begun"})
+    transaction.note(machine, request, generation=number, result="begun")
     try:
         today.become(visit, argv, log.warning)
     except today.CommandMissing as error:

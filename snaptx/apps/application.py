@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snaptx import initialise, lock, system
+from snaptx import initialise, lock, system, transaction
 from snaptx.apps import settings
 from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
@@ -96,8 +96,10 @@ def create(host: Machine, request: Request, name: str) -> App:
     return made
 
 
-def remove(app: App) -> None:
+def remove(host: Machine, app: App, request: Request) -> None:
     """Remove an application tree with all its generations and its trail; the caller has ended what ran.
+
+    That it is gone is in the machine's own trail.
 
     Raises:
         BusyError: something of it is mounted, or a generation is pinned.
@@ -106,6 +108,7 @@ def remove(app: App) -> None:
         if generation.pinned:
             raise BusyError(f"generation {generation.number} is pinned", hint="unpin what is to go")
     app.machine.storage.forsake("")
+    transaction.note(host, request, application=app.name, result="done")
 
 
 def reopen(host: Machine, app: App) -> App:

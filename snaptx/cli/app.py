@@ -203,10 +203,10 @@ def _do_all(args: Namespace, host: Machine) -> int:
     return 0
 
 
-def _remove(args: Namespace, _host: Machine, app: App) -> int:
+def _remove(args: Namespace, host: Machine, app: App) -> int:
     with move.exclusive(app, args.verb) as running:
         if running:
             raise BusyError(f"{app.name} runs", hint=f"first: snaptx app stop {app.name}")
-        application.remove(app)
+        application.remove(host, app, common.request(args))
     common.emit(args, {"removed": app.name}, f"{app.name} is gone, with all its generations")
     return 0

@@ -118,7 +118,8 @@ def _app_problems(host: Machine) -> Iterator[str]:
     if (state / APPS).is_dir() and not application.names(host):
         made = application.create(host, Request("app", ("snaptx", "app", "create")), APP)
         yield from (f"application, made again: {problem}" for problem in _problems(made.machine))
-        application.remove(application.open_app(host, APP))
+        gone = Request("app", ("snaptx", "app", "remove"))
+        application.remove(host, application.open_app(host, APP), gone)
 
 
 def _adopt(machine: Machine) -> list[str]:

@@ -294,6 +294,9 @@ def test_what_runs_is_not_removed_and_undo_waits_for_it(web: Web) -> None:
 
     assert web.box.json("app", "list") == []
     assert not (web.box.state / "apps/web").exists()
+    last = web.box.json("log")[-1]
+    assert (last["argv"][-3:], last["application"]) == (["app", "remove", "web"], "web")
+    web.box.ok("log", "--verify")
     web.box.ok("app", "create", "web")
 
 
