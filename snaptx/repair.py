@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 
-from snaptx import difference, lock, recover, switch, system, transaction, verify
+from snaptx import cache, difference, lock, recover, switch, system, transaction, verify
 from snaptx.errors import (
     BootError,
     BusyError,
     FormatError,
     JournalError,
+    LockError,
     NotFoundError,
     SnaptxError,
     VerifyError,
@@ -80,21 +82,19 @@ def _foundations(machine: Machine) -> Iterator[str]:
         yield f"an interrupted transaction was {remedy.value}"
     if machine.protect_pinned():
         yield "what is pinned is protected in the filesystem again"
-    for number in machine.generations.numbers():
-        if _removes_view(machine, number):
-            yield f"generation {number}: a view that nobody looks at any more was removed"
+    yield from _views(machine)
 
 
-def _removes_view(machine: Machine, number: int) -> bool:
-    """Remove what a reader, which opens no transaction, left of itself; one that is mounted is in use."""
-    view = Tree(number, Part.VIEWED)
-    if machine.storage.describe(view) is None:
-        return False
-    try:
-        machine.storage.delete(view)
-    except BusyError:
-        return False
-    return True
+def _views(machine: Machine) -> Iterator[str]:
+    """Remove what readers, which open no transaction, left of themselves.
+
+    One that is mounted is in use, and so are all while an upgrade fetches, between two commands as well.
+    """
+    views = [Tree(number, Part.VIEWED) for number in machine.generations.numbers()]
+    for view in [view for view in views if machine.storage.describe(view)]:
+        with suppress(BusyError, LockError), cache.sole_user(machine, "repair"):
+            machine.storage.delete(view)
+            yield f"generation {view.number}: a view that nobody looks at any more was removed"
 
 
 def _records(machine: Machine) -> Iterator[str]:
