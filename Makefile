@@ -29,7 +29,7 @@ test-crash: ## cut the power at 20,000 points of every verb (as root; takes abou
 test-unit: venv ## run the tests that need no root
 	$(PYTEST) -m "not root"
 
-test-packages: ## upgrade a real Debian, trees with dnf, zypper and pacman; load nginx (as root; about 15 minutes)
+test-packages: ## upgrade a real Debian, trees with dnf 4 and 5, zypper, pacman; load nginx (as root; about 20 minutes)
 	@.ci/setup managers
 	.venv/bin/python -m pytest -o faulthandler_timeout=0 tests/packages $(TESTS)
 

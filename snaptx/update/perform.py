@@ -52,7 +52,7 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
             _keep(machine, place, outcome)
     if outcome.restarts:
         with transaction.exclusive(machine, VERB):  # nobody is at work
-            run.run(["systemctl", "reboot"] if SYSTEMD.is_dir() else ["shutdown", "-r", "now"])
+            run.run(["systemctl", "reboot"] if SYSTEMD.is_dir() else ["reboot"])
     return outcome
 
 

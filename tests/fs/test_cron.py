@@ -220,13 +220,21 @@ def test_services_are_given_time_to_come_up(boot: Boot) -> None:
 def test_another_snaptx_is_waited_for_but_not_for_ever(boot: Boot) -> None:
     sound = (boot.place / "bin/snaptx").read_text()
     boot.tool("snaptx", "exit 4")
-    assert (boot.once().returncode, boot.calls) == (0, ARRIVED)
+    assert (boot.once().returncode, boot.calls) == (0, ARRIVED[:1])
     assert not boot.is_over()
     boot.up(900)
     assert "900 seconds are over: restarting" in boot.once().stderr
     assert "reboot " in boot.calls
     (boot.place / "bin/snaptx").write_text(sound)
     boot.once()
+    assert _verdicts(boot.box) == ["good"]
+
+
+def test_machine_without_flock_is_confirmed_as_well(boot: Boot) -> None:
+    boot.tool("flock", "exit 127")
+    boot.once()
+
+    assert boot.calls == ["flock -n 9", *ARRIVED]
     assert _verdicts(boot.box) == ["good"]
 
 

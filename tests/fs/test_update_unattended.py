@@ -11,7 +11,7 @@ import pytest
 
 from snaptx import lock, run
 from snaptx.run import Result
-from snaptx.update import index, inhibit
+from snaptx.update import index, inhibit, perform
 from tests.boxes import Box, changes, made
 from tests.followers import cached, kept, source, trust, update
 from tests.updates import Shop
@@ -134,10 +134,10 @@ def restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     asked, real = tmp_path / "restarts", run.run
 
     def noted(argv: Sequence[str | Path], **options: Any) -> Result:
-        if argv[0] not in ("systemctl", "shutdown"):
+        if argv[0] not in ("systemctl", "reboot"):
             return real(argv, **options)
         with asked.open("a") as stream:
-            stream.write(f"{argv[0]}\n")
+            stream.write(f"{' '.join(map(str, argv))}\n")
         return Result(0, "", "")
 
     monkeypatch.setattr(run, "run", noted)
@@ -172,6 +172,17 @@ def test_a_commit_of_somebody_else_is_no_reason_to_restart(
 
     assert update(follower, shop, "--policy", "reboot")["result"] == "current"
     assert _restarts(restarts) == 0
+
+
+@pytest.mark.parametrize(("systemd", "command"), [(True, "systemctl reboot\n"), (False, "reboot\n")])
+def test_every_init_is_asked_its_way(
+    follower: Box, shop: Shop, restarts: Path, monkeypatch: pytest.MonkeyPatch, systemd: bool, command: str
+) -> None:
+    """busybox and runit have no shutdown; that of sysvinit is what its reboot calls."""
+    monkeypatch.setattr(perform, "SYSTEMD", restarts.parent if systemd else restarts.parent / "missing")
+    update(follower, shop, "--policy", "reboot")
+
+    assert restarts.read_text() == command
 
 
 def test_nothing_is_restarted_while_somebody_is_at_work(follower: Box, shop: Shop, restarts: Path) -> None:

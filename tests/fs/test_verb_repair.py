@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from snaptx import cache
 from snaptx.bootloader import entryfile
 from tests.boxes import Box, changes, made
 from tests.fs.conftest import command
@@ -235,6 +237,18 @@ def test_leftovers_of_a_reader(machine: Box) -> None:
 
     assert machine.ok("diff", "2", "3")
     assert not (machine.state / "generations/3/viewed").exists()
+
+
+def test_a_view_of_an_upgrade_that_is_fetching(machine: Box) -> None:
+    """It is mounted while the package manager works, and not in between."""
+    view = machine.state / "generations/3/viewed"
+    command("btrfs", "subvolume", "snapshot", machine.root, view)
+    with (machine.state / cache.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        machine.ok("repair")
+        assert view.exists()
+    repaired(machine, "generation 3: a view that nobody looks at any more was removed")
+    assert not view.exists()
 
 
 def test_a_view_whose_reader_was_killed(machine: Box, tmp_path: Path) -> None:
