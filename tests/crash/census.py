@@ -27,6 +27,12 @@ APP = f"{STATE}/apps/{world.APP}"
 BOOT_HOME = "snaptx"
 """Where snaptx's files lie on a /boot of its own."""
 
+NOT_YET = (errno.EBADMSG, errno.EUCLEAN)
+"""On ext4, without its journal, a name may be there before its inode is, or with an older one.
+
+GRUB takes that for an empty file, the kernel for damage.  It is none yet.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
@@ -90,9 +96,6 @@ def take(top: Path, boot: Path | None = None, of: str = STATE) -> Census:
 def entry_state(top: Path, boot: Path | None = None, of: str = STATE) -> BootState | None:
     """Return what the entry file says, None if there is none.
 
-    On ext4, without its journal, a name may be there before its inode is: GRUB
-    takes that for an empty file, the kernel for damage.  It is none yet.
-
     Raises:
         SnaptxError: it is damaged.
     """
@@ -103,7 +106,7 @@ def entry_state(top: Path, boot: Path | None = None, of: str = STATE) -> BootSta
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        if error.errno == errno.EBADMSG:
+        if error.errno in NOT_YET:
             return None
         raise
     return entryfile.parse(text)
@@ -152,7 +155,7 @@ def _copies(boot: Path | None, number: str) -> dict[str, str]:
         places = sorted((boot / BOOT_HOME / number).glob("*")) if boot else []
         return {f"{at.name}/{name}": sha for at in places for name, sha in _files(at).items()}
     except OSError as error:
-        if error.errno == errno.EBADMSG:  # as in entry_state
+        if error.errno in NOT_YET:
             return {}
         raise
 
@@ -166,7 +169,7 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:
-        if error.errno == errno.EBADMSG:  # as in entry_state
+        if error.errno in NOT_YET:
             return False
         raise
 

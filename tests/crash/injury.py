@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from snaptx import system
-from snaptx.errors import OutcomeUnknownError, ReadOnlyError, SnaptxError, StorageError, every_error
+from snaptx.errors import (
+    CommandError,
+    OutcomeUnknownError,
+    ReadOnlyError,
+    SnaptxError,
+    StorageError,
+    every_error,
+)
 from tests.crash import flow, settle, strike, world
 from tests.crash.bench import REMOVING, Bench
 from tests.crash.census import Census, Tree
@@ -48,6 +55,9 @@ WORKERS = 3
 
 ROOMS = (0, 1 << 16)
 """Bytes that are left on a full disk."""
+
+COMMANDED = ("run", "upgrade")
+"""Verbs that may end because a command in the generation did, which met the full disk first."""
 
 NO_TURNING_BACK = (*REMOVING, "apply", "run", "upgrade")
 """Verbs that what they have begun is completed of, also where something fails: nothing that boots changes."""
@@ -160,7 +170,10 @@ class _Ward:
             striker = self._striker(device, recorder, injury)
             with suppress(OSError), mounted(device, striker.above, "subvolid=5"), striker:
                 done = _hurt(striker, self.facts.steps[-1], injury)
-                problems = [*_words(done), *_next_call(striker, self.facts.steps[-1])]
+                problems = [
+                    *_words(done, self.facts.steps[-1][0]),
+                    *_next_call(striker, self.facts.steps[-1]),
+                ]
                 if injury.kind in FILLING:
                     strike.relieve(injury.kind, striker.above)
                 recorder.copy(disk.name, left)
@@ -222,10 +235,11 @@ def _hurt(driver: Striker, step: world.Step, injury: Injury) -> Outcome:
     return Outcome(injury, code, driver.said(), (), counts, driver.points)
 
 
-def _words(done: Outcome) -> Iterator[str]:
+def _words(done: Outcome, verb: str) -> Iterator[str]:
     """Yield what is wrong with the exit code and the words of a verb."""
     said = [line for line in done.said.splitlines() if not line.startswith("{")]
-    if done.code not in (FULL if done.injury.kind in FILLING else CODES):
+    full = (*FULL, CommandError.code) if verb in COMMANDED else FULL
+    if done.code not in (full if done.injury.kind in FILLING else CODES):
         yield f"exit code {done.code}"
     wanted = ("snaptx: ", "  hint: ")
     if done.code and [line[: len(start)] for line, start in zip(said[-2:], wanted, strict=False)] != [
