@@ -59,7 +59,7 @@ ROOMS = (0, 1 << 16)
 COMMANDED = ("run", "upgrade")
 """Verbs that may end because a command in the generation did, which met the full disk first."""
 
-NO_TURNING_BACK = (*REMOVING, "apply", "run", "upgrade")
+NO_TURNING_BACK = (*REMOVING, "apply", "run", "upgrade", "hook")
 """Verbs that what they have begun is completed of, also where something fails: nothing that boots changes."""
 
 
