@@ -19,21 +19,33 @@ from snaptx import system
 from snaptx.errors import LockError
 from snaptx.system import descriptor
 
+PAUSE = 0.2
+"""Seconds between two looks at a lock that is waited for."""
+
 
 @contextmanager
-def exclusive(path: Path, verb: str) -> Iterator[None]:
-    """Hold the lock for the length of a with block.
+def exclusive(path: Path, verb: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the lock for the length of a with block; wait for it for ``patience`` seconds at most.
 
     Raises:
         LockError: somebody else holds it; the message names them.
     """
+    end = time.monotonic() + patience
     with descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as fd:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end") from error
+        while not _taken(fd):
+            if time.monotonic() >= end:
+                raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end")
+            time.sleep(PAUSE)
         _sign(fd, verb)
         yield
+
+
+def _taken(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextmanager

@@ -51,8 +51,10 @@ def note(machine: Machine, request: Request, **outcome: Any) -> None:
 
 
 @contextmanager
-def exclusive(machine: Machine, verb: str) -> Iterator[None]:
+def exclusive(machine: Machine, verb: str, patience: float = 0.0) -> Iterator[None]:
     """Be the only snaptx that changes this machine, on a machine where nothing is left open.
+
+    Another one is waited for, for ``patience`` seconds at most.
 
     Raises:
         LockError: another one is at work.
@@ -60,7 +62,7 @@ def exclusive(machine: Machine, verb: str) -> Iterator[None]:
         VerifyError: the audit trail can't be continued.
     """
     machine.require_writable()
-    with lock.exclusive(machine.lock, verb):
+    with lock.exclusive(machine.lock, verb, patience):
         recover.leftovers(machine)
         machine.audit.head()
         yield

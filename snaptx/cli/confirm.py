@@ -20,6 +20,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--bad", nargs="?", const="by hand", metavar="REASON", help="judge it bad, without checks"
     )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="wait for another snaptx to end, at most so long",
+    )
     common.add_unchanged(parser)
 
 
@@ -46,7 +53,7 @@ def run(args: Namespace) -> int:
     if args.bad is None and verdict is Verdict.GOOD:
         common.emit(args, {"number": number, "verdict": verdict}, f"generation {number} is good already")
         return common.unchanged(args)
-    with transaction.exclusive(machine, args.verb):
+    with transaction.exclusive(machine, args.verb, args.wait):
         done = confirm.confirm(machine, common.request(args), number, bad=args.bad)
     common.emit(args, done, _lines(done))
     if args.bad is None and done.verdict is Verdict.BAD:

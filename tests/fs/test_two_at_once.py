@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -86,6 +87,16 @@ def test_one_at_work_is_not_taken_for_interrupted(machine: Box, update: str) -> 
     since = r", since [0-2][0-9]:[0-5][0-9]:[0-6][0-9]"
     assert f"another snaptx is at work: 'snaptx apply', process {running.pid}" in said.complaint[0]
     assert re.search(since, said.complaint[0])
+
+
+def test_confirm_waits_for_another_one(machine: Box, update: str) -> None:
+    with stalled(machine, update) as running:
+        assert machine.run("confirm", "1", "--bad", "--wait", "0.5").code == 4
+        waiting = machine.start("confirm", "1", "--bad", "--wait", "60")
+        time.sleep(0.5)
+        os.kill(running.pid, signal.SIGTERM)
+        running.wait()
+        assert waiting.wait().code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGKILL])

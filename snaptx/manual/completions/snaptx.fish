@@ -79,6 +79,7 @@ set -g __snaptx_valued \
     'commit --conflicts' \
     'rollback --message' \
     'rollback -m' \
+    'confirm --wait' \
     'log --last' \
     'log --generation' \
     'log -g' \
@@ -180,6 +181,7 @@ complete -c snaptx -n '__snaptx_at rollback' -l message -s m -x -d 'why; shown i
 complete -c snaptx -n '__snaptx_at rollback' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a confirm -d 'judge a generation good or bad'
 complete -c snaptx -n '__snaptx_at confirm' -l bad -d 'judge it bad, without checks'
+complete -c snaptx -n '__snaptx_at confirm' -l wait -x -d 'wait for another snaptx to end, at most so long'
 complete -c snaptx -n '__snaptx_at confirm' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at confirm' -a '(__snaptx_generations)'
 complete -c snaptx -n '__snaptx_at' -a diff -d 'what differs between two generations'
