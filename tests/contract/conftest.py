@@ -98,14 +98,14 @@ def _zfs(pool: Pool) -> Iterator[Storage]:
         yield made
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("btrfs", marks=pytest.mark.root),
-        pytest.param("app on btrfs", marks=pytest.mark.root),
-        pytest.param("zfs", marks=[pytest.mark.root, pytest.mark.zfs]),
-    ]
+OF_A_MACHINE = (
+    "memory",
+    pytest.param("btrfs", marks=pytest.mark.root),
+    pytest.param("zfs", marks=[pytest.mark.root, pytest.mark.zfs]),
 )
+
+
+@pytest.fixture(params=[*OF_A_MACHINE, pytest.param("app on btrfs", marks=pytest.mark.root)])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
     """Give a storage with a root to adopt, prepared."""
     match request.param:

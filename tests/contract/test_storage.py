@@ -7,7 +7,7 @@ import pytest
 from snaptx.errors import BusyError, NotFoundError, StorageError
 from snaptx.model import Part, Tree
 from snaptx.storage.base import CACHE, STATE_DIRECTORIES, Storage
-from tests.contract.conftest import choose
+from tests.contract.conftest import OF_A_MACHINE, choose
 
 ROOT = Tree(1, Part.ROOT)
 
@@ -153,6 +153,7 @@ def test_a_shared_tree_never_replaces(storage: Storage) -> None:
     assert storage.shared("@srv") is not None
 
 
+@pytest.mark.parametrize("storage", OF_A_MACHINE, indirect=True)
 def test_what_was_fetched_goes_with_the_state_and_shared_data_stays(storage: Storage) -> None:
     staged(storage, 2)
     for name in (CACHE, "@home"):

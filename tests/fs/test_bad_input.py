@@ -280,8 +280,7 @@ def test_directory_that_changes_meanwhile(target: Box, tmp_path: Path) -> None:
         (tree / name / "file").write_text("x")
     before = target.facts()
     running = target.start("apply", str(tree))
-    opened = f"/proc/{running.pid}/fd"
-    eventually(lambda: any(_leads(f"{opened}/{fd}", tree / "a") for fd in os.listdir(opened)))
+    eventually(lambda: any(_leads(name, tree / "a") for name in _opened(running.pid)))
     subprocess.run(["rm", "-r", *(tree / name for name in "bcd")], check=True)
     with (tree / "a").open("ab") as file:
         file.write(b"more")
@@ -292,7 +291,13 @@ def test_directory_that_changes_meanwhile(target: Box, tmp_path: Path) -> None:
     assert target.facts() == before
 
 
-def _leads(name: str, path: Path) -> bool:
+def _opened(pid: int) -> list[Path]:
+    """Return the descriptors of a process and its children, as long as they are there."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [fd for one in (pid, *children) for fd in Path(f"/proc/{one}/fd").glob("*")]
+
+
+def _leads(name: Path, path: Path) -> bool:
     try:
         return os.readlink(name) == str(path)
     except OSError:

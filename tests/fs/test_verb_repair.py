@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import cache
 from snaptx.bootloader import entryfile
+from snaptx.system import descriptor
 from tests.boxes import Box, changes, made
 from tests.fs.conftest import command
 
@@ -243,7 +243,7 @@ def test_a_view_of_an_upgrade_that_is_fetching(machine: Box) -> None:
     """It is mounted while the package manager works, and not in between."""
     view = machine.state / "generations/3/viewed"
     command("btrfs", "subvolume", "snapshot", machine.root, view)
-    with (machine.state / cache.LOCK).open("w") as lock:
+    with descriptor(view.parent, os.O_RDONLY | os.O_DIRECTORY) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         machine.ok("repair")
         assert view.exists()
