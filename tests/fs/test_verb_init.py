@@ -46,6 +46,11 @@ def test_entry_names_files_that_grub_can_read(tmp_path: Path, layout: str) -> No
         command("grub-script-check", box.entry.with_name("grub.cfg"))
 
 
+def test_nobody_but_root_reads_a_copied_initramfs() -> None:
+    with made(layout="fedora") as box:
+        assert box.entry.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_flat_layout_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with made(layout="flat", init=False) as box:
         said = box.refuses(55, "init")

@@ -89,6 +89,15 @@ def test_the_command_line_comes_from_default_grub(tmp_path: Path) -> None:
     assert kernels.command_line(tmp_path) == ["console=ttyS0", "quiet", "splash"]
 
 
+@pytest.mark.parametrize("opening", ["cryptdevice=UUID=x:root", "rd.luks.uuid=luks-x", "rd.luks.name=x=root"])
+def test_what_opens_an_encrypted_root_is_on_the_command_line(tmp_path: Path, opening: str) -> None:
+    place = tmp_path / "etc/default/grub"
+    place.parent.mkdir(parents=True)
+    place.write_text(f'GRUB_CMDLINE_LINUX="{opening} root=/dev/mapper/root"\n')
+
+    assert kernels.command_line(tmp_path) == [opening]
+
+
 def test_fragments_add_to_the_command_line(tmp_path: Path) -> None:
     place = tmp_path / "etc/default/grub.d"
     place.mkdir(parents=True)

@@ -1,7 +1,8 @@
 """The disk of a machine that is off, opened on the host.
 
 To damage what its next boot relies on, and to see what its last one has left:
-both without a boot for it.  The machine's disk is a qcow2; QEMU's storage daemon shows it as a raw file.
+both without a boot for it.  The machine's disk is a qcow2; QEMU's storage daemon shows it as a raw file, and
+what a LUKS volume on it holds as another: this machine's kernel needs no device mapper.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ SYSTEM, BOOT, ROOT = 1, 2, 3
 SECTOR = 512
 READY = 20.0
 """Seconds that the storage daemon has to show the disk."""
+KEY = "known to every test"
+"""Opens every LUKS volume here."""
+LUKS = b"LUKS\xba\xbe"
+"""How a volume begins (LUKS On-Disk Format Specification 1.2.3, "PHDR layout")."""
+SECRET = ("--object", f"secret,id=key,data={KEY}")
+"""What QEMU's tools call ``key``."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,13 @@ class Part:
         """Return what mtools call it."""
         return f"{self.disk}@@{self.start}"
 
+    @property
+    def encrypted(self) -> bool:
+        """Return whether it is a LUKS volume."""
+        with self.disk.open("rb") as file:
+            file.seek(self.start)
+            return file.read(len(LUKS)) == LUKS
+
     def sector_of(self, text: bytes) -> int:
         """Return the sector of the disk, 512 bytes each, that begins with ``text``."""
         with self.disk.open("rb") as file:
@@ -51,29 +65,55 @@ class Part:
 
 @contextmanager
 def opened(disk: Path) -> Iterator[dict[int, Part]]:
-    """Give the partitions of the qcow2 ``disk``, for reading and writing.
+    """Give the partitions of the qcow2 ``disk``, decrypted, for reading and writing.
 
     Raises:
         AssertionError: the storage daemon does not show the disk.
     """
-    raw = disk.with_suffix(".raw")
-    raw.touch()
+    nodes = (f"driver=file,node-name=file,filename={disk}", "driver=qcow2,node-name=shown,file=file")
+    with ExitStack() as stack:
+        raw = stack.enter_context(_shown(disk.with_suffix(".raw"), *nodes))
+        yield {
+            number: stack.enter_context(decrypted(part)) if part.encrypted else part
+            for number, part in _partitions(raw).items()
+        }
+
+
+@contextmanager
+def decrypted(part: Part) -> Iterator[Part]:
+    """Give what a LUKS volume holds, for reading and writing.
+
+    Raises:
+        AssertionError: the storage daemon does not show it.
+    """
+    nodes = (
+        f"driver=file,node-name=file,filename={part.disk}",
+        f"driver=raw,node-name=part,file=file,offset={part.start},size={part.size}",
+        "driver=luks,node-name=shown,file=part,key-secret=key",
+    )
+    with _shown(part.disk.with_suffix(".plain"), *nodes) as plain:
+        yield Part(plain, 0, plain.stat().st_size)
+
+
+@contextmanager
+def _shown(path: Path, *nodes: str) -> Iterator[Path]:
+    """Show QEMU's block node ``shown`` as the file ``path``."""
+    path.touch()
     daemon = subprocess.Popen(
         [
-            *("setpriv", "--pdeathsig", "TERM", "--", "qemu-storage-daemon"),
-            *("--blockdev", f"driver=file,node-name=file,filename={disk}"),
-            *("--blockdev", "driver=qcow2,node-name=disk,file=file"),
-            *("--export", f"type=fuse,id=raw,node-name=disk,mountpoint={raw},writable=on"),
+            *("setpriv", "--pdeathsig", "TERM", "--", "qemu-storage-daemon", *SECRET),
+            *(word for node in nodes for word in ("--blockdev", node)),
+            *("--export", f"type=fuse,id=export,node-name=shown,mountpoint={path},writable=on"),
         ],
         stdin=subprocess.DEVNULL,
     )
     try:
-        _wait_for(raw)
-        yield _partitions(raw)
+        _wait_for(path)
+        yield path
     finally:
         daemon.terminate()
         daemon.wait()
-        raw.unlink()
+        path.unlink()
 
 
 def _wait_for(raw: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm import image, product
+from tests.vm import image, luks, product
 from tests.vm.guests import LONG, commit_update, root_of, snaptx, take_over
-from tests.vm.layouts import LAYOUTS
-from tests.vm.machine import Machine
+from tests.vm.layouts import LAYOUTS, Layout
+from tests.vm.machine import Image, Machine
 from tests.vm.run import End, Run
 
 pytestmark = pytest.mark.vm
@@ -56,10 +56,15 @@ def goes_back_and_lets_go(run: Run, adopted: str, *, by_default: bool) -> None:
     assert run.reboot() is End.REBOOT
 
 
-@pytest.mark.parametrize("layout", ["debian", "debian-efi", "fedora", "ubuntu", "opensuse", "fedora-efi"])
-def test_forward_and_back_and_away(layout: str, tmp_path: Path) -> None:
-    with Machine(image.image(layout), tmp_path) as machine:
-        product.install_on(machine.disk, LAYOUTS[layout])
+def image_of(layout: Layout) -> Image:
+    """Return the disk of a layout."""
+    return luks.made() if layout is luks.LAYOUT else image.image(layout.name)
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS.values(), luks.LAYOUT], ids=lambda layout: layout.name)
+def test_forward_and_back_and_away(layout: Layout, tmp_path: Path) -> None:
+    with Machine(image_of(layout), tmp_path) as machine:
+        product.install_on(machine.disk, layout)
         with machine.boot() as run:
             adopted = take_over(run)
             assert commit_update(run, "two") == 2
@@ -67,7 +72,7 @@ def test_forward_and_back_and_away(layout: str, tmp_path: Path) -> None:
         with machine.boot() as run:
             runs_the_new_one(run)
         with machine.boot() as run:
-            goes_back_and_lets_go(run, adopted, by_default=LAYOUTS[layout].by_default)
+            goes_back_and_lets_go(run, adopted, by_default=layout.by_default)
         with machine.boot() as run:
             entries = run.menu().entries
             assert not entries[0].startswith("1:")
