@@ -17,6 +17,7 @@ from tests.crash.replay import shown
 from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
 
+_AFTERWARDS = "the barrier of /boot after it writes the data as well; a commit that is taken back removes it"
 _ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
 
 SPARE = {
@@ -27,6 +28,11 @@ SPARE = {
     "fsync grub/snaptx.cfg.next": "the barrier after it writes the data as well",
     "fsync grub/grub.cfg.tmp": "the barrier after it writes the data as well",
     "fsync @snaptx/grub": "the barrier after it commits the name",
+    "fsync snaptx/sums-DIGEST": _AFTERWARDS,
+    "fsync grub/sums-DIGEST": "the barrier after it writes the data as well",
+    "commit: fsync DIGEST.tmp/vmlinuz-2.0 1": _AFTERWARDS,
+    "commit: fsync DIGEST.tmp/initrd.img-2.0 1": _AFTERWARDS,
+    "commit: fsync N/DIGEST.tmp 1": _AFTERWARDS,
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
     "commit: barrier 1": "the snapshot before it commits; with carried files it is missed (commit-carry)",
     "confirm: barrier 1": _ENTRY_ONLY,

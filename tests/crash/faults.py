@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,9 +75,10 @@ class Syncs:
 
 
 def _shown(fd: int) -> str:
-    """Return the last two parts of an open file's path, numbers left out."""
+    """Return the last two parts of an open file's path, numbers and digests left out."""
     path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-    return "/".join("N" if part.isdigit() else part for part in path.parts[-2:])
+    parts = ("N" if part.isdigit() else part for part in path.parts[-2:])
+    return "/".join(re.sub(r"\b[0-9a-f]{8,16}(?=\.|$)", "DIGEST", part) for part in parts)
 
 
 def _rename_over(dirfd: int, one: str, other: str) -> None:

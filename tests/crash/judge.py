@@ -201,10 +201,21 @@ def _settled(after: Census, state: Progress, last: Census) -> Iterator[str]:
     if after.default not in state.defaults:
         yield f"boots {after.default}, allowed: {sorted(state.defaults)}"
     yield from _whole(after, state)
+    yield from _copies(after, state)
     for number, tree in last.trees.items():
         if tree.kept and number not in after.trees and number in state.required():
             yield f"generation {number} was good and is gone"
     yield from _trail(after, state)
+
+
+def _copies(after: Census, state: Progress) -> Iterator[str]:
+    """Check what is on a /boot of its own under its final name: the next commit takes that as it is."""
+    for number, tree in after.trees.items():
+        stages = [stage.trees[number].boot for stage in (state.before, state.after) if number in stage.trees]
+        for name in [name for name in tree.boot if "/" in name]:
+            known = [boot[name] for boot in stages if name in boot]
+            if known and tree.boot[name] not in known:
+                yield f"generation {number}: its copy {name} is not whole"
 
 
 def _trail(after: Census, state: Progress) -> Iterator[str]:
