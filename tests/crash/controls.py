@@ -17,7 +17,7 @@ from tests.crash.replay import shown
 from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
 
-_AFTERWARDS = "the barrier of /boot after it writes the data as well; a commit that is taken back removes it"
+_AFTERWARDS = "the barrier of /boot writes it before it is named; recovery removes what no entry names"
 _ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
 
 SPARE = {
@@ -29,10 +29,11 @@ SPARE = {
     "fsync grub/grub.cfg.tmp": "the barrier after it writes the data as well",
     "fsync @snaptx/grub": "the barrier after it commits the name",
     "fsync snaptx/sums-DIGEST": _AFTERWARDS,
+    "fsync snaptx/snaptx.cfg.next": "the barrier of /boot after it writes the data as well",
+    "boot-commit: barrier 2": "what boots is on /boot, and the rest of the root's disk is derived from that",
     "fsync grub/sums-DIGEST": "the barrier after it writes the data as well",
-    "commit: fsync DIGEST.tmp/vmlinuz-2.0 1": _AFTERWARDS,
-    "commit: fsync DIGEST.tmp/initrd.img-2.0 1": _AFTERWARDS,
-    "commit: fsync N/DIGEST.tmp 1": _AFTERWARDS,
+    **{f"fsync DIGEST.tmp/{name}-{of}.0": _AFTERWARDS for name in ("vmlinuz", "initrd.img") for of in (1, 2)},
+    "fsync N/DIGEST.tmp": _AFTERWARDS,
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
     "commit: barrier 1": "the snapshot before it commits; with carried files it is missed (commit-carry)",
     "confirm: barrier 1": _ENTRY_ONLY,
@@ -54,7 +55,8 @@ class Control:
 def reason(flow_name: str, label: str) -> str:
     """Return why nobody misses a barrier or fsync, "" if there is no reason."""
     verb = flow_name.removeprefix("boot-")
-    return SPARE.get(label.rpartition(" ")[0]) or SPARE.get(f"{verb}: {label}", "")
+    keys = (label.rpartition(" ")[0], f"{verb}: {label}", f"{flow_name}: {label}")
+    return next((SPARE[key] for key in keys if key in SPARE), "")
 
 
 def without(name: str, number: int, place: Path, *, hasty: str = "", count: int = 0) -> Failure | None:
