@@ -56,11 +56,9 @@ def held(directory: Path) -> Iterator[None]:
         LockError: somebody else holds it.
     """
     with descriptor(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _taken(fd):
             message = f"another snaptx is at work in {directory.parent.name}/{directory.name}"
-            raise LockError(message, hint="wait for it to end") from error
+            raise LockError(message, hint="wait for it to end")
         yield
 
 
