@@ -143,3 +143,13 @@ def server(shop: Shop) -> Iterator[Server]:
     """Serve that shop."""
     with serving(shop.place) as one:
         yield one
+
+
+@pytest.fixture(scope="module")
+def two_staged(programs: Path) -> Iterator[Box]:
+    """Give a sandbox whose /usr/who tells the generation: 1 runs, 2 and 3 are staged."""
+    (programs / "usr/who").write_text("1\n")
+    with made(source=programs) as box:
+        for number in (2, 3):
+            box.ok("run", "--base", "1", "--", "sh", "-c", f"echo {number} > /usr/who")
+        yield box

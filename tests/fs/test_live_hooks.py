@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from tests.boxes import Box, made
-
-
-@pytest.fixture(scope="module")
-def equipped(programs: Path) -> Iterator[Box]:
-    """Give a sandbox with two staged generations."""
-    (programs / "usr/who").write_text("1\n")
-    with made(source=programs) as box:
-        for number in (2, 3):
-            box.ok("run", "--base", "1", "--", "sh", "-c", f"echo {number} > /usr/who")
-        yield box
+from tests.boxes import Box
 
 
 @pytest.fixture
-def ground(equipped: Box) -> Iterator[Box]:
+def ground(two_staged: Box) -> Iterator[Box]:
     """Give that sandbox; nothing stays live."""
-    yield equipped
-    equipped.ok("live", "--off")
-    assert seen(equipped) == 1
+    yield two_staged
+    two_staged.ok("live", "--off")
+    assert seen(two_staged) == 1
 
 
 def seen(box: Box) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from snaptx.run import Result
 from snaptx.running import services
 from snaptx.running.services import Decision
 from snaptx.transaction import Request, exclusive
-from tests.boxes import Box, made
+from tests.boxes import Box
 
 
 class Manager:
@@ -42,22 +41,12 @@ class Manager:
         return f"Id={name}\nType=simple\nActiveState={state}\nInvocationID={self.invocations[name]}"
 
 
-@pytest.fixture(scope="module")
-def equipped(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Iterator[Box]:
-    """Give a sandbox with two staged generations."""
-    (programs / "usr/who").write_text("1\n")
-    with made(source=programs) as box:
-        for number in (2, 3):
-            box.ok("run", "--base", "1", "--", "sh", "-c", f"echo {number} > /usr/who")
-        yield box
-
-
 @pytest.fixture
-def opened(equipped: Box, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+def opened(two_staged: Box, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Give its machine, with no time to wait; nothing stays live."""
     monkeypatch.setattr(restart, "SETTLE", 0)
-    yield machine.open_machine(equipped.root)
-    equipped.ok("live", "--off")
+    yield machine.open_machine(two_staged.root)
+    two_staged.ok("live", "--off")
 
 
 def go(one: Machine, manager: Manager, monkeypatch: pytest.MonkeyPatch) -> restart.Restarted:
@@ -75,40 +64,40 @@ def seen(box: Box) -> str:
 
 
 def test_services_that_come_back_go_on(
-    equipped: Box, opened: Machine, monkeypatch: pytest.MonkeyPatch
+    two_staged: Box, opened: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    equipped.ok("live", "2")
+    two_staged.ok("live", "2")
     done = go(opened, Manager(lambda: True), monkeypatch)
 
     assert done.restarted == ("bad.service", "good.service")
-    assert seen(equipped) == "2"
-    assert equipped.audit()[-1]["restarted"] == ["bad.service", "good.service"]
+    assert seen(two_staged) == "2"
+    assert two_staged.audit()[-1]["restarted"] == ["bad.service", "good.service"]
 
 
 @pytest.mark.parametrize("before", ["1", "2"])
 def test_live_switch_is_taken_back_if_one_does_not(
-    equipped: Box, opened: Machine, monkeypatch: pytest.MonkeyPatch, before: str
+    two_staged: Box, opened: Machine, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
     if before == "2":
-        equipped.ok("live", "2")
-    equipped.ok("live", "3")
-    manager = Manager(lambda: seen(equipped) != "3")
+        two_staged.ok("live", "2")
+    two_staged.ok("live", "3")
+    manager = Manager(lambda: seen(two_staged) != "3")
     with pytest.raises(HealthError) as caught:
         go(opened, manager, monkeypatch)
 
-    assert seen(equipped) == before
+    assert seen(two_staged) == before
     assert manager.up == {"bad.service": True, "good.service": True}
     assert "bad.service" in caught.value.message
     assert "they run" in caught.value.message
-    assert [record["result"] for record in equipped.audit()[-2:]] == ["failed", "done"]
+    assert [record["result"] for record in two_staged.audit()[-2:]] == ["failed", "done"]
 
 
 def test_what_was_never_live_is_not_taken_back(
-    equipped: Box, opened: Machine, monkeypatch: pytest.MonkeyPatch
+    two_staged: Box, opened: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(HealthError, match=r"^did not come back: bad\.service$"):
         go(opened, Manager(lambda: False), monkeypatch)
 
 
-def test_services_of_another_root_are_refused(equipped: Box) -> None:
-    assert "--sysroot" in equipped.refuses(2, "restart")
+def test_services_of_another_root_are_refused(two_staged: Box) -> None:
+    assert "--sysroot" in two_staged.refuses(2, "restart")
