@@ -4,15 +4,20 @@
 
 For each size there are two generations that differ in so many files of /usr.
 They are switched to and fro; measured are the two calls (mount beneath, detach),
-the longest time that a reader on another core, which opens a file of the tree
-in a tight loop, needs for one round during a switch and without any, and the
-whole command.  The reader ends with an error if a file is ever missing.
+how long after the beginning of the first one a reader on another core, which
+opens a file of the tree in a tight loop, has the new one, the longest time that
+it needs for one round during a switch and without any, and the whole command.
+The second call goes on when the new tree is there: the kernel waits until no
+processor looks at the old mount any more, which a reader in a loop makes longer;
+so the two calls are also measured without one.
+The reader ends with an error if a file is ever missing.
 ``--consistency`` counts how often 18 files that belong together are seen mixed.
 """
 
 from __future__ import annotations
 
 import argparse
+import bisect
 import json
 import math
 import os
@@ -36,14 +41,21 @@ PER_DIRECTORY = 500
 
 READER = """
 import os, sys, time
-path, longest, count = sys.argv[1], [], 0
+path, longest, count, moments, last = sys.argv[1], [], 0, [], None
+os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 os.set_blocking(0, False)
 print("ready", flush=True)
 while True:
     begun = time.perf_counter()
-    os.close(os.open(path, os.O_RDONLY))
-    longest.append(time.perf_counter() - begun)
+    fd = os.open(path, os.O_RDONLY)
+    ended = time.perf_counter()
+    longest.append(ended - begun)
+    tree = os.fstat(fd).st_dev
+    os.close(fd)
     count += 1
+    if tree != last:
+        moments.append(ended)
+        last = tree
     if count % 1000 == 0:
         longest = sorted(longest)[-1000:]
         try:
@@ -51,8 +63,9 @@ while True:
             break
         except BlockingIOError:
             pass
-print(count, *sorted(longest)[-1000:])
+print(count, *sorted(longest)[-1000:], *moments)
 """
+LONGEST = 1000  # so many of the longest rounds does the reader print
 
 
 FOLLOWER = """
@@ -108,6 +121,8 @@ class Result:
     files: int
     switches: int
     calls: Spread
+    calls_beside_reader: Spread
+    seen: Spread
     reader_rounds: int
     reader_p999: float
     reader_worst: float
@@ -152,9 +167,24 @@ def reading(path: Path, found: list[float], code: str = READER) -> Iterator[None
         found += map(float, said.split())
 
 
-def switches(box: Box, one: Machine, count: int) -> list[float]:
-    """Switch to and fro; return the seconds of the two calls, whatever else the machine does."""
+def switches(box: Box, one: Machine, count: int) -> list[tuple[float, float]]:
+    """Switch to and fro; return beginning and end of the two calls, whatever else runs."""
+    with _alone_on_a_core():
+        return _switches(box, one, count)
+
+
+@contextmanager
+def _alone_on_a_core() -> Iterator[None]:
+    """Run on the first core, before all other processes."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    yield
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.sched_setaffinity(0, cores)
+
+
+def _switches(box: Box, one: Machine, count: int) -> list[tuple[float, float]]:
     target, now, taken = str(box.root / "usr"), scene.look(one), []
     for index in range(count):
         info = one.storage.describe(Tree(3 - index % 2, Part.ROOT))
@@ -164,9 +194,8 @@ def switches(box: Box, one: Machine, count: int) -> list[float]:
             begun = time.perf_counter()
             mounting.attach(fresh, place, beneath=True)
             mounting.unmount(target, mounting.MNT_DETACH)
-            taken.append(time.perf_counter() - begun)
+            taken.append((begun, time.perf_counter()))
         os.close(fresh)
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return taken
 
 
@@ -213,19 +242,36 @@ def measure(files: int, count: int) -> Result:
         path = box.root / "usr/share/bench/0/0"
         busy: list[float] = []
         idle: list[float] = []
+        alone = switches(box, one, count)
         with reading(path, busy):
-            calls = switches(box, one, count)
+            taken = switches(box, one, count)
         with reading(path, idle):
-            time.sleep(max(1.0, sum(calls)))
+            time.sleep(max(1.0, sum(end - begun for begun, end in taken)))
         whole = commands(box)
         box.ok("live", "--off")
-    return Result(files, count, Spread.of(calls), int(busy[0]), *_tail(busy), *_tail(idle), Spread.of(whole))
+    calls, beside = (Spread.of([end - begun for begun, end in pairs]) for pairs in (alone, taken))
+    seen = Spread.of(_delays([begun for begun, _ in taken], busy[1 + LONGEST :]))
+    return Result(
+        files, count, calls, beside, seen, int(busy[0]), *_tail(busy), *_tail(idle), Spread.of(whole)
+    )
+
+
+def _delays(begins: Sequence[float], moments: Sequence[float]) -> list[float]:
+    """Return how long after each beginning the reader had the new tree."""
+    after = [bisect.bisect(moments, begun) for begun in begins]
+    return [
+        moments[place] - begun for place, begun in zip(after, begins, strict=True) if place < len(moments)
+    ]
 
 
 def _tail(found: Sequence[float]) -> tuple[float, float]:
     """Return the 99.9th percentile and the longest of a reader's rounds, in microseconds."""
-    rounds, longest = int(found[0]), sorted(found[1:])
+    rounds, longest = int(found[0]), sorted(found[1 : 1 + LONGEST])
     return round(1e6 * longest[-max(1, min(len(longest), rounds // 1000))], 1), round(1e6 * longest[-1], 1)
+
+
+def _row(spread: Spread) -> str:
+    return " ".join(f"{value:6.0f}" for value in asdict(spread).values())
 
 
 def main() -> int:
@@ -242,14 +288,17 @@ def main() -> int:
         consistency(args.consistency)
         return 0
     results = []
-    print("microseconds  two calls: median  p99  p99.9  worst | reader: p99.9 (idle)  worst (idle) | command")
+    print(
+        "microseconds  two calls: median  p99  p99.9  worst | beside a reader: the same"
+        " | new tree seen after: the same | reader's round: p99.9 (idle)  worst (idle) | command"
+    )
     for files in map(int, args.files.split(",")):
         one = measure(files, args.switches)
         results.append(asdict(one))
         reader = f"{one.reader_p999} ({one.idle_p999})  {one.reader_worst} ({one.idle_worst})"
-        calls = " ".join(f"{value:8.0f}" for value in asdict(one.calls).values())
+        spreads = " | ".join(_row(two) for two in (one.calls, one.calls_beside_reader, one.seen))
         whole = f"{one.command.median / 1e3:.0f} ms"
-        print(f"{files:7d} files, {one.switches} switches {calls} | {reader} | {whole}")
+        print(f"{files:7d} files, {one.switches} switches {spreads} | {reader} | {whole}")
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0
