@@ -60,7 +60,8 @@ def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
     """
-    with running_root(machine, number) as (ancestor, latest):
+    # The snapshot that seals the generation comes next, and makes it last that this one is gone.
+    with running_root(machine, number, lasting=False) as (ancestor, latest):
         if ancestor is None:
             return Carried()
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
@@ -86,10 +87,12 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
 
 
 @contextmanager
-def running_root(machine: Machine, number: int) -> Iterator[tuple[Tree | None, Tree]]:
+def running_root(
+    machine: Machine, number: int, *, lasting: bool = True
+) -> Iterator[tuple[Tree | None, Tree]]:
     """Give the ancestor, None if there is none, and a read-only view of the running root.
 
-    The view is LATEST of ``number``, and goes with the block.
+    The view is LATEST of ``number``, and goes with the block, for good if ``lasting``.
     """
     ancestor, latest = reference(machine, number, machine.booted), Tree(number, Part.LATEST)
     try:
@@ -97,7 +100,7 @@ def running_root(machine: Machine, number: int) -> Iterator[tuple[Tree | None, T
             machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
         yield ancestor, latest
     finally:
-        machine.storage.delete(latest)
+        machine.storage.delete(latest, lasting=lasting)
 
 
 def choose(

@@ -27,8 +27,10 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True) -> None:
     """Write ``data`` to ``path``, replacing it, and flush the file (not its name).
+
+    Without ``flush`` a barrier has to follow before anything names the file.
 
     Raises:
         StorageError: the filesystem refused; nothing is left at ``path``.
@@ -37,14 +39,17 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
     try:
         with descriptor(path, flags, mode) as fd:
             _write_all(fd, data)
-            os.fsync(fd)
+            if flush:
+                os.fsync(fd)
     except OSError as error:
         _take_away(path)
         raise storage_error(error, f"cannot write {path.name}") from error
 
 
-def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
+def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True) -> None:
     """Put ``data`` at ``path`` in one step that survives a power cut.
+
+    Without ``lasting`` it does once the filesystem commits; until then a power cut leaves what was there.
 
     Raises:
         StorageError: the filesystem refused; ``path`` is as it was.
@@ -53,7 +58,8 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
     write_new(fresh, data, mode)
     try:
         os.replace(fresh, path)
-        sync_directory(path.parent)
+        if lasting:
+            sync_directory(path.parent)
     except OSError as error:
         _take_away(fresh)
         raise storage_error(error, f"cannot replace {path.name}") from error

@@ -65,13 +65,13 @@ class Journal:
     def __init__(self, directory: Path) -> None:
         self.path = directory / "open"
 
-    def begin(self, intent: Intent) -> None:
-        """Make ``intent`` durable.
+    def begin(self, intent: Intent, *, lasting: bool = True) -> None:
+        """Make ``intent`` durable; without ``lasting`` it gets so with the first act, which is a snapshot.
 
         Raises:
             StorageError: the filesystem refused; no transaction is open.
         """
-        durable.replace(self.path, json.dumps(asdict(intent)).encode() + b"\n")
+        durable.replace(self.path, json.dumps(asdict(intent)).encode() + b"\n", lasting=lasting)
 
     def step(self, name: str) -> None:
         """Note that a step begins; a full disk is no reason not to begin it."""

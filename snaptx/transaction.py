@@ -29,6 +29,9 @@ from snaptx.machine import Machine
 from snaptx.model import Tree, jsonable
 from snaptx.recover import Act
 
+SNAPSHOT_FIRST = frozenset({Act.STAGE, Act.COMMIT, Act.ROLLBACK})
+"""The acts that begin with a snapshot: that commits the filesystem, and the journal with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -147,7 +150,7 @@ def begin(
     if act is Act.REMOVE:
         machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
     try:
-        machine.journal.begin(txn.intent)
+        machine.journal.begin(txn.intent, lasting=act not in SNAPSHOT_FIRST)
         yield txn
         if not txn.ended:
             raise RuntimeError("a transaction ended without saying how")

@@ -117,7 +117,7 @@ class Grub:
         self._renew()
         if not state.confirmed:
             self._prepare_trial(state)
-        durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644)
+        durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644, flush=False)
 
     def _renew(self) -> None:
         """Let grub.cfg be the one that this snaptx writes entry files for."""
@@ -142,7 +142,7 @@ class Grub:
             text = sums.render(entry, self._file)
         except OSError as error:
             raise storage_error(error, "cannot read the kernel") from error
-        durable.write_new(path, text.encode(), 0o644)
+        durable.write_new(path, text.encode(), 0o644, flush=False)
 
     def _file(self, path: str) -> Path:
         """Return where a file is that GRUB has a path for."""

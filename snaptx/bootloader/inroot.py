@@ -61,7 +61,8 @@ class GrubInRoot(Grub):
         escape = entryfile.escape(state)
         if escape:
             text = entryfile.render(escape, self.uuid)
-            durable.write_new(self.home / ESCAPE.format(nonce=state.nonce), text.encode(), 0o644)
+            path = self.home / ESCAPE.format(nonce=state.nonce)
+            durable.write_new(path, text.encode(), 0o644, flush=False)
         super().prepare(state)
 
     def switch(self) -> None:

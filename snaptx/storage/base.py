@@ -96,8 +96,10 @@ class Storage(Protocol):
         """
         ...
 
-    def delete(self, tree: Tree) -> None:
+    def delete(self, tree: Tree, *, lasting: bool = True) -> None:
         """Remove ``tree`` if it exists and ``guard`` lets it go.
+
+        Without ``lasting`` a power cut before the next commit may bring it back.
 
         Raises:
             BusyError: it is mounted, the default, or has subvolumes inside.

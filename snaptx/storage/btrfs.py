@@ -139,7 +139,7 @@ class BtrfsStorage:
         with _translated(f"cannot snapshot generation {source}"):
             btrfsutil.create_snapshot(str(self.path(source)), str(place), read_only=not writable)
 
-    def delete(self, tree: Tree) -> None:
+    def delete(self, tree: Tree, *, lasting: bool = True) -> None:
         """Remove ``tree`` if it exists and ``guard`` lets it go."""
         path = self.path(tree)
         link = self.state / "generations" / str(tree.number) / tree.part
@@ -147,7 +147,8 @@ class BtrfsStorage:
             self.guard(tree)
             with _translated(f"cannot delete generation {tree}"):
                 btrfsutil.delete_subvolume(str(path))
-                sync_directory(path.parent)
+                if lasting:
+                    sync_directory(path.parent)
         if link.is_symlink():
             link.unlink()
 

@@ -78,7 +78,7 @@ class MemoryStorage:
         if info and info.name in (self._running, self._default):
             raise BusyError(f"generation {tree} is in use", hint="reboot into another one first")
 
-    def delete(self, tree: Tree) -> None:
+    def delete(self, tree: Tree, *, lasting: bool = True) -> None:
         """Remove ``tree`` if it exists and is neither running nor the default."""
         path = self.path(tree)
         if not path.is_dir():

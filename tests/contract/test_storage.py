@@ -81,10 +81,11 @@ def test_a_snapshot_never_replaces(storage: Storage) -> None:
         storage.snapshot(ROOT, Tree(2, Part.ORIGIN), writable=False)
 
 
-def test_delete_removes_and_is_content_with_nothing_to_remove(storage: Storage) -> None:
+@pytest.mark.parametrize("lasting", [True, False])
+def test_delete_removes_and_is_content_with_nothing_to_remove(storage: Storage, lasting: bool) -> None:
     tree = staged(storage, 2)
-    storage.delete(tree)
-    storage.delete(tree)
+    storage.delete(tree, lasting=lasting)
+    storage.delete(tree, lasting=lasting)
 
     assert storage.describe(tree) is None
 

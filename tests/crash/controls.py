@@ -18,28 +18,25 @@ from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
 
 _AFTERWARDS = "the barrier of /boot writes it before it is named; recovery removes what no entry names"
-_ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
+_ON_BOOT = (
+    "nothing is new on the root's disk that a snapshot or an fsync has not written: the entry is on /boot"
+)
 
 SPARE = {
     "fsync @snaptx/journal": "what follows commits: a snapshot, a barrier, the fsync of a name",
     "fsync @snaptx/generations": "a number is only promised once its snapshot is there, and that commits",
     "fsync generations/N": "a barrier or a snapshot follows before anything relies on the names",
     "fsync generations/last.tmp": "the directories themselves tell the highest number",
-    "fsync grub/snaptx.cfg.next": "the barrier after it writes the data as well",
     "fsync grub/grub.cfg.tmp": "the barrier after it writes the data as well",
     "fsync @snaptx/grub": "the barrier after it commits the name",
-    "fsync snaptx/sums-DIGEST": _AFTERWARDS,
-    "fsync snaptx/snaptx.cfg.next": "the barrier of /boot after it writes the data as well",
     "boot-commit: barrier 2": "what boots is on /boot, and the rest of the root's disk is derived from that",
-    "fsync grub/sums-DIGEST": "the barrier after it writes the data as well",
     **{f"fsync DIGEST.tmp/{name}-{of}.0": _AFTERWARDS for name in ("vmlinuz", "initrd.img") for of in (1, 2)},
     "fsync N/DIGEST.tmp": _AFTERWARDS,
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
-    "commit: barrier 1": "the snapshot before it commits; with carried files it is missed (commit-carry)",
-    "confirm: barrier 1": _ENTRY_ONLY,
-    "reject: barrier 1": _ENTRY_ONLY,
-    "activate: barrier 1": _ENTRY_ONLY,
-    "rollback: barrier 1": "the snapshots before it commit; record and entry file have fsyncs of their own",
+    **{
+        f"boot-{verb}: barrier 1": _ON_BOOT
+        for verb in ("commit", "confirm", "reject", "activate", "rollback")
+    },
 }
 """By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
 

@@ -170,7 +170,7 @@ class ZfsStorage:
             hint = "destroy or promote the clone, or release the hold (zfs release)"
             raise BusyError(f"generation {tree} can't go: {reason}", hint=hint)
 
-    def delete(self, tree: Tree) -> None:
+    def delete(self, tree: Tree, *, lasting: bool = True) -> None:
         """Remove ``tree`` if it exists and ``guard`` lets it go."""
         self.guard(tree)
         name = self._trees.listing.find(tree)
