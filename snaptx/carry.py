@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from snaptx import difference, log, system, views
 from snaptx.config import Conflicts
@@ -20,10 +21,10 @@ from snaptx.errors import ConflictError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Op, Part, Tree
 from snaptx.overlay.failure import shown
-from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.transplant import transplant, uproot
-from snaptx.trees import compare
-from snaptx.trees.conflicts import Outcome, conflicts
+
+if TYPE_CHECKING:
+    from snaptx.overlay.manifest import Manifest
+    from snaptx.trees.conflicts import Outcome
 
 Settled = Callable[[bytes], bool]
 
@@ -151,6 +152,8 @@ def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iter
     And to those above them, and below what the running root removed: an update
     that put something there must not lose it.
     """
+    from snaptx.trees import compare
+
     paths: set[bytes] = set()
     for change in ours:
         path = change.path
@@ -170,6 +173,9 @@ def _takes_away(change: Change) -> bool:
 
 
 def _judge(machine: Machine, number: int, latest: Tree, ours: list[Change], theirs: list[Change]) -> Outcome:
+    from snaptx.trees import compare
+    from snaptx.trees.conflicts import conflicts
+
     with (
         system.descriptor(machine.storage.path(latest), DIRECTORY) as ours_fd,
         system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as theirs_fd,
@@ -191,6 +197,8 @@ def bring(machine: Machine, number: int, latest: Tree, chosen: list[Change]) -> 
     Raises:
         StorageError: the filesystem refused one of them.
     """
+    from snaptx.overlay.manifest import Manifest
+
     with Manifest.open(machine.manifest(number), writable=True) as manifest:
         transfer(machine, latest, Tree(number, Part.ROOT), chosen, manifest)
 
@@ -205,6 +213,8 @@ def transfer(
     Raises:
         StorageError: the filesystem refused one of them.
     """
+    from snaptx.overlay.transplant import transplant, uproot
+
     with (
         system.descriptor(machine.storage.path(source), DIRECTORY) as source_fd,
         system.descriptor(machine.storage.path(target), DIRECTORY) as target_fd,

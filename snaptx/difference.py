@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from snaptx import log, system, views
 from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
-from snaptx.overlay import scan
-from snaptx.trees import compare
 
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
@@ -28,9 +27,13 @@ def between(
     Without ``renames`` what moved is removed here and added there; with ``labels`` a new SELinux label
     alone is a difference; ``brief`` tells one aspect of each path alone.
     """
-    with _opened(machine, old, new) as (old_fd, new_fd):
-        touched = machine.storage.touched(old, new)
-        yield from compare.compare(old_fd, new_fd, touched, renames=renames, labels=labels, brief=brief)
+    touched = iter(machine.storage.touched(old, new))
+    for first in touched:  # often there is nothing, and no need to load what compares
+        from snaptx.trees import compare
+
+        paths = chain([first], touched)
+        with _opened(machine, old, new) as (old_fd, new_fd):
+            yield from compare.compare(old_fd, new_fd, paths, renames=renames, labels=labels, brief=brief)
 
 
 def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = False) -> Iterator[Change]:
@@ -42,6 +45,8 @@ def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = Fals
         if not indexes:
             yield from between(machine, old, new, labels=True, brief=brief)
             return
+        from snaptx.trees import compare
+
         with _opened(machine, old, new) as trees:
             yield from compare.compare_indexed(trees, indexes, labels=True, brief=brief)
 
@@ -109,6 +114,7 @@ def _follow(
 
 def index(machine: Machine, tree: Tree) -> None:
     """Make the manifest of a generation from one of its trees, every byte read: complete or not at all."""
+    from snaptx.overlay import scan
     from snaptx.overlay.manifest import Manifest
 
     fresh = machine.fresh_manifest(tree.number)
@@ -123,6 +129,8 @@ def index(machine: Machine, tree: Tree) -> None:
 
 def row_of(root_fd: int, path: bytes) -> Row:
     """Describe one path of a tree."""
+    from snaptx.overlay import scan
+
     directory, name = os.path.split(path)
     parent = scan.open_directory(root_fd, directory)
     try:
@@ -133,6 +141,8 @@ def row_of(root_fd: int, path: bytes) -> Row:
 
 def scan_below(root_fd: int, path: bytes) -> Iterator[Row]:
     """Describe a directory of a tree and everything below it."""
+    from snaptx.overlay import scan
+
     top = scan.open_directory(root_fd, path)
     try:
         for row in scan.scan_tree(top):

@@ -18,7 +18,6 @@ from snaptx.errors import LiveError
 from snaptx.machine import Machine
 from snaptx.model import Part, Phase, Tree
 from snaptx.overlay.failure import shown
-from snaptx.overlay.manifest import Manifest
 
 ETC = b"etc"
 
@@ -73,6 +72,8 @@ def _since(machine: Machine, number: int) -> Iterator[Tree]:
     """Give a read-only view of a generation's root; if it is staged its manifest is brought up to that."""
     with views.passing(machine, number, Tree(number, Part.ROOT)) as view:
         if machine.phase(number) is Phase.STAGED:
+            from snaptx.overlay.manifest import Manifest
+
             with Manifest.open(machine.manifest(number), writable=True) as manifest:
                 difference.reindex(machine, manifest, Tree(number, Part.LIVE), view)
         yield view
