@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from snaptx import log, system, views
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+NEAR = 16
+"""Generations in a row whose indexes are asked what was touched; to compare two whole ones is not slow."""
 
 
 def between(
@@ -39,7 +41,8 @@ def between(
 def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = False) -> Iterator[Change]:
     """Yield what ``between`` does, labels included, of trees of generations that nobody works on.
 
-    Of sealed ones their indexes are read and not the trees.
+    Of sealed ones their indexes are read and not the trees.  Where the indexes
+    know what was touched since their common base, that takes time for it alone.
     """
     with _indexes(machine, old, new) as indexes:
         if not indexes:
@@ -47,8 +50,48 @@ def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = Fals
             return
         from snaptx.trees import compare
 
+        among = _touched(machine, old.number, new.number, indexes)
         with _opened(machine, old, new) as trees:
-            yield from compare.compare_indexed(trees, indexes, labels=True, brief=brief)
+            yield from compare.compare_indexed(trees, indexes, among, labels=True, brief=brief)
+
+
+def _touched(machine: Machine, old: int, new: int, indexes: tuple[Manifest, Manifest]) -> set[bytes] | None:
+    """Return every path at which two generations may differ by their indexes, None if those do not tell."""
+    from snaptx.overlay import differing
+    from snaptx.overlay.manifest import Manifest
+
+    lines = ancestry(machine, old, new)
+    if lines is None:
+        return None
+    try:
+        with ExitStack() as stack:
+            at_hand = {old: indexes[0], new: indexes[1]}
+            others = {number for line in lines for number in line} - at_hand.keys()
+            at_hand |= {n: stack.enter_context(Manifest.open(machine.manifest(n))) for n in others}
+            one, other = ([at_hand[number] for number in line] for line in lines)
+            return differing.touched(one, other)
+    except SnaptxError as error:
+        log.warning("what was touched can't be told, so whole indexes are compared", reason=error.message)
+        return None
+
+
+def ancestry(machine: Machine, one: int, other: int) -> tuple[list[int], list[int]] | None:
+    """Return the ways from two generations down to the nearest that both stem from, each with both ends.
+
+    None if there is no such generation within NEAR steps.
+    """
+    lines = [list(islice(_bases(machine, number), NEAR)) for number in (one, other)]
+    common = next((number for number in lines[0] if number in lines[1]), None)
+    if common is None:
+        return None
+    one_line, other_line = (line[: line.index(common) + 1] for line in lines)
+    return one_line, other_line
+
+
+def _bases(machine: Machine, number: int) -> Iterator[int]:
+    while number and machine.generations.has(number):
+        yield number
+        number = machine.generations.read(number).base
 
 
 @contextmanager

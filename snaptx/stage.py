@@ -153,7 +153,8 @@ def _snapshot(machine: Machine, base: Base, number: int) -> None:
 
 def _fork_manifest(machine: Machine, base: Base, number: int) -> None:
     """Start from the base's index, brought up to what the base has become since it was sealed."""
-    with Manifest.fork(machine.manifest(base.number), machine.manifest(number)) as manifest:
+    origin, index = machine.manifest(base.number), machine.manifest(number)
+    with Manifest.fork(origin, index, successor=base.staged) as manifest:
         if not base.staged:
             difference.reindex(machine, manifest, Tree(base.number, Part.SEALED), Tree(number, Part.ORIGIN))
 

@@ -41,6 +41,7 @@ from snaptx.errors import (
     storage_error,
 )
 from snaptx.model import Kind, Row
+from snaptx.overlay import lineage
 from snaptx.overlay.failure import translate
 from snaptx.system import descriptor
 
@@ -56,24 +57,18 @@ FICLONE = 0x40049409  # linux/fs.h
 READ_AHEAD = 64 << 20
 """Bytes of a new copy that are read at once: an index of 200,000 paths."""
 
-_PRAGMAS = ("journal_mode=OFF", "synchronous=OFF", "cache_size=-4096", "locking_mode=EXCLUSIVE")
+_PRAGMAS = (
+    "journal_mode=OFF",
+    "synchronous=OFF",
+    "cache_size=-4096",
+    "locking_mode=EXCLUSIVE",
+    "temp_store=MEMORY",
+)
 _SLASH, _AFTER_SLASH = b"/", b"0"
 _GET = f"SELECT {COLUMNS} FROM rows WHERE path = ?"
 _FOLLOWING = f"SELECT {COLUMNS} FROM rows WHERE path >= ? ORDER BY path LIMIT ?"
 _PUT = f"INSERT OR REPLACE INTO rows VALUES ({', '.join('?' * 12)})"
 _AT_REST = "mode=ro&immutable=1"
-_WIDTH = COLUMNS.count(",") + 1
-
-
-def _columns(table: str, skip: int = 0) -> str:
-    return ", ".join(f"{table}.{name}" for name in COLUMNS.split(", ")[skip:])
-
-
-_DIFFERING = f"""
-    SELECT {_columns("o")}, {_columns("n")} FROM main.rows n LEFT JOIN old.rows o USING (path)
-     WHERE ({_columns("n", 1)}) IS NOT ({_columns("o", 1)})
-    UNION ALL SELECT {_columns("o")}, {_columns("n")} FROM old.rows o LEFT JOIN main.rows n USING (path)
-     WHERE n.path IS NULL"""
 _KINDS = {kind.value: kind for kind in Kind}
 _BY_CODE = {"SQLITE_FULL": NoSpaceError, "SQLITE_READONLY": ReadOnlyError, "SQLITE_CANTOPEN": StorageError}
 
@@ -113,6 +108,7 @@ class Manifest:
             manifest.db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
             manifest.db.execute("INSERT INTO meta VALUES ('format', ?)", (FORMAT,))
             manifest.db.execute("CREATE TABLE rows " + ROW_SCHEMA.format(more=""))
+            lineage.renew(manifest)
             manifest.commit()
         return manifest
 
@@ -128,14 +124,19 @@ class Manifest:
         manifest = cls(path, _connect(path, writable=writable))
         try:
             manifest._check_format()
+            if writable:
+                lineage.renew(manifest)
         except BaseException:
             manifest.db.close()
             raise
         return manifest
 
     @classmethod
-    def fork(cls, base: Path, path: Path) -> Self:
-        """Start a writable manifest as a copy of ``base``, sharing its blocks where the filesystem can."""
+    def fork(cls, base: Path, path: Path, *, successor: bool = False) -> Self:
+        """Start a writable manifest as a copy of ``base``, sharing its blocks where the filesystem can.
+
+        It is a child of ``base`` (see `lineage`), or as its ``successor`` one of what ``base`` is a child of.
+        """
         with _os_errors(path), base.open("rb") as source:
             target = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600)
             try:
@@ -144,7 +145,20 @@ class Manifest:
                 os.posix_fadvise(target, 0, READ_AHEAD, os.POSIX_FADV_WILLNEED)
             finally:
                 os.close(target)
-        return cls.open(path, writable=True)
+        return cls._open_fork(path, successor=successor)
+
+    @classmethod
+    def _open_fork(cls, path: Path, *, successor: bool) -> Self:
+        manifest = cls(path, _connect(path, writable=True))
+        try:
+            manifest._check_format()
+            if not successor:
+                lineage.descend(manifest)
+            lineage.renew(manifest)
+        except BaseException:
+            manifest.db.close()
+            raise
+        return manifest
 
     def _check_format(self) -> None:
         with self.guard():
@@ -324,21 +338,6 @@ class Manifest:
             self.close()
         else:
             self.db.close()
-
-
-def differing(old: Manifest, new: Manifest) -> Iterator[tuple[bytes, tuple[Row | None, Row | None]]]:
-    """Yield each path whose rows differ in anything, with both; one is None where there is no such path.
-
-    Neither may be written meanwhile.
-    """
-    with new.joined(old, "old"), new.guard():
-        for values in new.db.execute(_DIFFERING):
-            one, other = values[:_WIDTH], values[_WIDTH:]
-            rows = (
-                to_row(one) if one[0] is not None else None,
-                to_row(other) if other[0] is not None else None,
-            )
-            yield (one[0] if other[0] is None else other[0]), rows
 
 
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 
+_ASPECTS = list(Aspect)
+"""In the order in which they are told."""
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """How many paths differ in which way; bytes of files and links that came and went."""
@@ -100,10 +104,11 @@ class _Content:
 
     def aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> tuple[Aspect, ...]:
         """Return in what way the two differ, or only the first that is found."""
-        return tuple(islice(self._aspects(old, new, old_path, new_path), self._most))
+        found = islice(self._aspects(old, new, old_path, new_path), self._most)
+        return tuple(sorted(found, key=_ASPECTS.index))
 
     def _aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> Iterator[Aspect]:
-        """Yield in what way the two differ; of different types nothing else is said."""
+        """Yield in what way the two differ, what costs least first; of different types nothing else is said."""
         if old.format != new.format:
             yield Aspect.TYPE
             return
@@ -113,9 +118,9 @@ class _Content:
             yield Aspect.MODE
         if (old.uid, old.gid) != (new.uid, new.gid):
             yield Aspect.OWNER
-        yield from self._attributes(self.views[OLD].xattrs(old_path), self.views[NEW].xattrs(new_path))
         if self._times and not old.is_directory and old.mtime_ns != new.mtime_ns:
             yield Aspect.TIME
+        yield from self._attributes(self.views[OLD].xattrs(old_path), self.views[NEW].xattrs(new_path))
 
     def _attributes(self, old: dict[str, bytes], new: dict[str, bytes]) -> Iterator[Aspect]:
         """Yield whether the attributes differ that are part of what a file is, and whether its label does."""
@@ -198,23 +203,25 @@ def compare(
 def compare_indexed(
     trees: tuple[int, int],
     indexes: tuple[Manifest, Manifest],
+    among: Iterable[bytes] | None = None,
     *,
     labels: bool = False,
     brief: bool = False,
 ) -> Iterator[Change]:
     """Yield what ``compare`` would of two related trees whose indexes are true, as those tell it.
 
-    Both come as (old, new).  The descriptors of the roots serve for what no
+    Both come as (old, new).  If all paths that may differ are known, they are
+    ``among`` these, and time is taken by them alone.  The descriptors of the roots serve for what no
     index holds: when a directory that moved was made, and labels.
 
     Raises:
         StorageError: a tree can't be read.
         VerifyError: an index is damaged.
     """
-    from snaptx.overlay.manifest import differing
+    from snaptx.overlay.differing import differing
     from snaptx.trees.indexview import IndexView
 
-    pairs = dict(differing(*indexes))
+    pairs = dict(differing(*indexes, among))
     old, new = (
         IndexView(trees[side], indexes[side], {path: pair[side] for path, pair in pairs.items()}, labels)
         for side in (OLD, NEW)

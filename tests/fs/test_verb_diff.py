@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,25 @@ def test_indexes_tell_what_the_trees_do(programs: Path) -> None:
         assert told == [done.out for done in seen]
         assert all("index can't be read" in done.err for done in seen)
         assert "> /etc/a/b -> /etc/moved" in told[5].splitlines()
+
+
+@pytest.mark.parametrize(
+    ("damage", "warned"), [("DROP TABLE touched", True), ("DELETE FROM meta WHERE name = 'parent'", False)]
+)
+def test_indexes_that_do_not_know_what_was_touched_are_compared_whole(
+    programs: Path, damage: str, warned: bool
+) -> None:
+    with made(source=programs) as one:
+        for script in (SHUFFLE, RESHUFFLE):
+            one.ok("run", "--commit", "--", "sh", "-c", script)
+        told = [one.ok("diff", old, "3") for old in "12"]
+        with sqlite3.connect(one.state / "manifests/3.sqlite") as db:
+            db.execute(damage)
+        db.close()
+        seen = [one.run("diff", old, "3") for old in "12"]
+
+        assert told == [done.out for done in seen]
+        assert all(("whole indexes are compared" in done.err) == warned for done in seen)
 
 
 def test_lines_names_and_counts(changed: Box) -> None:
