@@ -33,7 +33,8 @@ def arguments() -> argparse.Namespace:
     add("--only", default=",".join(ROWS), metavar="ROW", help="rows, by commas (default: all: %(default)s)")
     add("--files", type=int, default=10_000, help="entries of the payloads (default: %(default)s)")
     add("--sizes", default="1000,100000", help="payloads of the row 'scaling' (default: %(default)s)")
-    add("--root-files", type=int, default=0, help="files of the root that 'diff' compares (default: 20,000)")
+    help_ = "files of the root that 'diff' compares (default: %(default)s; 0: no more than the other rows)"
+    add("--root-files", type=int, default=200_000, help=help_)
     add("--rounds", type=int, default=7, help="rounds of each row (default: %(default)s)")
     add("--seconds", type=float, default=900, help="the most for a row's rounds (default: %(default)s)")
     add("--seed", type=int, default=1)

@@ -158,20 +158,36 @@ def scaling(bench: Bench) -> Iterator[Figure]:
 
 
 def difference(bench: Bench) -> Iterator[Figure]:
-    """Tell what a transaction changed, in a root of many files."""
-    arena = bench.arenas.get(bench.settings.files, bench.settings.root_files)
-    arena.snaptx("apply", arena.changed, "--commit")
-    number = max(_generations(arena))
-    other = arena.top / f"@snaptx/generations/{number}/root"
-    rsync = ["rsync", "-n", "-a", "--delete", "--itemize-changes", f"{other}/", f"{arena.root}/"]
-    sides = {
-        "snaptx": partial(arena.snaptx, "diff", "--stat", "1", str(number)),
-        "rsync -n": partial(arena.run, *rsync),
+    """Tell what a transaction changed, in a root of many files, and whether their number matters."""
+    few = bench.arena
+    many = bench.arenas.get(bench.settings.files, bench.settings.root_files)
+    told = {arena: _differences(arena) for arena in (many, few)}
+    other = many.top / f"@snaptx/generations/{max(_generations(many))}/root"
+    rsync = ["rsync", "-n", "-a", "--delete", "--itemize-changes", f"{other}/", f"{many.root}/"]
+    sides: dict[str, Side] = {
+        "snaptx": told[many],
+        "rsync -n": partial(many.run, *rsync),
+        "few": told[few],
+        "log": partial(many.snaptx, "log"),
     }
-    label = f"diff --stat, {arena.files:,} changes of {arena.base_files:,} files"
-    yield ratio(label, "rsync -n", 0.2, bench.turns(arena, sides))
-    sides["snaptx"] = partial(arena.snaptx, "log")
-    yield ratio("log, with the counts of it", "rsync -n", 0.2, bench.turns(arena, sides))
+    found = bench.turns(many, sides)
+    label = f"diff --stat, {many.files:,} changes of {many.base_files:,} files"
+    yield ratio(label, "rsync -n", 0.2, found)
+    yield ratio("log, with the counts of it", "rsync -n", 0.2, _only(found, "log", "rsync -n"))
+    if few is not many:
+        values = tuple(one.cpu / other.cpu for one, other in zip(found["snaptx"], found["few"], strict=True))
+        label, against = f"the same diff of {many.base_files:,} files", f"of {few.base_files:,} files"
+        yield Figure(label, against, Unit.RATIO, values, 1.2, "time of the processor")
+
+
+def _differences(arena: Arena) -> Side:
+    """Commit a change of every file of a payload; return who tells how much that was."""
+    arena.snaptx("apply", arena.changed, "--commit", "--base", "1")
+    return partial(arena.snaptx, "diff", "--stat", "1", str(max(_generations(arena))))
+
+
+def _only(found: Mapping[str, list[Sample]], *names: str) -> dict[str, list[Sample]]:
+    return {name: found[name] for name in names}
 
 
 def start(bench: Bench) -> Iterator[Figure]:
