@@ -201,7 +201,7 @@ def readable(machine: Machine, *numbers: int) -> Iterator[list[Tree]]:
         found: dict[int, Tree] = {}
         for number in dict.fromkeys(numbers):
             found[number] = Tree(number, Part.SEALED)
-            if machine.storage.describe(found[number]) is None:
+            if not machine.storage.name(found[number]):
                 view = views.passing(machine, number, Tree(number, Part.ROOT))
                 found[number] = stack.enter_context(view)
         yield [found[number] for number in numbers]

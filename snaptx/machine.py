@@ -99,15 +99,12 @@ class Machine:
     def booted(self) -> int:
         """Return the number of the running generation, 0 if the running root is none."""
         name = self.storage.running.name
-        for number in reversed(self.generations.numbers()):
-            info = self.storage.describe(Tree(number, Part.ROOT))
-            if info and info.name == name:
-                return number
-        return 0
+        numbers = reversed(self.generations.numbers())
+        return next((n for n in numbers if self.storage.name(Tree(n, Part.ROOT)) == name), 0)
 
     def phase(self, number: int) -> Phase:
         """Return how far a recorded generation has come."""
-        sealed = self.storage.describe(Tree(number, Part.SEALED))
+        sealed = self.storage.name(Tree(number, Part.SEALED))
         return Phase.COMMITTED if sealed else Phase.STAGED
 
     def boot_state(self) -> BootState:

@@ -105,8 +105,8 @@ def look(machine: Machine) -> Scene:
 
 def _names(machine: Machine) -> dict[str, int]:
     numbers = [generation.number for generation in machine.generations.recorded()]
-    described = {number: machine.storage.describe(Tree(number, Part.ROOT)) for number in numbers}
-    return {info.name: number for number, info in described.items() if info}
+    names = {number: machine.storage.name(Tree(number, Part.ROOT)) for number in numbers}
+    return {name: number for number, name in names.items() if name}
 
 
 def live(machine: Machine) -> dict[str, int]:
@@ -118,7 +118,7 @@ def live(machine: Machine) -> dict[str, int]:
 
 def is_marked(machine: Machine, number: int) -> bool:
     """Return whether it is kept how a generation was when it went live."""
-    return machine.storage.describe(Tree(number, Part.LIVE)) is not None
+    return bool(machine.storage.name(Tree(number, Part.LIVE)))
 
 
 def ended(machine: Machine) -> tuple[int, ...]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 
-from snaptx import difference, inventory
-from snaptx.cli import common, packaging
-from snaptx.inventory import Outcome
+from snaptx import difference
+from snaptx.cli import common
 from snaptx.machine import Machine
-from snaptx.model import Change, Counts, Op
+from snaptx.model import Change, Counts, Op, Tree
 from snaptx.overlay.failure import shown
 
 
@@ -40,7 +39,7 @@ def run(args: Namespace) -> int:
     old, new = choose(machine, args.old, args.new)
     with difference.readable(machine, old, new) as (older, newer):
         if args.packages:
-            _show_packages(args, (old, new), inventory.between(machine, older, newer))
+            _show_packages(args, machine, older, newer)
             return 0
         brief = args.stat or (args.name_only and not args.json)
         changes = difference.of_generations(machine, older, newer, brief=brief)
@@ -55,12 +54,16 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _show_packages(args: Namespace, numbers: tuple[int, int], found: Outcome) -> None:
+def _show_packages(args: Namespace, machine: Machine, old: Tree, new: Tree) -> None:
     """Show what differs in packages, with ``--stat`` only how much, with ``--name-only`` only which."""
+    from snaptx import inventory  # not for those who ask for files
+    from snaptx.cli import packaging
+
+    found = inventory.between(machine, old, new)
     by_kind = packaging.counted(found.packages)
-    result = {"old": numbers[0], "new": numbers[1], "manager": found.manager, "packages": by_kind}
+    result = {"old": old.number, "new": new.number, "manager": found.manager, "packages": by_kind}
     if args.stat:
-        text = [f"generation {numbers[0]} to {numbers[1]}: packages: {packaging.summary(by_kind)}"]
+        text = [f"generation {old.number} to {new.number}: packages: {packaging.summary(by_kind)}"]
     elif args.name_only:
         text = sorted(package.name for packages in by_kind.values() for package in packages)
     else:

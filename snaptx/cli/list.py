@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Container, Sequence
+from typing import Any
 
 from snaptx import scene
 from snaptx.cli import common
@@ -39,16 +40,17 @@ def run(args: Namespace) -> int:
 
 def show(args: Namespace, views: Sequence[View], running: Container[int]) -> None:
     """Print generations; instances of those in ``running`` run, where that is not the root itself."""
-    body = [
-        {
-            **jsonable(view.generation),
-            "phase": view.phase,
-            "booted": view.booted,
-            "default": view.default,
-            "live": view.live,
-            "marks": view.marks,
-            "running": view.number in running,
-        }
-        for view in views
-    ]
+    body = [_told(view, running) for view in views] if args.json else []
     common.emit(args, body, common.table([HEADER, *map(_row, views)]))
+
+
+def _told(view: View, running: Container[int]) -> dict[str, Any]:
+    return {
+        **jsonable(view.generation),
+        "phase": view.phase,
+        "booted": view.booted,
+        "default": view.default,
+        "live": view.live,
+        "marks": view.marks,
+        "running": view.number in running,
+    }

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
-from snaptx.cli import common, packaging
+from snaptx.cli import common
 from snaptx.machine import Machine
 
 SHOWN = 5
@@ -71,6 +71,8 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
     if counts := record.get("counts"):
         yield f"      {counts['added']} added, {counts['changed']} changed, {counts['removed']} removed"
     if packages := record.get("packages"):
+        from snaptx.cli import packaging
+
         yield f"      packages: {packaging.summary(packages)}"
     yield from (f"      {line}" for line in _details(record))
     if error := record.get("error"):

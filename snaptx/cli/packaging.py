@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snaptx.cli import common
-from snaptx.inventory import Outcome
 from snaptx.overlay.failure import shown
 from snaptx.packages.difference import KINDS, PackageChanges
+
+if TYPE_CHECKING:
+    from snaptx.inventory import Outcome
 
 _MARKS = {"upgraded": ">", "added": "+", "removed": "-", "downgraded": "<"}
 

@@ -80,6 +80,10 @@ class Storage(Protocol):
         """Return where ``tree`` can be reached; ends with the process."""
         ...
 
+    def name(self, tree: Tree) -> str:
+        """Return the name of ``tree`` (see TreeInfo), "" if it does not exist; cheap, with many trees."""
+        ...
+
     def describe(self, tree: Tree) -> TreeInfo | None:
         """Describe ``tree``, or return None if it does not exist."""
         ...

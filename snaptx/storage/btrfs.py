@@ -112,6 +112,11 @@ class BtrfsStorage:
             )
         return name
 
+    def name(self, tree: Tree) -> str:
+        """Return the path of ``tree`` from the top level, "" if it does not exist."""
+        path = self.path(tree)
+        return str(path.relative_to(self._top)) if path.is_dir() else ""
+
     def describe(self, tree: Tree) -> TreeInfo | None:
         """Describe ``tree``, or return None if it does not exist."""
         path = self.path(tree)
@@ -301,7 +306,7 @@ class AppStorage(BtrfsStorage):
 
     def _newest(self) -> int:
         """Return the newest generation that was committed, the first one before there is any."""
-        committed = (number for number in self._numbers() if self.describe(Tree(number, Part.SEALED)))
+        committed = (number for number in self._numbers() if self.name(Tree(number, Part.SEALED)))
         return max(committed, default=1)
 
     def _numbers(self) -> list[int]:

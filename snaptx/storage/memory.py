@@ -54,6 +54,11 @@ class MemoryStorage:
         name = self.state / "generations" / str(tree.number) / tree.part
         return Path(os.readlink(name)) if name.is_symlink() else name
 
+    def name(self, tree: Tree) -> str:
+        """Return the path of ``tree`` from the top, "" if it does not exist."""
+        path = self.path(tree)
+        return str(path.relative_to(self._top)) if path.is_dir() else ""
+
     def describe(self, tree: Tree) -> TreeInfo | None:
         """Describe ``tree``, or return None if it does not exist."""
         path = self.path(tree)

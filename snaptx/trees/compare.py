@@ -108,7 +108,7 @@ class _Content:
         return tuple(sorted(found, key=_ASPECTS.index))
 
     def _aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> Iterator[Aspect]:
-        """Yield in what way the two differ, what costs least first; of different types nothing else is said."""
+        """Yield in what way the two differ, the cheapest first; of different types nothing else is said."""
         if old.format != new.format:
             yield Aspect.TYPE
             return

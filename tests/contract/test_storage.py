@@ -81,6 +81,16 @@ def test_a_snapshot_never_replaces(storage: Storage) -> None:
         storage.snapshot(ROOT, Tree(2, Part.ORIGIN), writable=False)
 
 
+def test_the_name_is_that_of_the_description_if_there_is_one(storage: Storage) -> None:
+    tree = staged(storage, 2)
+    info = storage.describe(tree)
+
+    assert info is not None
+    assert storage.name(tree) == info.name
+    assert storage.name(ROOT) == storage.running.name
+    assert storage.name(Tree(2, Part.SEALED)) == storage.name(Tree(3, Part.ROOT)) == ""
+
+
 @pytest.mark.parametrize("lasting", [True, False])
 def test_delete_removes_and_is_content_with_nothing_to_remove(storage: Storage, lasting: bool) -> None:
     tree = staged(storage, 2)

@@ -127,6 +127,10 @@ class ZfsStorage:
             raise NotFoundError(f"there is no generation {tree}", hint="'snaptx list' shows what there is")
         return name
 
+    def name(self, tree: Tree) -> str:
+        """Return the dataset or snapshot that ``tree`` is, "" if it does not exist."""
+        return self._trees.listing.find(tree) or ""
+
     def describe(self, tree: Tree) -> TreeInfo | None:
         """Describe ``tree``, or return None if it does not exist."""
         name = self._trees.listing.find(tree)
