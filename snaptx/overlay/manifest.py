@@ -2,7 +2,7 @@
 
 ::
 
-    meta   name TEXT, value          ("format", 1)
+    meta   name TEXT, value          ("format", 1), and what `lineage` keeps beside
     rows   path BLOB PRIMARY KEY     relative, b"" is the root itself
            kind, mode, uid, gid, size, mtime_ns, device, sha256, xattrs, inode, ctime_ns
 

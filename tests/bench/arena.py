@@ -157,7 +157,7 @@ class Arenas:
     """The arenas of one run of the benchmark, each made when a row first needs it."""
 
     def __init__(self, place: str, seed: int, tell: Callable[[str], None]) -> None:
-        self._place, self._seed, self._tell = place, seed, tell
+        self.place, self._seed, self._tell = place, seed, tell
         self._open: dict[tuple[int, int], Arena] = {}
 
     def get(self, files: int, base_files: int = 0) -> Arena:
@@ -165,7 +165,7 @@ class Arenas:
         key = (files, base_files)
         if key not in self._open:
             self._tell(f"preparing a root and payloads of {files:,} entries")
-            directory = Path(tempfile.mkdtemp(prefix="snaptx-bench-", dir=self._place))
+            directory = Path(tempfile.mkdtemp(prefix="snaptx-bench-", dir=self.place))
             self._open[key] = Arena(directory, files, self._seed, base_files)
             self._open[key].open()
         return self._open[key]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.bench import contestants, measure
+from tests.bench import contestants, joins, measure
 from tests.bench.arena import Arena, Arenas
 from tests.bench.foreground import Foreground
 from tests.bench.measure import Sample, Side
@@ -39,6 +39,11 @@ class Bench:
 
     arenas: Arenas
     settings: Settings
+
+    @property
+    def place(self) -> str:
+        """Return where large files may go."""
+        return self.arenas.place
 
     @property
     def arena(self) -> Arena:
@@ -180,6 +185,11 @@ def difference(bench: Bench) -> Iterator[Figure]:
         yield Figure(label, against, Unit.RATIO, values, 1.2, "time of the processor")
 
 
+def indexes(bench: Bench) -> Iterator[Figure]:
+    """Tell what differs by the indexes of two generations alone."""
+    yield from joins.figures(bench.place, bench.settings.files, bench.settings.rounds)
+
+
 def _differences(arena: Arena) -> Side:
     """Commit a change of every file of a payload; return who tells how much that was."""
     arena.snaptx("apply", arena.changed, "--commit", "--base", "1")
@@ -280,6 +290,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "commit": commit,
     "scaling": scaling,
     "diff": difference,
+    "indexes": indexes,
     "polite": polite,
     "shared": shared,
     "start": start,
