@@ -20,31 +20,29 @@ SMALL = 1 << 20
 CHUNK = 1 << 20  # a multiple of every filesystem's block size, as FICLONERANGE demands
 FICLONERANGE = 0x4020940D  # linux/fs.h
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int], None]
 _INTERVAL = 0.1
 
 
 class Meter:
-    """Counts members and payload bytes and tells ``progress`` at most every 100 ms."""
+    """Counts members and tells ``progress`` at most every 100 ms."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._next = 0.0
         self.files = 0
-        self.bytes = 0
 
-    def tick(self, files: int, amount: int) -> None:
-        """Add to the counts."""
-        self.files += files
-        self.bytes += amount
+    def tick(self) -> None:
+        """Count one more."""
+        self.files += 1
         if self._progress and time.monotonic() >= self._next:
-            self._progress(self.files, self.bytes)
+            self._progress(self.files)
             self._next = time.monotonic() + _INTERVAL
 
     def finish(self) -> None:
-        """Tell the final counts."""
+        """Tell the final count."""
         if self._progress:
-            self._progress(self.files, self.bytes)
+            self._progress(self.files)
 
 
 def share(source: int, target: int, length: int) -> None:
