@@ -80,7 +80,7 @@ class Sink:
         start, end = self._offset, self._offset + len(data)
         self._offset = end
         if self._extents is None:
-            self._put(memoryview(data), start)
+            self._put(data, start)
             return
         view = memoryview(data)
         while self._next < len(self._extents):
@@ -92,11 +92,13 @@ class Sink:
                 return
             self._next += 1
 
-    def _put(self, view: memoryview, offset: int) -> None:
-        self.written += len(view)
-        while view:
-            count = os.pwrite(self._fd, view, offset)
-            view = view[count:]
+    def _put(self, data: bytes | memoryview, offset: int) -> None:
+        self.written += len(data)
+        while data:
+            count = os.pwrite(self._fd, data, offset)
+            if count == len(data):
+                return
+            data = memoryview(data)[count:]
             offset += count
 
     def finish(self) -> None:

@@ -56,7 +56,7 @@ class Others:
         directory = self._places.beneath.directory(spot.path)
         st = nodes.dress(directory.fd, member, fresh=not spot.parent.inherits, times=False)
         directory.inherits = xattrs.DEFAULT in member.xattrs
-        directory.made = True
+        directory.made = directory.touched = True  # its times are set anyway
         return st
 
     def _dress(self, spot: Spot, member: Member) -> bool:

@@ -114,7 +114,8 @@ class Places:
         wanted = Member(path, Kind.DIRECTORY, mode=0o755, uid=os.geteuid(), gid=os.getegid())
         directory = self.beneath.directory(path)
         st = nodes.dress(directory.fd, wanted, fresh=False, times=False)
-        directory.inherits, directory.made = False, True
+        directory.inherits = False
+        directory.made = directory.touched = True
         self.note(Spot(parent, name, path, None), wanted, st, b"", Action.IMPLIED)
 
     def note(
