@@ -24,7 +24,7 @@ from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
 from snaptx.overlay.feed import feed
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.payload import Limits, OpenPayload, open_payload
-from snaptx.overlay.settle import verify_written
+from snaptx.overlay.readback import verify_written
 from snaptx.overlay.writer import Writer
 from snaptx.recover import Act, remove
 from snaptx.sharing import attach
@@ -231,10 +231,10 @@ def _write(
         feed(payload, base_fd, index) as source,
         Manifest.open(index, writable=True) as manifest,
     ):
-        tell = (lambda files, _: progress(files, source.bytes_read, payload.total)) if progress else None
+        tell = (lambda files: progress(files, source.bytes_read, payload.total)) if progress else None
         with Writer(root_fd, base_fd, manifest, progress=tell) as writer:
             writer.write(source.pieces())
             counts = writer.finish()
         work.txn.step("verify")
-        verify_written(root_fd, manifest)
+        verify_written(root_fd, manifest, began=writer.read_back)
         return counts, source.payload

@@ -12,9 +12,10 @@ from pathlib import Path
 from snaptx.model import Counts, Kind, Member, Row
 from snaptx.overlay.base import Base
 from snaptx.overlay.content import Progress
+from snaptx.overlay.feed import Feed, frames
 from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.readback import differences, verify_written
 from snaptx.overlay.scan import scan_tree
-from snaptx.overlay.settle import differences, verify_written
 from snaptx.overlay.sift import sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
@@ -122,9 +123,9 @@ class Ground:
             descriptor(self.base, flags) as base,
             Manifest.fork(self._old, self._new) as manifest,
         ):
-            counts = self._write(root, base, manifest, members, valid, progress)
+            counts, began = self._write(root, base, manifest, members, valid, progress)
             if verify:
-                verify_written(root, manifest)
+                verify_written(root, manifest, began=began)
             return counts
 
     def _write(
@@ -135,13 +136,14 @@ class Ground:
         members: Iterable[Member],
         valid: bool,
         progress: Progress | None,
-    ) -> Counts:
+    ) -> tuple[Counts, bool]:
         with (
             closing(Base(base, manifest, valid=valid)) as known,
             Writer(root, base, manifest, progress=progress) as writer,
         ):
-            writer.write(sift(map(again, members), known))
-            return writer.finish()
+            travelled = map(b"".join, frames(sift(map(again, members), known), lambda: 0))
+            writer.write(Feed(travelled).pieces())
+            return writer.finish(), writer.read_back
 
     def indexed(self) -> dict[bytes, Row]:
         """Return the rows of the new manifest, by path."""

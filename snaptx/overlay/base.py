@@ -112,6 +112,7 @@ class Base:
         self._device = os.fstat(fd).st_dev
         self._beneath = Beneath(fd)
         self._alias = (b"", b"")
+        self._absent = b"/"
 
     def close(self) -> None:
         """Release all descriptors."""
@@ -119,11 +120,14 @@ class Base:
 
     def row(self, path: bytes) -> Row | None:
         """Return the index's row of ``path`` if the live base still is what it says."""
-        row = self._index.get(path) if self._valid else None
+        known = self._valid and not path.startswith(self._absent)
+        row = self._index.get(path) if known else None
         return row if row is not None and self._is_live(row) else None
 
     def find(self, path: bytes) -> Row | None:
         """Do as ``row``, also where symlinks of the base lie on the way; the row has the real path."""
+        if path.startswith(self._absent):
+            return None
         row = self.row(path)
         if row is not None or not self._valid:
             return row
@@ -140,8 +144,24 @@ class Base:
             return directory
         try:
             return self._beneath.directory(directory).path
-        except (FileNotFoundError, HostileError):
+        except FileNotFoundError:
+            self._absent = self._topmost(directory) + b"/"
             return directory
+        except HostileError:
+            return directory
+
+    def _topmost(self, directory: bytes) -> bytes:
+        """Return the first directory on the way to a missing one that is missing: all below it is new."""
+        while True:
+            head = directory.rpartition(b"/")[0]
+            try:
+                self._beneath.directory(head)
+            except FileNotFoundError:
+                directory = head
+            except HostileError:
+                return directory
+            else:
+                return directory
 
     def _is_live(self, row: Row) -> bool:
         try:

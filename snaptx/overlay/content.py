@@ -20,31 +20,29 @@ SMALL = 1 << 20
 CHUNK = 1 << 20  # a multiple of every filesystem's block size, as FICLONERANGE demands
 FICLONERANGE = 0x4020940D  # linux/fs.h
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int], None]
 _INTERVAL = 0.1
 
 
 class Meter:
-    """Counts members and payload bytes and tells ``progress`` at most every 100 ms."""
+    """Counts members and tells ``progress`` at most every 100 ms."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
         self._next = 0.0
         self.files = 0
-        self.bytes = 0
 
-    def tick(self, files: int, amount: int) -> None:
-        """Add to the counts."""
-        self.files += files
-        self.bytes += amount
+    def tick(self) -> None:
+        """Count one more."""
+        self.files += 1
         if self._progress and time.monotonic() >= self._next:
-            self._progress(self.files, self.bytes)
+            self._progress(self.files)
             self._next = time.monotonic() + _INTERVAL
 
     def finish(self) -> None:
-        """Tell the final counts."""
+        """Tell the final count."""
         if self._progress:
-            self._progress(self.files, self.bytes)
+            self._progress(self.files)
 
 
 def share(source: int, target: int, length: int) -> None:
@@ -82,7 +80,7 @@ class Sink:
         start, end = self._offset, self._offset + len(data)
         self._offset = end
         if self._extents is None:
-            self._put(memoryview(data), start)
+            self._put(data, start)
             return
         view = memoryview(data)
         while self._next < len(self._extents):
@@ -94,11 +92,13 @@ class Sink:
                 return
             self._next += 1
 
-    def _put(self, view: memoryview, offset: int) -> None:
-        self.written += len(view)
-        while view:
-            count = os.pwrite(self._fd, view, offset)
-            view = view[count:]
+    def _put(self, data: bytes | memoryview, offset: int) -> None:
+        self.written += len(data)
+        while data:
+            count = os.pwrite(self._fd, data, offset)
+            if count == len(data):
+                return
+            data = memoryview(data)[count:]
             offset += count
 
     def finish(self) -> None:

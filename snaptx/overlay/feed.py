@@ -8,13 +8,14 @@ after the other.  The head is ``(raw bytes read so far, [piece, ...])`` in
 Python's marshal format, with the length of the data in each piece, of the last
 batch ``(raw bytes read, (source, sha256, size))``: both ends are one program at
 one moment, so the format need not outlive it.  A chunk of zeros, which is what
-the holes of a file are read as, does not travel.
+the holes of a file are read as, does not travel; of a member that is the base's
+in everything only the path does.
 """
 
 from __future__ import annotations
 
 import marshal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from struct import Struct
@@ -32,6 +33,8 @@ _BATCH_BYTES = 256 << 10
 _BATCH_PIECES = 256
 _KINDS = {str(kind): kind for kind in Kind}
 _MATCHES = tuple(Match)
+_ALL = Match.ALL
+_IN_ROWS = (Kind.FILE, Kind.DIRECTORY)
 _LENGTH = Struct("=I")
 _ZEROS = bytes(CHUNK)
 _HOLE = -1
@@ -46,8 +49,8 @@ class Feed:
         self.bytes_read = 0
         self._payload: Payload | None = None
 
-    def pieces(self) -> Iterator[Piece]:
-        """Yield all pieces, once."""
+    def pieces(self) -> Iterator[Piece | bytes]:
+        """Yield all pieces, once; the path alone of a member that the base's row describes in full."""
         for frame in self._frames:
             view = memoryview(frame)
             at = _LENGTH.size + _LENGTH.unpack_from(frame)[0]
@@ -55,7 +58,11 @@ class Feed:
             if isinstance(found, tuple):
                 self._payload = Payload(*found)
                 continue
-            for member, row, match, same, digest, length in found:
+            for told in found:
+                if isinstance(told, bytes):
+                    yield told
+                    continue
+                member, row, match, same, digest, length = told
                 zeros = length == _HOLE
                 yield Piece(
                     None if member is None else _member(member),
@@ -93,10 +100,16 @@ def feed(payload: OpenPayload, base_fd: int, index: Path) -> Iterator[Feed]:
 
 def _produce(payload: OpenPayload, base_fd: int, index: Path, send: apart.Send) -> None:
     with Manifest.open(index) as manifest, closing(Base(base_fd, manifest, valid=True)) as base:
-        for batch in _batches(sift(payload.members, base)):
-            send(_frame(payload.bytes_read, *batch))
+        for frame in frames(sift(payload.members, base), lambda: payload.bytes_read):
+            send(frame)
     found = payload.finish()
     send(_frame(payload.bytes_read, (found.source, found.sha256, found.size), ()))
+
+
+def frames(pieces: Iterator[Piece], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
+    """Yield the pieces as they travel."""
+    for told, data in _batches(pieces):
+        yield _frame(bytes_read(), told, data)
 
 
 def _frame(bytes_read: int, told: Any, data: Sequence[bytes]) -> list[bytes]:
@@ -104,21 +117,33 @@ def _frame(bytes_read: int, told: Any, data: Sequence[bytes]) -> list[bytes]:
     return [_LENGTH.pack(len(head)), head, *data]
 
 
-def _batches(pieces: Iterator[Piece]) -> Iterator[tuple[list[tuple[Any, ...]], list[bytes]]]:
+def _batches(pieces: Iterator[Piece]) -> Iterator[tuple[list[tuple[Any, ...] | bytes], list[bytes]]]:
     """Yield what is told of some pieces, and their data."""
-    told: list[tuple[Any, ...]] = []
+    told: list[tuple[Any, ...] | bytes] = []
     data: list[bytes] = []
     size = 0
     for piece in pieces:
-        zeros = piece.data == _ZEROS
-        told.append(_told(piece, _HOLE if zeros else len(piece.data)))
-        if piece.data and not zeros:
-            data.append(bytes(piece.data))
-            size += len(piece.data)
+        if piece.match is _ALL and (path := _described(piece)):
+            told.append(path)
+        else:
+            zeros = piece.data == _ZEROS
+            told.append(_told(piece, _HOLE if zeros else len(piece.data)))
+            if piece.data and not zeros:
+                data.append(bytes(piece.data))
+                size += len(piece.data)
         if size >= _BATCH_BYTES or len(told) >= _BATCH_PIECES:
             yield told, data
             told, data, size = [], [], 0
     yield told, data
+
+
+def _described(piece: Piece) -> bytes:
+    """Return the path of a member if the row at that very path says all there is to know of it, else b""."""
+    member, row = piece.member, piece.row
+    assert member is not None
+    assert row is not None
+    alike = row.path == member.path and member.kind in _IN_ROWS and not member.xattrs
+    return row.path if alike else b""
 
 
 def _told(piece: Piece, length: int) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from snaptx.errors import SourceError
 from snaptx.model import Member, Row
@@ -34,12 +34,12 @@ class Files:
         self._base_fd = base_fd
         self.bytes_written = 0
 
-    def apply(self, member: Member, piece: Piece, more: Iterator[Piece]) -> None:
+    def apply(self, member: Member, piece: Piece, more: Iterator[Piece | bytes]) -> None:
         """Bring one file into the tree; ``more`` yields what follows of its content."""
-        if self._places.keeps(piece, member.path):
+        if self._places.has(piece, member.path):
             return
         spot = self._places.locate(member)
-        if self._places.keeps(piece, spot.path):
+        if self._places.has(piece, spot.path):
             return
         row = piece.row
         if row is not None and piece.match is not Match.NONE and self._is_alone(spot, row):
@@ -61,14 +61,13 @@ class Files:
         self._places.note(spot, member, st, row.sha256)
 
     @contextmanager
-    def _source(self, piece: Piece) -> Iterator[int | None]:
-        """Open the base's file that begins with the same content, None if there is none.
+    def _source(self, piece: Piece) -> Iterator[int]:
+        """Open the base's file that begins with the same content.
 
         Raises SourceError when it changed since it was compared.
         """
-        if piece.row is None or not piece.same:
-            yield None
-            return
+        if piece.row is None:
+            raise RuntimeError("content of the base without its row")
         fd = open_base(self._base_fd, piece.row)
         if fd is None:
             message = f"{shown(piece.row.path)} of the base changed while the payload was laid over it"
@@ -78,9 +77,9 @@ class Files:
         finally:
             os.close(fd)
 
-    def _replace(self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece]) -> None:
+    def _replace(self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece | bytes]) -> None:
         """Put a new file in the place, which shares with the base's what both begin with."""
-        with self._source(piece) as source:
+        with self._source(piece) if piece.same else nullcontext() as source:
             self._places.vacate(spot)
             fd = nodes.create_file(spot.parent, spot.name, member.mode)
             try:
@@ -89,7 +88,7 @@ class Files:
                 sink = Sink(fd, member.extents, piece.same)
                 sink.write(piece.data)
                 while not piece.digest:
-                    piece = next(more)
+                    piece = _following(more)
                     sink.write(piece.data)
                 sink.finish()
                 st = nodes.dress(fd, member, fresh=not spot.parent.inherits)
@@ -97,3 +96,11 @@ class Files:
                 os.close(fd)
         self.bytes_written += sink.written
         self._places.note(spot, member, st, piece.digest)
+
+
+def _following(more: Iterator[Piece | bytes]) -> Piece:
+    """Return the next piece of the same file."""
+    piece = next(more)
+    if isinstance(piece, bytes) or piece.member is not None:
+        raise RuntimeError("a file without its end")
+    return piece

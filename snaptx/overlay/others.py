@@ -33,7 +33,7 @@ class Others:
         """
         if not member.path:
             return
-        if self._record.action(member.path) is None and self._places.keeps(piece, member.path):
+        if self._record.action(member.path) is None and self._places.has(piece, member.path):
             return
         spot = self._places.locate(member)
         if spot.st is not None and stat.S_ISLNK(spot.st.st_mode):
@@ -43,10 +43,21 @@ class Others:
         if spot.st is None:
             touch(spot.parent, self._record)
             os.mkdir(spot.name, member.mode & 0o777, dir_fd=spot.parent.fd)
-        changed = self._dress(spot, member)
+            st, changed = self._dress_new(spot, member), True
+        else:
+            changed = self._dress(spot, member)
+            st = os.stat(spot.name, dir_fd=spot.parent.fd)
         new = spot.st is None or implied
         action = Action.ADDED if new else Action.CHANGED if changed else Action.UNCHANGED
-        self._places.note(spot, member, os.stat(spot.name, dir_fd=spot.parent.fd), b"", action)
+        self._places.note(spot, member, st, b"", action)
+
+    def _dress_new(self, spot: Spot, member: Member) -> os.stat_result:
+        """Give a directory that was just made what ``member`` asks for; return its stat."""
+        directory = self._places.beneath.directory(spot.path)
+        st = nodes.dress(directory.fd, member, fresh=not spot.parent.inherits, times=False)
+        directory.inherits = xattrs.DEFAULT in member.xattrs
+        directory.made = directory.touched = True  # its times are set anyway
+        return st
 
     def _dress(self, spot: Spot, member: Member) -> bool:
         """Return whether the directory was not yet what ``member`` asks for."""
@@ -79,13 +90,14 @@ class Others:
         assert target.st is not None
         spot = self._places.locate(member)
         action = Action.UNCHANGED
+        row = self._row_of(target, target.st)._replace(path=spot.path)  # its ctime is that before the link
         if spot.st is None or spot.st.st_ino != target.st.st_ino:
             action = Action.ADDED if spot.st is None else Action.CHANGED
             self._places.vacate(spot)
             source, destination = target.parent.fd, spot.parent.fd
             os.link(target.name, spot.name, src_dir_fd=source, dst_dir_fd=destination, follow_symlinks=False)
         self._record.link(target.path, target.st.st_ino)
-        self._record.add(self._row_of(target, target.st)._replace(path=spot.path), action)
+        self._record.add(row, action)
 
     def _target(self, member: Member) -> Spot:
         """Find the regular file inside the tree that a hard link joins."""
@@ -114,10 +126,10 @@ class Others:
 
     def node(self, member: Member, piece: Piece) -> None:
         """Make a symlink, FIFO, socket or device."""
-        if self._places.keeps(piece, member.path):
+        if self._places.has(piece, member.path):
             return
         spot = self._places.locate(member)
-        if self._places.keeps(piece, spot.path):
+        if self._places.has(piece, spot.path):
             return
         self._places.vacate(spot)
         nodes.make_node(spot.parent, spot.name, member)

@@ -12,9 +12,10 @@ import stat
 from typing import NamedTuple, NoReturn
 
 from snaptx.errors import HostileError
-from snaptx.model import Kind, Member, Row
+from snaptx.model import Kind, Member
 from snaptx.overlay import nodes, xattrs
 from snaptx.overlay.failure import shown
+from snaptx.overlay.readback import Reader
 from snaptx.overlay.record import Action, Record
 from snaptx.overlay.resolve import Beneath, Directory
 from snaptx.overlay.sift import Match, Piece
@@ -41,21 +42,26 @@ def touch(parent: Directory, record: Record) -> None:
 class Places:
     """The tree as a set of places, below the root of ``root_fd``."""
 
-    def __init__(self, root_fd: int, record: Record) -> None:
+    def __init__(self, root_fd: int, record: Record, reader: Reader) -> None:
         self.record = record
+        self._reader = reader
         self.beneath = Beneath(root_fd, record.wrote, self._imply)
 
-    def keeps(self, piece: Piece, path: bytes) -> bool:
+    def keeps(self, path: bytes) -> bool:
         """Record as unchanged what the base, and so the tree at ``path``, holds just as it is asked for.
 
         Return whether that is so; what the payload removed is not the base's any more.
         """
-        row = piece.row
-        if row is None or piece.match is not Match.ALL or row.path != path or self.record.is_gone(path):
+        if self.record.is_gone(path):
             return False
         self.refuse_twice(path)
-        self.record.add(row, Action.UNCHANGED)
+        self.record.keep(path)
         return True
+
+    def has(self, piece: Piece, path: bytes) -> bool:
+        """Do as `keeps`, if the piece is what the base has at ``path``."""
+        row = piece.row
+        return row is not None and piece.match is Match.ALL and row.path == path and self.keeps(path)
 
     def locate(self, member: Member) -> Spot:
         """Find where a member goes; refuse what is there twice or of a kind that does not give way."""
@@ -64,8 +70,8 @@ class Places:
         parent, name = self.beneath.parent(member.path, create=True)
         path = parent.join(name)
         wants_directory = member.kind is Kind.DIRECTORY
-        self.refuse_twice(path, directory=wants_directory)
-        st = nodes.look(parent, name)
+        named = self.refuse_twice(path, directory=wants_directory)
+        st = nodes.look(parent, name) if named or not parent.made else None
         if st is not None:
             if stat.S_ISDIR(st.st_mode) and not wants_directory:
                 self.clash(path, f"a {member.kind}", "a directory")
@@ -73,11 +79,11 @@ class Places:
                 self.clash(path, "a directory", "something else")
         return Spot(parent, name, path, st)
 
-    def refuse_twice(self, path: bytes, *, directory: bool = False) -> None:
-        """Raise HostileError when the payload named ``path`` before."""
+    def refuse_twice(self, path: bytes, *, directory: bool = False) -> bool:
+        """Raise HostileError when the payload named ``path`` before; say if it implied a directory there."""
         action = self.record.action(path)
         if action is None or (action is Action.IMPLIED and directory):
-            return
+            return action is not None
         if action is Action.IMPLIED:
             self.clash(path, "no directory", "a directory")
         raise HostileError(f"{shown(path)} is in the payload twice", hint=_TRUST)
@@ -109,19 +115,22 @@ class Places:
         directory = self.beneath.directory(path)
         st = nodes.dress(directory.fd, wanted, fresh=False, times=False)
         directory.inherits = False
+        directory.made = directory.touched = True
         self.note(Spot(parent, name, path, None), wanted, st, b"", Action.IMPLIED)
 
     def note(
         self, spot: Spot, member: Member, st: os.stat_result, content: bytes, action: Action | None = None
     ) -> None:
-        """Record what was asked for, with the inode and ctime (ns) it got."""
+        """Record what was asked for, with the inode and ctime (ns) it got; what is complete is read back."""
         if action is None:
             action = Action.ADDED if spot.st is None else Action.CHANGED
         mode = 0o777 if member.kind is Kind.SYMLINK else member.mode
         size = member.size if member.kind is Kind.FILE else len(member.link)
         attributes = xattrs.digest(member.xattrs) if member.xattrs else b""
-        row = Row(
-            spot.path, member.kind, mode, member.uid, member.gid, size, member.mtime_ns,
+        values = (
+            spot.path, str(member.kind), mode, member.uid, member.gid, size, member.mtime_ns,
             os.makedev(*member.device), content, attributes, st.st_ino, st.st_ctime_ns,
         )  # fmt: skip
-        self.record.add(row, action)
+        self.record.put(values, action)
+        if member.kind is not Kind.DIRECTORY:
+            self._reader.add(values)

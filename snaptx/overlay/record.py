@@ -1,9 +1,10 @@
 """What a transaction did so far, on disk: memory does not grow with the payload.
 
-Four tables in a file of their own without a name, attached to the manifest's
+Five tables in a file of their own without a name, attached to the manifest's
 connection::
 
-    written  path, the row asked for, action    every path the payload named
+    written  path, the row asked for, action    every other path the payload named
+    same     path                               every path named just as the base's row has it
     gone     path                               every path of the base that was removed
     touched  path                               every directory whose entries changed
     linked   path, inode                        files that gained or lost a name
@@ -12,8 +13,8 @@ The manifest's own rows stay the base's until `settle` turns all of this into
 rows: who tells what the base holds may read them meanwhile.  The tables stay
 for the verification and go with `drop`.
 
-The last thousand entries of ``written`` wait in memory and are looked up there
-first.  A bit per hash of a path (1 MiB for each set) answers most questions for
+The last thousand entries of ``written`` and of ``same`` wait in memory and are
+looked up there first.  A bit per hash of a path (1 MiB for each set) answers most questions for
 a path that was not named or removed yet.
 """
 
@@ -33,9 +34,10 @@ SCHEMA = "record"
 _BATCH = 1000
 _BITS = 1 << 23
 _PUT = f"INSERT OR REPLACE INTO written VALUES ({', '.join('?' * 13)})"
-_ACTION = "SELECT action FROM written WHERE path = ?"
+_ACTION = "SELECT action FROM written WHERE path = ?1 UNION ALL SELECT 'unchanged' FROM same WHERE path = ?1"
 _TABLES = {
     "written": ROW_SCHEMA.format(more=", action TEXT NOT NULL"),
+    "same": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
     "gone": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
     "touched": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
     "linked": "(path BLOB, inode INTEGER, PRIMARY KEY (path, inode)) WITHOUT ROWID",
@@ -60,7 +62,8 @@ _DIRECTORIES = f"""
     SELECT path, CASE action WHEN 'implied' THEN NULL ELSE mtime_ns END FROM written
      WHERE kind = '{Kind.DIRECTORY}' AND action != 'kept'
        AND (action != 'unchanged' OR path IN (SELECT path FROM touched)) AND path > ?1
-    UNION ALL SELECT path, NULL FROM touched
+    UNION ALL SELECT path, (SELECT mtime_ns FROM rows WHERE path IN same AND path = touched.path)
+      FROM touched
      WHERE path > ?1 AND path NOT IN (SELECT path FROM written WHERE kind = '{Kind.DIRECTORY}')
     ORDER BY path LIMIT {_BATCH}"""
 
@@ -89,6 +92,7 @@ class Record:
         self._manifest = manifest
         self._db = manifest.db
         self._pending: dict[bytes, tuple[Any, ...]] = {}
+        self._same: dict[bytes, tuple[bytes]] = {}
         self._seen = _Bits()
         self._gone = _Bits()
 
@@ -105,17 +109,31 @@ class Record:
 
     def add(self, row: Row, action: Action) -> None:
         """Note what became of ``row.path`` and what was asked for."""
-        self._pending[row.path] = (*to_values(row), str(action))
-        self._seen.add(row.path)
+        self.put(to_values(row), action)
+
+    def put(self, values: tuple[Any, ...], action: Action) -> None:
+        """Do as `add`, for a row given as `to_values` makes it."""
+        path = values[0]
+        self._pending[path] = (*values, str(action))
+        self._seen.add(path)
         if len(self._pending) >= _BATCH:
+            self.flush()
+
+    def keep(self, path: bytes) -> None:
+        """Note that the payload names ``path`` just as the base's row has it."""
+        self._same[path] = (path,)
+        self._seen.add(path)
+        if len(self._same) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits in memory."""
-        if self._pending:
+        if self._pending or self._same:
             with self._manifest.guard():
                 self._db.executemany(_PUT, self._pending.values())
+                self._db.executemany("INSERT INTO same VALUES (?)", self._same.values())
             self._pending.clear()
+            self._same.clear()
 
     def action(self, path: bytes) -> Action | None:
         """Return what became of ``path``, None when the payload did not name it so far."""
@@ -124,6 +142,8 @@ class Record:
         waiting = self._pending.get(path)
         if waiting is not None:
             return Action(waiting[-1])
+        if path in self._same:
+            return Action.UNCHANGED
         try:
             found = self._db.execute(_ACTION, (path,)).fetchone()
         except sqlite3.Error as err:
@@ -131,7 +151,7 @@ class Record:
         return Action(found[0]) if found else None
 
     def row(self, path: bytes) -> Row | None:
-        """Return what was asked for at ``path``, None when the payload did not name it so far."""
+        """Return what was asked for at ``path``, None when that is the base's row or nothing so far."""
         waiting = self._pending.get(path)
         if waiting is not None:
             return to_row(waiting[:-1])
@@ -146,7 +166,8 @@ class Record:
     def any_below(self, path: bytes) -> bool:
         """Return whether the payload named anything below ``path``."""
         self.flush()
-        query = "SELECT 1 FROM written WHERE path > ? AND path < ? LIMIT 1"
+        inside = "SELECT 1 FROM {} WHERE path > ?1 AND path < ?2"
+        query = f"{inside.format('written')} UNION ALL {inside.format('same')} LIMIT 1"
         with self._manifest.guard():
             return self._db.execute(query, below(path)).fetchone() is not None
 
@@ -232,10 +253,11 @@ class Record:
             query = f"SELECT count(*) FROM gone WHERE path IN ({made})"
             again = int(self._db.execute(query).fetchone()[0])
             gone = int(self._db.execute("SELECT count(*) FROM gone").fetchone()[0])
+            same = int(self._db.execute("SELECT count(*) FROM same").fetchone()[0])
         return Counts(
             added=by_action.get("added", 0) + by_action.get("implied", 0) - again,
             changed=by_action.get("changed", 0) + again,
             removed=gone - again,
-            unchanged=by_action.get("unchanged", 0) + by_action.get("kept", 0),
+            unchanged=by_action.get("unchanged", 0) + by_action.get("kept", 0) + same,
             bytes_written=bytes_written,
         )

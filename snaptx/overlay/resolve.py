@@ -31,13 +31,14 @@ class Directory:
     """An open directory: its canonical path, and what it does to new entries.
 
     ``inherits`` says that it has a default ACL, ``touched`` that its entries
-    changed since it was opened.
+    changed since it was opened, ``made`` that the payload alone put entries there.
     """
 
     fd: int
     path: bytes
     inherits: bool
     touched: bool = False
+    made: bool = False
 
     def join(self, name: bytes) -> bytes:
         """Return the path of an entry."""

@@ -14,7 +14,8 @@ with the whole generation.  What the base already holds is not written again::
     files.py    regular files                 others.py   everything else
     removal.py  whiteouts                     record.py   what was done, on disk
     nodes.py, content.py                      the calls that change the tree
-    settle.py   directory times, the manifest, reading back
+    settle.py   directory times, the manifest
+    readback.py reading back, in another process beside this one
 
 Rules for what contradicts itself, all HostileError: the same path twice; a
 directory where the base or the payload has something else, or the other way
@@ -38,10 +39,11 @@ from snaptx.overlay.files import Files
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.others import Others
 from snaptx.overlay.place import Places
+from snaptx.overlay.readback import Reader
 from snaptx.overlay.record import Record
 from snaptx.overlay.removal import Remover
 from snaptx.overlay.settle import settle
-from snaptx.overlay.sift import Piece
+from snaptx.overlay.sift import Match, Piece
 
 _FILE = Kind.FILE
 
@@ -50,8 +52,8 @@ class Writer:
     """Applies pieces to the tree at ``root_fd``; end with `finish` or `close`.
 
     ``base_fd`` is the live base directory; ``manifest`` the new generation's,
-    forked from the base's and writable.  ``progress`` gets the members and
-    payload bytes so far, at most every 100 ms.  Both descriptors stay the
+    forked from the base's and writable.  ``progress`` gets the members so
+    far, at most every 100 ms.  Both descriptors stay the
     caller's.
     """
 
@@ -62,7 +64,8 @@ class Writer:
         self._manifest = manifest
         self._record = Record(manifest)
         self._record.begin()
-        self._places = Places(root_fd, self._record)
+        self._reader = Reader(root_fd)
+        self._places = Places(root_fd, self._record, self._reader)
         self._meter = Meter(progress)
         self._files = Files(self._places, base_fd)
         remover, others = Remover(self._places.beneath, self._record), Others(self._places, manifest)
@@ -74,14 +77,21 @@ class Writer:
             Kind.OPAQUE: lambda member, _: remover.opaque(member.path),
         }
 
-    def write(self, pieces: Iterator[Piece]) -> None:
-        """Bring all members into the tree.
+    def write(self, pieces: Iterator[Piece | bytes]) -> None:
+        """Bring all members into the tree; a path alone is a member that is the base's row there.
 
         Raises HostileError and SourceError for what is wrong with the payload,
         NoSpaceError, ReadOnlyError or StorageError for what is wrong with the
         filesystem.  After any error the tree is to be discarded.
         """
-        for piece in pieces:
+        for told in pieces:
+            if isinstance(told, bytes):
+                if self._places.keeps(told):
+                    self._meter.tick()
+                    continue
+                piece = self._in_full(told)
+            else:
+                piece = told
             member = piece.member
             if member is None:
                 raise RuntimeError("content without a file")
@@ -91,9 +101,18 @@ class Writer:
                 raise translate(err, member.path) from err
             except (OverflowError, ValueError) as err:
                 raise impossible(err, member.path) from err
-            self._meter.tick(1, member.size)
+            self._meter.tick()
 
-    def _apply(self, member: Member, piece: Piece, more: Iterator[Piece]) -> None:
+    def _in_full(self, path: bytes) -> Piece:
+        """Return the piece of a member that the base has, and the tree not any more."""
+        row = self._manifest.get(path)
+        if row is None:
+            raise RuntimeError("the base has no such row")
+        times = (row.mtime_ns, row.size)
+        member = Member(path, row.kind, row.mode, row.uid, row.gid, *times)
+        return Piece(member, row, Match.ALL, row.size, row.sha256)
+
+    def _apply(self, member: Member, piece: Piece, more: Iterator[Piece | bytes]) -> None:
         if member.kind is _FILE:
             self._files.apply(member, piece, more)
         else:
@@ -102,18 +121,26 @@ class Writer:
     def finish(self) -> Counts:
         """Complete the manifest, set the directories' times and return what was done.
 
-        The record of what was written stays for ``settle.verify_written``,
+        The record of what was written stays for ``readback.verify_written``,
         which drops it.  Nothing is durable before the caller's barrier.
+        Raises VerifyError for what was read back and is not as it was written.
         """
+        self._reader.flush()
         try:
             settle(self._root_fd, self._record, self._places.beneath)
         except OSError as err:
             raise translate(err, b"") from err
         counts = self._record.counts(self._files.bytes_written)
         self._manifest.commit()
+        self._reader.finish()
         self._meter.finish()
         self.close()
         return counts
+
+    @property
+    def read_back(self) -> bool:
+        """Return whether files were read back already as they were written."""
+        return self._reader.began
 
     def close(self) -> None:
         """Release all descriptors; the tree and the manifest stay as they are."""
@@ -125,4 +152,5 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._reader.__exit__(kind, err, trace)
         self.close()

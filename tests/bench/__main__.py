@@ -23,7 +23,7 @@ from tests.bench.results import Figure
 from tests.bench.rows import ROWS, Bench, Settings
 from tests.demo import FailedError, missing
 
-TOOLS = {"bsdtar": "libarchive-tools", "ostree": "ostree", "rsync": "rsync", "dpkg-deb": "dpkg"}
+TOOLS = {"bsdtar": "libarchive-tools", "ostree": "ostree", "rsync": "rsync", "dpkg-deb": "dpkg", "cc": "gcc"}
 
 
 def arguments() -> argparse.Namespace:

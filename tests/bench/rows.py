@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.bench import contestants, joins, measure
+from tests.bench import contestants, floor, joins, measure
 from tests.bench.arena import Arena, Arenas
 from tests.bench.foreground import Foreground
 from tests.bench.measure import Sample, Side
@@ -105,6 +105,19 @@ def deb(bench: Bench) -> Iterator[Figure]:
         "dpkg": partial(contestants.dpkg, arena, package),
     }
     yield ratio(_about("apply, as a .deb", arena.plain), "dpkg --unpack", 0.25, bench.turns(arena, sides))
+
+
+def writer(bench: Bench) -> Iterator[Figure]:
+    """Make the writer's system calls from Python and from C."""
+    arena, program = bench.arena, floor.build(bench.arena)
+    for what, payload in (("apply", arena.mixed), ("all new", arena.fresh)):
+        calls = arena.directory / f"{payload.stem}.calls"
+        descriptors = floor.take_down(arena, payload, calls)
+        sides = {
+            "Python": partial(floor.python, arena, payload),
+            "C": partial(floor.c, arena, program, calls, descriptors),
+        }
+        yield ratio(f"the writer alone, {what}", "the same calls from C", 1.25, bench.turns(arena, sides))
 
 
 def ostree(bench: Bench) -> Iterator[Figure]:
@@ -286,6 +299,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Figure]]] = {
     "zstd": packed,
     "new": fresh,
     "deb": deb,
+    "writer": writer,
     "ostree": ostree,
     "commit": commit,
     "scaling": scaling,

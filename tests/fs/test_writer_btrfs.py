@@ -17,7 +17,7 @@ from snaptx.model import Counts, Kind, Member, Row
 from snaptx.overlay import xattrs
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.settle import verify_written
+from snaptx.overlay.readback import verify_written
 from snaptx.overlay.sift import sift
 from snaptx.overlay.tar import read_tar
 from snaptx.overlay.writer import Writer

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from snaptx.errors import HostileError, SourceError
 from snaptx.model import Kind, Member
-from snaptx.overlay.settle import differences
+from snaptx.overlay.readback import differences
 from tests.payloads import Ground, directory, file, hardlink, member, opaque, rows, symlink, whiteout
 
 SECRET = "../outside/secret"

@@ -64,6 +64,13 @@ def test_path_through_a_symlink_finds_the_row_behind_it(ground: Ground) -> None:
     assert (piece.match, piece.row.path, asked.path) == (Match.ALL, b"usr/lib/a", b"lib/a")
 
 
+def test_nothing_is_known_below_what_the_base_has_not(ground: Ground) -> None:
+    deep = "new/" + "d/" * 1500
+    asked = [file(deep + "one"), file("new/one"), existing(ground.base, "etc/one"), file(deep + "two")]
+
+    assert [match for match, _ in _matches(ground, *asked)] == [Match.NONE, Match.NONE, Match.ALL, Match.NONE]
+
+
 def test_large_file_is_told_from_where_it_differs(ground: Ground) -> None:
     data = LARGE[: 2 << 20] + b"!" + LARGE[(2 << 20) + 1 :]
     first, *more = _sifted(ground, [file("usr/bin/large", data)])
@@ -105,7 +112,8 @@ def _fed(ground: Ground, source: str, **options: str) -> tuple[list[Piece], str,
         descriptor(ground.base, os.O_RDONLY) as base,
         feed(payload, base, ground.base.parent / "base.manifest") as fed,
     ):
-        pieces = [piece._replace(data=bytes(piece.data)) for piece in fed.pieces()]
+        told = [piece for piece in fed.pieces() if not isinstance(piece, bytes)]
+        pieces = [piece._replace(data=bytes(piece.data)) for piece in told]
         return pieces, fed.payload.sha256, fed.bytes_read
 
 
@@ -144,6 +152,19 @@ def test_every_kind_of_member_travels(ground: Ground, tmp_path: Path) -> None:
         assert (members[asked.path].kind, members[asked.path].link) == (asked.kind, asked.link)
     assert members[b"etc/f"].xattrs == {b"user.a": b"1\0"}
     assert members[b"etc/p"].kind is Kind.FIFO
+
+
+def test_path_says_all_of_what_is_the_base_s(ground: Ground) -> None:
+    with (
+        open_payload(str(ground.base)) as payload,
+        descriptor(ground.base, os.O_RDONLY) as base,
+        feed(payload, base, ground.base.parent / "base.manifest") as fed,
+    ):
+        told = list(fed.pieces())
+    in_full = {piece.member.kind for piece in told if not isinstance(piece, bytes) and piece.member}
+
+    assert all(path in told for path in (b"etc", b"etc/one", b"usr/bin/large"))
+    assert Kind.FILE not in in_full
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from snaptx.errors import (
 from snaptx.model import Kind, Member, Row
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.readback import shared_out, verify_written
 from snaptx.overlay.record import Action
-from snaptx.overlay.settle import shared_out, verify_written
 from snaptx.overlay.sift import Piece, sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
@@ -34,6 +34,7 @@ from tests.payloads import (
     Ground,
     existing,
     file,
+    hardlink,
     member,
     small_base,
     whiteout,
@@ -96,10 +97,10 @@ def test_errors_of_the_filesystem_name_the_path(
 
 
 def test_progress_is_told_now_and_then(ground: Ground) -> None:
-    told: list[tuple[int, int]] = []
-    ground.lay(*(file(f"n/{i}", b"12345") for i in range(1200)), progress=lambda *now: told.append(now))
+    told: list[int] = []
+    ground.lay(*(file(f"n/{i}", b"12345") for i in range(1200)), progress=told.append)
 
-    assert told[-1] == (1200, 6000)
+    assert told[-1] == 1200
     assert told == sorted(told)
     assert len(told) < 300
 
@@ -167,6 +168,43 @@ def test_reading_back_is_shared_out_by_what_it_costs(sizes: list[int], cut: int)
     assert shared_out(lot) == (lot[:cut], lot[cut:])
 
 
+def test_reading_back_notices_while_more_is_written(ground: Ground) -> None:
+    def members() -> Iterator[Member]:
+        for number in range(600):
+            yield file(f"new/{number:04}", b"good")
+            if number == 100:
+                (ground.root / "new/0100").write_bytes(b"evil")
+
+    with pytest.raises(VerifyError, match=r"new/0100.*content"):
+        _lay_and_tamper(ground, members(), lambda: None)
+
+
+def test_what_was_read_back_is_read_again_if_anything_happened_to_it(ground: Ground) -> None:
+    members = [file(f"new/{number:04}", b"good", mtime_ns=7) for number in range(600)]
+
+    def tamper() -> None:
+        (ground.root / "new/0000").write_bytes(b"evil")
+        os.utime(ground.root / "new/0000", ns=(7, 7))
+
+    with pytest.raises(VerifyError, match=r"new/0000.*content"):
+        _lay_and_tamper(ground, members, tamper)
+
+
+def test_what_has_gone_after_it_was_read_back_is_missed(ground: Ground) -> None:
+    members = [file(f"new/{number:04}", b"good") for number in range(600)]
+    with pytest.raises(VerifyError, match="new/0000 was written and is not there"):
+        _lay_and_tamper(ground, members, (ground.root / "new/0000").unlink)
+
+
+@pytest.mark.parametrize("name", ["new/0001", "new/linked"])
+def test_hard_links_to_what_was_read_back_are_read_at_the_end(ground: Ground, name: str) -> None:
+    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(600)]
+    with pytest.raises(VerifyError, match=r"new/(0001|linked).*mode"):
+        _lay_and_tamper(
+            ground, [*members, hardlink("new/linked", "new/0001")], lambda: (ground.root / name).chmod(0o644)
+        )
+
+
 def test_reading_back_drops_the_record(ground: Ground) -> None:
     lay(ground, file("etc/new"))
     with Manifest.open(ground.root.parent / "root.manifest") as manifest:
@@ -195,7 +233,7 @@ def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) ->
         writer.write(iter(pieces))
 
 
-def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], object]) -> None:
+def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[[], object]) -> None:
     ground.start()
     place = ground.root.parent
     with (
@@ -210,4 +248,4 @@ def _lay_and_tamper(ground: Ground, members: list[Member], tamper: Callable[[], 
             writer.write(sift(members, known))
             writer.finish()
         tamper()
-        verify_written(root, manifest)
+        verify_written(root, manifest, began=writer.read_back)
