@@ -310,13 +310,13 @@ def _listed(driver: Driver, facts: flow.Facts) -> Iterator[str]:
     if not facts.apps:
         return
     code, said = driver.act(("app", "list")), driver.said()
-    fresh = facts.apps[-2].default == 0
-    if fresh and is_read_only(driver.root) and code == StorageError.code and "hint: " in said:
+    allowed = {stage.default for stage in facts.apps[-2:]}
+    if 0 in allowed and is_read_only(driver.root) and code == StorageError.code and "hint: " in said:
         return  # of what was never written the kernel can't say whether it is there
     line = re.search(rf"^{world.APP} +(\d+) +(\S+)$", said, re.MULTILINE)
     number = int(line[1]) if line else 0
     runs = f"[{number}]" if any(map(_leaves_running, facts.steps)) else "[]"
-    if code or number not in {stage.default for stage in facts.apps[-2:]} or (line and line[2] != runs):
+    if code or number not in allowed or (line and line[2] != runs):
         yield f"then app list: exit code {code}, {said}"
 
 

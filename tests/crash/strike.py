@@ -182,7 +182,7 @@ def _fill_metadata(top: Path, spared: int = 0) -> None:
 
 
 def _limit(subvolume: Path) -> None:
-    with suppress(FileNotFoundError):
+    if subvolume.is_dir():
         number = btrfsutil.subvolume_id(str(subvolume))
         _btrfs("qgroup", "limit", "16K", f"0/{number}", str(subvolume))
 
