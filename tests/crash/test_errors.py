@@ -35,7 +35,7 @@ def test_no_error_is_told_otherwise_than_it_is(recorded: Recorded, name: str) ->
 
 def test_an_application_is_where_it_is_told_to_be(recorded: Recorded) -> None:
     """Its verdict is recorded after the switch, in a transaction of its own."""
-    outcomes = injured(recorded("app-switch"), {"flush": 6})
+    outcomes = injured(recorded("app-switch"), {"flush": 12})
 
     assert told(outcomes) == ""
     codes = {outcome.code for outcome in outcomes}
