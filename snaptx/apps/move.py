@@ -26,7 +26,7 @@ from snaptx.apps.application import App, reopen
 from snaptx.apps.runners import Instance
 from snaptx.apps.settings import CheckAt
 from snaptx.config import Conflicts
-from snaptx.errors import SnaptxError
+from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.transaction import Request
 
@@ -167,6 +167,7 @@ def switch(
     Raises:
         HealthError: its check failed; the old instance runs on.
         ConflictError: the application changed in its tree what the update changed.
+        OutcomeUnknownError: something failed after the switch.
     """
 
     def act(ready: Callable[[int], None]) -> tuple[int, int, int, tuple[bytes, ...], tuple[bytes, ...]]:
@@ -182,6 +183,7 @@ def back(host: Machine, app: App, request: Request, wanted: int | None) -> Moved
     Raises:
         HealthError: its check failed; what ran runs on.
         NotFoundError: there is nothing to go back to.
+        OutcomeUnknownError: something failed after the switch.
     """
 
     def act(ready: Callable[[int], None]) -> tuple[int, int, int, tuple[bytes, ...], tuple[bytes, ...]]:
@@ -191,13 +193,28 @@ def back(host: Machine, app: App, request: Request, wanted: int | None) -> Moved
     return _move(host, app, request, act)
 
 
+@contextmanager
+def _moved(app: App, number: int) -> Iterator[None]:
+    """Let nothing that fails from now on look as if the pointer were where it was.
+
+    Raises:
+        OutcomeUnknownError: something failed.
+    """
+    try:
+        yield
+    except (SnaptxError, OSError) as error:
+        message = f"{app.name} is at generation {number}, but something failed: {error}"
+        raise OutcomeUnknownError(message, hint="run: snaptx repair") from error
+
+
 def _move(host: Machine, app: App, request: Request, act: Act) -> Moved:
     with exclusive(app, request.verb) as before:
         move = _Move(app, before)
         with move.kept():
             number, previous, content, carried, conflicts = act(move.bring_over)
-        drained = move.retire()
-        confirm.confirm(reopen(host, app).machine, request, number)
+        with _moved(app, number):
+            drained = move.retire()
+            confirm.confirm(reopen(host, app).machine, request, number)
     handed_on = before is not None and move.overlaps
     figures = (move.pause, move.start, drained)
     return Moved(number, previous, content, handed_on, *figures, move.killed, carried, conflicts)

@@ -353,8 +353,7 @@ class AppStorage(BtrfsStorage):
         self.sweep()
         with _translated(f"cannot remove {self._place}"):
             os.rename(self.state, self.gone)
-        self.barrier()
-        self.sweep()
+        self.sweep()  # no barrier before it: Btrfs commits in order
         self.barrier()
 
     def sweep(self) -> None:

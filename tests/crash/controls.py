@@ -18,25 +18,71 @@ from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
 
 _AFTERWARDS = "the barrier of /boot writes it before it is named; recovery removes what no entry names"
-_ON_BOOT = (
-    "nothing is new on the root's disk that a snapshot or an fsync has not written: the entry is on /boot"
-)
+_ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
+_WRITTEN = "the barrier after it writes the data as well"
+_SEALED = "the snapshots before it commit; what is new beside them has an fsync of its own"
+_ON_BOOT = "what boots is on /boot, and the rest of the root's disk is derived from that"
+_AGAIN = "what is removed next is of the same directory, and that is flushed again"
+_AFTER_CUT = "it renews what a power cut left, and there was none: every point's own repair needs it"
+_IN_RUN = "it lies in /run, which ends with the boot"
+_OF_THIS_BOOT = "the note names its boot: after a power cut it holds for nobody"
+_STATES = ("@snaptx", "web")
+"""Where the machine's state lies, and the application's."""
 
 SPARE = {
-    "fsync @snaptx/journal": "what follows commits: a snapshot, a barrier, the fsync of a name",
-    "fsync @snaptx/generations": "a number is only promised once its snapshot is there, and that commits",
+    **{
+        f"fsync {state}/journal": "what follows commits: a snapshot, a barrier, the fsync of a name"
+        for state in _STATES
+    },
+    **{
+        f"fsync {state}/generations": "a number is only promised once its snapshot is there, and that commits"
+        for state in _STATES
+    },
     "fsync generations/N": "a barrier or a snapshot follows before anything relies on the names",
     "fsync generations/last.tmp": "the directories themselves tell the highest number",
-    "fsync grub/grub.cfg.tmp": "the barrier after it writes the data as well",
+    "fsync grub/current.next": _WRITTEN,
+    "fsync grub/grub.cfg.tmp": _WRITTEN,
+    "fsync grub/settings.cfg.tmp": _WRITTEN,
     "fsync @snaptx/grub": "the barrier after it commits the name",
-    "boot-commit: barrier 2": "what boots is on /boot, and the rest of the root's disk is derived from that",
+    **{
+        f"fsync snaptx/{name}": "the barrier of /boot after it writes the data as well"
+        for name in ("grub.cfg.tmp", "settings.cfg.tmp", "snaptx.env.tmp")
+    },
+    **{
+        f"boot-init: fsync boot/snaptx {number}": "the barrier of /boot after it commits the name"
+        for number in (1, 2, 3)
+    },
+    "boot-prune: fsync boot/snaptx 1": _AGAIN,
+    "boot-reconcile: fsync boot/snaptx 1": _AGAIN,
+    **{
+        f"boot-{verb}: barrier {number}": _ON_BOOT
+        for verb in ("commit", "rebuilt", "rollback", "activate", "confirm", "reject")
+        for number in (1, 2)
+    },
+    "boot-rebuilt: barrier 1": "the snapshot before it commits; the new initrd is on /boot",
+    "boot-rebuilt: /boot barrier 3": "barrier 2 did it; it is for a recovery, which no switch precedes",
+    "fsync web/N.json.tmp": _IN_RUN,
+    "fsync apps/web": _IN_RUN,
+    "fsync @snaptx/hook.tmp": _OF_THIS_BOOT,
+    "fsync @snaptx": _OF_THIS_BOOT,
     **{f"fsync DIGEST.tmp/{name}-{of}.0": _AFTERWARDS for name in ("vmlinuz", "initrd.img") for of in (1, 2)},
     "fsync N/DIGEST.tmp": _AFTERWARDS,
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
-    **{
-        f"boot-{verb}: barrier 1": _ON_BOOT
-        for verb in ("commit", "confirm", "reject", "activate", "rollback")
-    },
+    "hook: barrier 1": _SEALED,
+    "hook-drop: barrier 1": _SEALED,
+    "hook-drop: barrier 3": _ENTRY_ONLY,
+    "prune: barrier 1": _ENTRY_ONLY,
+    **{f"{flow}: barrier 1": _AFTER_CUT for flow in ("repair", "reconcile")},
+    "repair: barrier 2": "what is new is derived: the next repair makes it again",
+    "reconcile: barrier 2": _AFTER_CUT,
+    **{f"boot-reconcile: /boot barrier {number}": _AFTER_CUT for number in (1, 2)},
+    "app-remove: barrier 1": "subvolumes went: Btrfs makes the fsync of the audit record a commit of all",
+    "app-create: fsync N/generation.json.tmp 1": "a barrier follows before a pointer makes it one",
+    "app-create: barrier 1": "the snapshot after it commits, and what it copies is empty",
+    "app-switch: barrier 1": _SEALED,
+    "app-switch: barrier 3": _ENTRY_ONLY,
+    "app-rollback: barrier 1": _SEALED,
+    "app-rollback: barrier 3": _ENTRY_ONLY,
 }
 """By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import btrfsutil
 
-from snaptx import system
+from snaptx import mounting, system
 from snaptx.cli import main as cli
 from snaptx.transaction import Transaction
 from tests.crash import census, world
@@ -55,7 +55,8 @@ class Driver:
         if self.boot:
             boot = mounted(self.boot, self.root / "boot", "noinit_itable", fstype="ext4")
             self._root.enter_context(boot)
-        self._root.enter_context(mounted("tmpfs", self.root / "run", fstype="tmpfs"))
+        for place in (self.root / "run", world.SOCKETS):
+            self._root.enter_context(mounted("tmpfs", place, fstype="tmpfs"))
         self._root.callback(self._end_instances)
         return self
 
@@ -63,11 +64,14 @@ class Driver:
         self._root.close()
 
     def _end_instances(self) -> None:
-        """End what an application left running, which would keep the disk."""
+        """End what an application left running, and unmount its tree: either would keep the disk."""
         for path in self.root.glob("run/snaptx/apps/*/*.json"):
             pid = json.loads(path.read_text())["pid"]
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for place in self.root.glob("run/snaptx/apps/*/*/"):
+            if place.is_mount():
+                mounting.unmount(str(place), mounting.MNT_DETACH)
 
     def act(self, step: Step) -> int:
         """Do a step and return its exit code: a verb, or what the world does to the disk."""

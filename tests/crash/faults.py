@@ -77,7 +77,7 @@ class Syncs:
 def _shown(fd: int) -> str:
     """Return the last two parts of an open file's path, numbers and digests left out."""
     path = Path(os.readlink(f"/proc/self/fd/{fd}"))
-    parts = ("N" if part.isdigit() else part for part in path.parts[-2:])
+    parts = (re.sub(r"^\d+(?=\.json|$)", "N", part) for part in path.parts[1:][-2:])
     return "/".join(re.sub(r"\b[0-9a-f]{8,16}(?=\.|$)", "DIGEST", part) for part in parts)
 
 

@@ -119,7 +119,7 @@ def _images(place: Path, flow: Flow) -> dict[str, Path]:
     """Return the images of a fresh machine by the names of its disks."""
     system_root = place / "system"
     world.write_root(system_root, shell=flow.has_shell)
-    world.write_app_settings(system_root, place)
+    world.write_app_settings(system_root)
     box = sandbox.create(place / "box", size=world.SIZE, source=system_root, layout=flow.layout)
     unmount_below(box.directory)
     return {DISK: box.disk, **({BOOT: box.boot_image} if box.plan.boot else {})}
@@ -138,10 +138,7 @@ def _record_here(flow: Flow, directory: Path, **faults: Any) -> None:
     leave_for_private_mounts()
     with scratch() as place:
         images = _images(place, flow)
-        for name, version in world.UPDATES.items():
-            world.write_update(place / name, version)
-        for name, version in world.APP_UPDATES.items():
-            world.write_app(place / name, version)
+        world.write_payloads(place)
         with _driver(place, images, PLANS[flow.layout].root) as driver:
             for step in flow.prepare:
                 _require(driver, step)

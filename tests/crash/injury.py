@@ -14,12 +14,14 @@ It runs in a process of its own, with mounts of its own.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from snaptx.errors import (
     StorageError,
     every_error,
 )
-from tests.crash import flow, settle, strike, world
+from tests.crash import census, flow, settle, strike, world
 from tests.crash.bench import REMOVING, Bench
 from tests.crash.census import Census, Tree
 from tests.crash.driver import Driver
@@ -42,6 +44,7 @@ from tests.crash.recorder import KINDS, Disk, Recorder
 from tests.crash.scratch import scratch
 from tests.crash.sparse import copy_image
 from tests.crash.strike import FULL, Striker, is_read_only
+from tests.crash.world import FLOWS
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = OutcomeUnknownError.code
@@ -59,7 +62,7 @@ ROOMS = (0, 1 << 16)
 COMMANDED = ("run", "upgrade")
 """Verbs that may end because a command in the generation did, which met the full disk first."""
 
-NO_TURNING_BACK = (*REMOVING, "apply", "run", "upgrade", "hook")
+NO_TURNING_BACK = (*REMOVING, "apply", "run", "upgrade", "hook", "remove")
 """Verbs that what they have begun is completed of, also where something fails: nothing that boots changes."""
 
 
@@ -150,11 +153,12 @@ def _sorts(kind: str) -> list[Injury]:
 
 @dataclass
 class _Ward:
-    """Where the injured are treated; ``before`` is the disk as they find it."""
+    """Where the injured are treated; ``before`` is the disk as they find it, ``app`` the application."""
 
     place: Path
     facts: flow.Facts
     before: Census
+    app: Census
     bench: Bench
 
     def treat(self, injury: Injury) -> Outcome:
@@ -162,13 +166,15 @@ class _Ward:
         image, left = self.place / "disk.img", self.place / "left.img"
         copy_image(self._base(injury.kind), image)
         disk = Disk("disk", image, self.place / "log")
-        after: Census | None = None
+        after = app = None
         with (
             Recorder(self.place / "recorder", (disk,), exact=injury.kind == "read") as recorder,
             loop_device(recorder.file("disk")) as device,
         ):
             striker = self._striker(device, recorder, injury)
             with suppress(OSError), mounted(device, striker.above, "subvolid=5"), striker:
+                for step in filter(_leaves_running, self.facts.steps[:-1]):
+                    _require(striker, step)
                 done = _hurt(striker, self.facts.steps[-1], injury)
                 problems = [
                     *_words(done, self.facts.steps[-1][0]),
@@ -178,19 +184,20 @@ class _Ward:
                     strike.relieve(injury.kind, striker.above)
                 recorder.copy(disk.name, left)
                 recorder.mend()
+                problems += _listed(striker, self.facts)
             with suppress(OSError, SnaptxError):
-                after = None if done.code else striker.census()
-            problems += [] if done.code else _lost(after, self.facts.stages[-1])
-        state, settled = self._expected(done.code, after)
+                after, app = striker.census(), striker.census(census.APP)
+            for found, stages in ((after, self.facts.stages), (app, self.facts.apps)):
+                problems += [] if done.code or not stages else _lost(found, stages[-1])
+        state, settled = self._expected(done.code, after, app)
         problems += self.bench.judge(state, lambda: copy_image(left, self.place / "work"), settled)
         return replace(done, problems=tuple(problems))
 
     def _striker(self, device: str, recorder: Recorder, injury: Injury) -> Striker:
-        nth = injury.nth if injury.kind in strike.KINDS else 0
         here, above = self.place, self.place / "above"
         return Striker(
             device, here, here, self.facts.booted,
-            recorder=recorder, above=above, kind=injury.kind, nth=nth, room=injury.room,
+            recorder=recorder, above=above, kind=injury.kind, room=injury.room,
         )  # fmt: skip
 
     def _base(self, kind: str) -> Path:
@@ -204,23 +211,47 @@ class _Ward:
                 strike.prepare(kind, top)
         return ready
 
-    def _expected(self, code: int, after: Census | None) -> tuple[Progress, Progress]:
+    def _expected(self, code: int, after: Census | None, app: Census | None) -> tuple[Progress, Progress]:
         """Return what to expect of what the verb left, and after the reconcile."""
-        verb, before, whole = self.facts.steps[-1][0], self.before, self.facts.stages[-1]
-        if code == 0 and after is not None:
-            # What is deleted after the last barrier may come back, and goes again.
-            trees = {number: after.trees.get(number, tree) for number, tree in whole.trees.items()}
-            done = replace(after, default=whole.default, trees=trees, audit=whole.audit)
-            return (Progress(before, done, verb, 0),) * 2
-        # What a commit has carried over may stay in a staged root: the next one takes it from there.
-        trees = {number: whole.trees.get(number, tree) for number, tree in before.trees.items()}
-        old = Progress(before, replace(before, trees=trees), verb, None)
-        both = Progress(before, whole, verb, None)
-        left = both if code == UNKNOWN or verb in NO_TURNING_BACK else old
-        if verb == "init":  # the reconcile of what nobody has adopted is another init
-            return left, Progress(whole, whole, verb, None)
-        # A verdict that is on record is put into effect by the next snaptx.
-        return left, both if verb == "confirm" else left
+        verb, *words = self.facts.steps[-1]
+        left, settled = _bounds(verb, code, self.before, after, self.facts.stages[-1])
+        if not self.facts.apps:
+            return left, settled
+        its, _ = _bounds(words[0], code, self.app, app, self.facts.apps[-1])
+        return replace(left, app=replace(its, verb=verb)), settled
+
+
+def _bounds(
+    verb: str, code: int, before: Census, after: Census | None, whole: Census
+) -> tuple[Progress, Progress]:
+    """Return what a verb may leave of a machine or an application, and what a reconcile may make of it.
+
+    ``after`` is what is there, ``whole`` what there is where nothing fails.
+    """
+    if code == 0 and after is not None:
+        # What is deleted after the last barrier may come back, and goes again.
+        trees = {number: after.trees.get(number, tree) for number, tree in whole.trees.items()}
+        done = replace(after, default=whole.default, trees=trees, audit=whole.audit)
+        return (Progress(before, done, verb, 0),) * 2
+    # What a commit has carried over may stay in a staged root: the next one takes it from there.
+    trees = {number: whole.trees.get(number, tree) for number, tree in before.trees.items()}
+    old = Progress(before, replace(before, trees=trees), verb, None)
+    both = Progress(before, whole, verb, None)
+    left = both if code == UNKNOWN or verb in NO_TURNING_BACK else old
+    if verb == "init":  # the reconcile of what nobody has adopted is another init
+        return left, Progress(whole, whole, verb, None)
+    # A verdict that is on record is put into effect by the next snaptx.
+    return left, both if verb == "confirm" else left
+
+
+def _leaves_running(step: world.Step) -> bool:
+    """Return whether a step leaves an instance and nothing on the disk: each of the injured needs its own."""
+    return step[:2] == ("app", "start")
+
+
+def _require(driver: Driver, step: world.Step) -> None:
+    if driver.act(step):
+        raise RuntimeError(f"{step}: {driver.said()}")
 
 
 def _hurt(driver: Striker, step: world.Step, injury: Injury) -> Outcome:
@@ -230,7 +261,9 @@ def _hurt(driver: Striker, step: world.Step, injury: Injury) -> Outcome:
     if injury.nth and injury.kind in KINDS:
         times = COPIES if injury.kind == "read" else 1
         driver.recorder.fail(injury.kind, injury.nth, lasting=injury.lasting, times=times)
+    driver.nth = injury.nth if injury.kind in strike.KINDS else 0
     code = driver.act(step)
+    driver.nth = 0
     counts = {kind: count - before[kind] for kind, count in driver.recorder.counts().items()}
     return Outcome(injury, code, driver.said(), (), counts, driver.points)
 
@@ -264,7 +297,6 @@ def _next_call(driver: Striker, step: world.Step) -> Iterator[str]:
     """Yield what is wrong with what the next snaptx says where nothing can be written any more."""
     if not is_read_only(driver.root):
         return
-    driver.nth = 0
     words = step if step[0] == "init" else ("repair",)
     code, said = driver.act(words), driver.said()
     # Of what was never written the kernel can't say whether it is there.
@@ -273,32 +305,57 @@ def _next_call(driver: Striker, step: world.Step) -> Iterator[str]:
         yield f"then {' '.join(words)} on the read-only file system: exit code {code}, {said}"
 
 
+def _listed(driver: Driver, facts: flow.Facts) -> Iterator[str]:
+    """Yield what is wrong with what ``app list`` says when the disk obeys again."""
+    if not facts.apps:
+        return
+    code, said = driver.act(("app", "list")), driver.said()
+    allowed = {stage.default for stage in facts.apps[-2:]}
+    if 0 in allowed and is_read_only(driver.root) and code == StorageError.code and "hint: " in said:
+        return  # of what was never written the kernel can't say whether it is there
+    line = re.search(rf"^{world.APP} +(\d+) +(\S+)$", said, re.MULTILINE)
+    number = int(line[1]) if line else 0
+    runs = f"[{number}]" if any(map(_leaves_running, facts.steps)) else "[]"
+    if code or number not in allowed or (line and line[2] != runs):
+        yield f"then app list: exit code {code}, {said}"
+
+
 def _treated(directory: Path, wanted: Iterable[Injury]) -> Iterator[Outcome]:
     settle.load()
     leave_for_private_mounts()
-    facts = flow.load(directory)
+    facts = _until_struck(flow.load(directory))
     with scratch() as place:
-        for name, version in world.UPDATES.items():
-            world.write_update(place / name, version)
+        world.write_payloads(place)
         copy_image(directory / "base.img", place / "base.img")
-        before = _lead_up(place, facts)
+        before, app = _lead_up(place, facts)
         copy_image(place / "base.img", place / "work")
         with loop_device(place / "work") as device:
-            ward = _Ward(place, facts, before, Bench(place, device, place / "work", facts.uuid))
+            ward = _Ward(place, facts, before, app, Bench(place, device, place / "work", facts.uuid))
             for injury in wanted:
                 yield ward.treat(injury)
 
 
-def _lead_up(place: Path, facts: flow.Facts) -> Census:
-    """Do all steps but the last on the base; return what the disk is then."""
+def _until_struck(facts: flow.Facts) -> flow.Facts:
+    """Return what is known of a recording up to the step that errors are tried on."""
+    steps = FLOWS[facts.flow].struck + 1
+    return replace(
+        facts,
+        steps=facts.steps[:steps],
+        codes=facts.codes[:steps],
+        stages=facts.stages[: steps + 1],
+        apps=facts.apps[: steps + 1],
+    )
+
+
+def _lead_up(place: Path, facts: flow.Facts) -> tuple[Census, Census]:
+    """Do all steps but the last on the base; return what the disk is then, and the application on it."""
     with (
         loop_device(place / "base.img") as device,
         Driver(device, place, place, facts.booted) as driver,
     ):
-        for step in facts.steps[:-1]:
-            if driver.act(step):
-                raise RuntimeError(f"{step}: {driver.said()}")
-        return driver.census()
+        for step in filterfalse(_leaves_running, facts.steps[:-1]):
+            _require(driver, step)
+        return driver.census(), driver.census(census.APP)
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ import btrfsutil
 from snaptx.errors import NoSpaceError, OutcomeUnknownError
 from snaptx.storage.btrfs import IOC_SYNC, BtrfsStorage
 from snaptx.transaction import Transaction
-from tests.crash.census import STATE
+from tests.crash.census import APP, STATE
 from tests.crash.driver import Driver
 from tests.crash.faults import CHANGES
 from tests.crash.recorder import Recorder
@@ -124,10 +124,16 @@ class Striker(Driver):
             case "metadata":
                 _fill_metadata(self.above)
             case "quota":
-                _limit(self.above / STATE)
+                for place in (STATE, APP):
+                    _limit(self.above / place)
             case "quota-root":
-                roots = (self.above / STATE / "generations").glob("[0-9]*/root")
-                _limit(max(roots, key=lambda root: int(root.parent.name)))
+                _limit(self._newest_root())
+
+    def _newest_root(self) -> Path:
+        """Return the root of the newest generation, of the application where there is one."""
+        places = (self.above / APP / "generations", self.above / STATE / "generations")
+        roots = [[*place.glob("[0-9]*/root")] for place in places]
+        return max(next(filter(None, roots)), key=lambda root: int(root.parent.name))
 
     def _stop_writing(self) -> None:
         """Turn the file system read-only, without a trace on the disk."""
@@ -176,7 +182,7 @@ def _fill_metadata(top: Path, spared: int = 0) -> None:
 
 
 def _limit(subvolume: Path) -> None:
-    with suppress(FileNotFoundError):
+    if subvolume.is_dir():
         number = btrfsutil.subvolume_id(str(subvolume))
         _btrfs("qgroup", "limit", "16K", f"0/{number}", str(subvolume))
 

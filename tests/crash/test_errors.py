@@ -33,6 +33,16 @@ def test_no_error_is_told_otherwise_than_it_is(recorded: Recorded, name: str) ->
     assert codes - {0, OutcomeUnknownError.code}, "no error came before the switch"
 
 
+def test_an_application_is_where_it_is_told_to_be(recorded: Recorded) -> None:
+    """Its verdict is recorded after the switch, in a transaction of its own."""
+    outcomes = injured(recorded("app-switch"), {"flush": 12})
+
+    assert told(outcomes) == ""
+    codes = {outcome.code for outcome in outcomes}
+    assert OutcomeUnknownError.code in codes, "no error came after the switch"
+    assert codes - {0, OutcomeUnknownError.code}, "no error came before the switch"
+
+
 @pytest.mark.parametrize(("name", "stride"), [("commit", 6), ("repair", 10)])
 def test_what_can_not_be_read_is_not_guessed(recorded: Recorded, name: str, stride: int) -> None:
     outcomes = injured(recorded(name), {"read": stride})

@@ -110,17 +110,20 @@ def write_update(tree: Path, version: int) -> None:
 APP = "web"
 """The application tree that the flows are about."""
 
-APP_SETTINGS = """\
+SOCKETS = Path("/mnt")
+"""Where its socket lies, which is handed on: a driver mounts what nobody else sees there."""
+
+APP_SETTINGS = f"""\
 start = ["/bin/busybox", "sleep", "1000000"]
-listen = ["{place}/{name}.sock"]
+listen = ["{SOCKETS / APP}"]
 """
 
 
-def write_app_settings(root: Path, place: Path) -> None:
-    """Say how the application runs: its socket, which is handed on, lies in ``place``."""
+def write_app_settings(root: Path) -> None:
+    """Say how the application runs."""
     settings = root / "etc/snaptx/apps" / f"{APP}.conf"
     settings.parent.mkdir(parents=True)
-    settings.write_text(APP_SETTINGS.format(place=place, name=APP))
+    settings.write_text(APP_SETTINGS)
 
 
 def write_app(tree: Path, version: int) -> None:
@@ -134,11 +137,23 @@ def write_app(tree: Path, version: int) -> None:
         shutil.copy(_busybox(), tree / "bin/busybox")
 
 
+UPDATES = {f"update-{version}": version for version in (2, 3)}
+APP_UPDATES = {f"app-{version}": version for version in (2, 3)}
+
+
+def write_payloads(place: Path) -> None:
+    """Make every update, of the system and of the application, below ``place``."""
+    for name, version in UPDATES.items():
+        write_update(place / name, version)
+    for name, version in APP_UPDATES.items():
+        write_app(place / name, version)
+
+
 @dataclass(frozen=True, slots=True)
 class Flow:
     """What is done before the recording and during it, on a machine of one layout.
 
-    ``tells`` is whether the exit code of the last step says that an error came.
+    ``tells`` is whether the exit code of what is ``struck`` says that an error came.
     """
 
     name: str
@@ -159,11 +174,13 @@ class Flow:
 
     @property
     def takes_errors(self) -> bool:
-        """Return whether errors are tried on it: on one disk, and where the exit code tells of them.
+        """Return whether errors are tried on it: on one disk, and where the exit code tells of them."""
+        return self.disks == (DISK,) and self.tells
 
-        What ``injury`` judges is the machine, not an application on it.
-        """
-        return self.disks == (DISK,) and self.tells and not self.has_app
+    @property
+    def struck(self) -> int:
+        """Return which recorded step errors are tried on: the last one that does not only end an instance."""
+        return max(number for number, step in enumerate(self.record) if step != _STOP)
 
     @property
     def disks(self) -> tuple[str, ...]:
@@ -219,8 +236,8 @@ _ON_ROOT = {
         Flow("reconcile", (("init",), _update(2), ("die", "switch", "commit")), (("repair",),)),
         Flow("app-create", (("init",),), (("app", "create", APP),)),
         Flow("app-apply", _FIRST, (("app", "apply", APP, "app-3"),)),
-        Flow("app-switch", _NEXT, (_START, ("app", "switch", APP), _STOP), tells=False),
-        Flow("app-rollback", _MOVED, (_START, ("app", "rollback", APP), _STOP), tells=False),
+        Flow("app-switch", _NEXT, (_START, ("app", "switch", APP), _STOP)),
+        Flow("app-rollback", _MOVED, (_START, ("app", "rollback", APP), _STOP)),
         Flow("app-remove", _NEXT, (("app", "remove", APP),)),
     )
 }
@@ -231,7 +248,3 @@ FLOWS = {
     **{flow.name: flow for flow in (_ON_ROOT[name].on_boot_partition() for name in _ON_BOOT)},
 }
 """Every flow that is recorded, by its name."""
-
-
-UPDATES = {f"update-{version}": version for version in (2, 3)}
-APP_UPDATES = {f"app-{version}": version for version in (2, 3)}

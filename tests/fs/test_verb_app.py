@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from snaptx.errors import OutcomeUnknownError
 from tests.appload import ask, build, free_port, loaded
 from tests.boxes import Box
 
@@ -375,3 +376,24 @@ def test_the_new_one_stays_when_snaptx_dies_after_the_switch(web: Web) -> None:
     web.box.ok("app", "start", "web")
     assert web.at() == (3, [3])
     assert ask(web.port).startswith("two ")
+
+
+def _without_room_for_records() -> None:
+    from snaptx.errors import NoSpaceError
+    from snaptx.generations import Generations
+
+    def refused(*_: object) -> None:
+        raise NoSpaceError("cannot write generation.json: No space left on device", hint="make room")
+
+    Generations.write = refused  # type: ignore[method-assign, assignment]
+
+
+def test_what_fails_after_the_switch_does_not_hide_it(web: Web) -> None:
+    web.apply("two")
+    said = web.box.start("app", "switch", "web", before=_without_room_for_records).wait()
+
+    assert said.code == OutcomeUnknownError.code
+    assert said.complaint[0].startswith("web is at generation 3, but something failed: cannot write")
+    assert web.at() == (3, [3])
+    web.box.ok("app", "rollback", "web")
+    assert ask(web.port).startswith("one ")
