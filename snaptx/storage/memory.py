@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from snaptx.errors import BusyError, NotFoundError
@@ -105,7 +105,7 @@ class MemoryStorage:
         """Return the name of the default tree, "" if none was set."""
         return self._default
 
-    def forsake(self, default: str) -> None:
+    def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove everything but the adopted root."""
         self._default = default
         shutil.rmtree(self.state)
@@ -114,6 +114,7 @@ class MemoryStorage:
         """Describe a shared tree, or return None if it does not exist."""
         path = self.shared_path(name)
         return self._describe(path) if path.is_dir() else None
+        let_go()
 
     def shared_path(self, name: str) -> Path:
         """Return the shared tree's directory."""
