@@ -68,6 +68,11 @@ class Storage(Protocol):
         ...
 
     @property
+    def free_percent(self) -> float:
+        """Return how much is free of the room that generations have, whoever else uses it."""
+        ...
+
+    @property
     def running(self) -> TreeInfo:
         """Describe the root that is mounted as the system root."""
         ...

@@ -78,6 +78,11 @@ class BtrfsStorage:
         return self._top / self._place
 
     @property
+    def free_percent(self) -> float:
+        """Return how much of the filesystem is free."""
+        return system.free_percent(self._top)
+
+    @property
     def running(self) -> TreeInfo:
         """Describe the root that is mounted as the system root."""
         name = self._mount.root.strip("/")

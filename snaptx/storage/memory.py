@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from snaptx import system
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.model import Part, Tree
 from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
@@ -30,6 +31,11 @@ class MemoryStorage:
     def state(self) -> Path:
         """Return the directory of snaptx's own files."""
         return self._top / "@snaptx"
+
+    @property
+    def free_percent(self) -> float:
+        """Return how much of the filesystem around it is free."""
+        return system.free_percent(self._top)
 
     @property
     def running(self) -> TreeInfo:
@@ -108,13 +114,13 @@ class MemoryStorage:
     def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove everything but the adopted root."""
         self._default = default
+        let_go()
         shutil.rmtree(self.state)
 
     def shared(self, name: str) -> TreeInfo | None:
         """Describe a shared tree, or return None if it does not exist."""
         path = self.shared_path(name)
         return self._describe(path) if path.is_dir() else None
-        let_go()
 
     def shared_path(self, name: str) -> Path:
         """Return the shared tree's directory."""

@@ -58,6 +58,11 @@ class ZfsStorage:
         return Path(f"/proc/self/fd/{self._state}")
 
     @property
+    def free_percent(self) -> float:
+        """Return how much of the pool is free, or of what quotas leave to the boot environments if less."""
+        return pool.free_percent(self._pool.name, self._trees.container)
+
+    @property
     def running(self) -> TreeInfo:
         """Describe the root that is mounted as the system root."""
         if "/" not in self._dataset:

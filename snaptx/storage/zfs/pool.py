@@ -101,6 +101,16 @@ def bootfs(name: str) -> str:
     return "" if value == "-" else value
 
 
+def free_percent(*datasets: str) -> float:
+    """Return how much is free of what each dataset has and may have, of the scarcest.
+
+    statvfs(2) can't tell: to it a dataset that holds little is an empty filesystem.
+    """
+    rows = _rows("zfs", "get", "-H", "-p", "-o", "property,value", "used,available", *datasets)
+    sizes = [int(value) for _, value in rows]
+    return min(100 * free / max(used + free, 1) for used, free in zip(sizes[::2], sizes[1::2], strict=True))
+
+
 def set_bootfs(name: str, dataset: str) -> None:
     """Set what ``bootfs`` returns; durable on return."""
     _command("zpool", "set", f"bootfs={dataset}", name)
