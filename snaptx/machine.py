@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -131,8 +130,7 @@ class Machine:
     @property
     def free_percent(self) -> float:
         """Return how much of the filesystem is free."""
-        space = os.statvfs(self.storage.state)
-        return 100 * space.f_bavail / max(space.f_blocks, 1)
+        return self.storage.free_percent
 
     def protect_pinned(self) -> bool:
         """Have the filesystem keep what is pinned from others, as the records say; return if that is new."""

@@ -363,6 +363,12 @@ def descriptor(
         os.close(fd)
 
 
+def free_percent(path: Path) -> float:
+    """Return how much of a filesystem is free."""
+    space = os.statvfs(path)
+    return 100 * space.f_bavail / max(space.f_blocks, 1)
+
+
 @contextmanager
 def idling() -> Iterator[None]:
     """Let every other process go first for the length of a with block, on the processor and on the disk.

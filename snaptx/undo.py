@@ -7,12 +7,12 @@ the last step.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from snaptx import cache, durable, transaction
 from snaptx.errors import BusyError
 from snaptx.machine import Machine
-from snaptx.model import View
 from snaptx.recover import Act
 from snaptx.storage.base import APPS
 from snaptx.transaction import Request
@@ -36,27 +36,27 @@ def plan(machine: Machine) -> Undoing:
         BusyError: another root than the adopted one runs, one of the others is pinned or mounted, or
             there are application trees.
     """
-    views = machine.views()
+    generations = machine.generations.recorded()  # the boot entries may be gone: it was interrupted
     if machine.booted != 1:
         hint = "snaptx rollback 1, restart, and try again"
         raise BusyError("only the root that was adopted, generation 1, can go on without snaptx", hint=hint)
-    pinned = [str(view.number) for view in views if view.generation.pinned]
+    pinned = [str(generation.number) for generation in generations if generation.pinned]
     if pinned:
         raise BusyError(f"pinned: {', '.join(pinned)}", hint="snaptx unpin what is to go")
     apps = sorted(path.name for path in (machine.storage.state / APPS).glob("[!.]*"))
     if apps:
         message = f"there are application trees: {', '.join(apps)}"
         raise BusyError(message, hint="first: snaptx app remove NAME")
-    gone = tuple(view.number for view in views if view.number != 1)
-    return Undoing(gone, tuple(_steps(machine, gone, views)))
+    gone = tuple(generation.number for generation in generations if generation.number != 1)
+    return Undoing(gone, tuple(_steps(machine, gone)))
 
 
-def _steps(machine: Machine, gone: tuple[int, ...], views: list[View]) -> list[str]:
+def _steps(machine: Machine, gone: tuple[int, ...]) -> list[str]:
     loader = ["make the machine start by its own boot loader again"] if machine.installer else []
     numbers = ", ".join(map(str, gone)) or "none"
     return [
         *loader,
-        f"remove the generations that were made (of {len(views)}: {numbers}), and all state",
+        f"remove the generations that were made (of {len(gone) + 1}: {numbers}), and all state",
         f"keep the audit trail as /{LOG}",
         "leave the running root, and shared data, as they are",
     ]
@@ -70,7 +70,9 @@ def undo(machine: Machine, request: Request) -> Undoing:
         LockError: another snaptx is at work, or fetches packages; nothing was changed.
         BootError: the boot loader could not be put back; everything else is still there.
     """
-    with transaction.exclusive(machine, request.verb), cache.sole_user(machine, request.verb):
+    with ExitStack() as locks:
+        locks.enter_context(transaction.exclusive(machine, request.verb))
+        locks.enter_context(cache.sole_user(machine, request.verb))
         planned = plan(machine)
         default = _default_before(machine)
         if machine.installer:
@@ -81,7 +83,7 @@ def undo(machine: Machine, request: Request) -> Undoing:
         kept.parent.mkdir(parents=True, exist_ok=True)
         durable.replace(kept, machine.audit.log.read_bytes(), 0o600)
         machine.boot.remove()
-        machine.storage.forsake(default)
+        machine.storage.forsake(default, locks.close)
     return planned
 
 

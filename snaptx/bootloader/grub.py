@@ -179,9 +179,9 @@ def words_of(root: Path) -> list[str]:
 
 def entry_of(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str]) -> BootEntry:
     """Return the entry of a kernel in the directory ``at``, as GRUB finds it."""
-    initrd = at + kernel.initrd if kernel.initrd else ""
+    initrd = at + kernel.initrd.name if kernel.initrd else ""
     title = entryfile.entry_title(title, kernel.version)
-    return BootEntry(number, title, at + kernel.image, initrd, " ".join(cmdline))
+    return BootEntry(number, title, at + kernel.image.name, initrd, " ".join(cmdline))
 
 
 def grub_directory(boot: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snaptx import system
@@ -19,17 +19,19 @@ INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-
 ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 """The variables of /etc/default/grub that hold the kernel's arguments."""
 
+CLOCK_OF_FAT = 2.0
+"""Seconds: so much later may a file seem than its copy on an EFI system partition."""
+
 MODULES = ("usr/lib/modules", "lib/modules")
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel's version and the names of its files in the directory ``place``; ``initrd`` may be ""."""
+    """A kernel's version and its files; some need no initrd."""
 
     version: str
-    image: str
-    initrd: str
-    place: Path
+    image: Path
+    initrd: Path | None = None
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -40,11 +42,9 @@ def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
 
 def find(boot: Path) -> list[Kernel]:
     """Return the kernels in a boot directory, newest first; links lead nowhere."""
-    if boot.is_symlink() or not boot.is_dir():
-        return []
-    names = {entry.name for entry in os.scandir(boot) if entry.is_file(follow_symlinks=False)}
+    names = _files(boot)
     found = [
-        Kernel(name.removeprefix(prefix), name, _initrd(name.removeprefix(prefix), names), boot)
+        Kernel(version := name.removeprefix(prefix), boot / name, _initrd(version, boot, names))
         for prefix in KERNEL_PREFIXES
         for name in names
         if name.startswith(prefix) and not name.endswith((".old", ".hmac"))
@@ -52,16 +52,22 @@ def find(boot: Path) -> list[Kernel]:
     return sorted(found, key=lambda kernel: version_key(kernel.version), reverse=True)
 
 
-def _initrd(version: str, names: set[str]) -> str:
+def _files(boot: Path) -> set[str]:
+    if boot.is_symlink() or not boot.is_dir():
+        return set()
+    return {entry.name for entry in os.scandir(boot) if entry.is_file(follow_symlinks=False)}
+
+
+def _initrd(version: str, boot: Path, names: set[str]) -> Path | None:
     patterns = (pattern.format(v=version) for pattern in INITRD_PATTERNS)
-    return next((name for name in patterns if name in names), "")
+    return next((boot / name for name in patterns if name in names), None)
 
 
 def choose(root: Path, *others: Path) -> Kernel:
     """Return the kernel that ``root`` boots, from its own /boot or from one of ``others``.
 
     It is the newest that the root has modules for; in the first place that has a kernel, if it has
-    modules for none.
+    modules for none.  The root's own /boot may hold an initrd that was made anew without it.
 
     Raises:
         BootError: there is no kernel.
@@ -71,7 +77,16 @@ def choose(root: Path, *others: Path) -> Kernel:
         hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
         raise BootError("the root has no kernel in /boot", hint=hint)
     fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel.version)]
-    return max(fitting or places[0], key=lambda kernel: version_key(kernel.version))
+    kernel = max(fitting or places[0], key=lambda kernel: version_key(kernel.version))
+    return _with_newer_initrd(kernel, root / "boot")
+
+
+def _with_newer_initrd(kernel: Kernel, boot: Path) -> Kernel:
+    """Return the kernel with the initrd that a root's own /boot holds for it, if that is newer."""
+    own = _initrd(kernel.version, boot, _files(boot))
+    if own and (not kernel.initrd or own.stat().st_mtime > kernel.initrd.stat().st_mtime + CLOCK_OF_FAT):
+        return replace(kernel, initrd=own)
+    return kernel
 
 
 def _has_modules(root: Path, version: str) -> bool:

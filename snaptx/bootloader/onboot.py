@@ -70,10 +70,10 @@ class GrubOnBoot(Grub):
         others = sorted(self.home.glob("[0-9]*"))
         kernel = kernels.choose(root, self._boot, *(copy for of in (place, *others) for copy in _copies(of)))
         try:
-            copy = kernel if kernel.place.parent == place else _copied(kernel, place)
+            copy = _copied(kernel, place)
         except OSError as error:
             raise storage_error(error, f"cannot copy the kernel to {self._boot}") from error
-        at = f"/snaptx/{number}/{copy.place.name}/"
+        at = f"/snaptx/{number}/{copy.image.parent.name}/"
         return entry_of(number, title, copy, at, [*info.cmdline, *words_of(root)])
 
     def forget(self, number: int) -> None:
@@ -139,24 +139,27 @@ def _copied(kernel: Kernel, place: Path) -> Kernel:
 
     The directory's name tells one content from another, by the sizes and times of the files.
     """
-    names = [name for name in (kernel.image, kernel.initrd) if name]
-    found = [(kernel.place / name).stat() for name in names]
+    files = [path for path in (kernel.image, kernel.initrd) if path]
+    if all(path.parents[1] == place for path in files):
+        return kernel
+    found = [path.stat() for path in files]
     facts = " ".join(f"{one.st_size} {one.st_mtime_ns}" for one in found)
     whole = place / hashlib.sha256(facts.encode()).hexdigest()[:8]
-    if not all((whole / name).is_file() for name in names):
+    if not all((whole / path.name).is_file() for path in files):
         fresh = whole.with_name(whole.name + UNFINISHED)
         for old in (fresh, whole):
             shutil.rmtree(old, ignore_errors=True)
         try:
             fresh.mkdir(mode=0o700, parents=True)
-            for name in names:
-                _copy(kernel.place / name, fresh / name)
+            for path in files:
+                _copy(path, fresh / path.name)
             durable.sync_directory(fresh)
             os.rename(fresh, whole)
         except OSError:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
-    return replace(kernel, place=whole)
+    initrd = kernel.initrd and whole / kernel.initrd.name
+    return replace(kernel, image=whole / kernel.image.name, initrd=initrd)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -5,7 +5,7 @@ Every implementation passes tests/contract.  Errors are StorageError or below.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -65,6 +65,11 @@ class Storage(Protocol):
     @property
     def uuid(self) -> str:
         """Return the filesystem's UUID, as a boot loader searches for it."""
+        ...
+
+    @property
+    def free_percent(self) -> float:
+        """Return how much is free of the room that generations have, whoever else uses it."""
         ...
 
     @property
@@ -129,10 +134,15 @@ class Storage(Protocol):
         """Return the name (see TreeInfo) of what ``make_default`` last set, "" if nothing."""
         ...
 
-    def forsake(self, default: str) -> None:
+    def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove the state directory, ``CACHE`` and every tree in it; the adopted root and shared data stay.
 
         ``default`` is the tree to make the filesystem's own default again, "" for none of them.
+        ``let_go`` closes what this process has open in the state directory, its locks among it: it is
+        called when nothing else is left, for a filesystem may keep what is open.
+
+        Raises:
+            BusyError: somebody else uses it; the rest can be removed later.
         """
         ...
 

@@ -78,6 +78,11 @@ class BtrfsStorage:
         return self._top / self._place
 
     @property
+    def free_percent(self) -> float:
+        """Return how much of the filesystem is free."""
+        return system.free_percent(self._top)
+
+    @property
     def running(self) -> TreeInfo:
         """Describe the root that is mounted as the system root."""
         name = self._mount.root.strip("/")
@@ -203,7 +208,7 @@ class BtrfsStorage:
             number = btrfsutil.get_default_subvolume(self._fd)
             return str(btrfsutil.subvolume_path(self._fd, number)) if number != TOP_LEVEL else ""
 
-    def forsake(self, default: str) -> None:
+    def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove ``@snaptx`` with the subvolumes in it, after the default leads elsewhere."""
         with _translated(f"cannot remove {STATE}"):
             number = btrfsutil.subvolume_id(str(self._top / default)) if default else TOP_LEVEL
@@ -211,6 +216,7 @@ class BtrfsStorage:
             self.barrier()
             _delete_subvolumes(self.state)
         self.barrier()
+        let_go()  # it keeps nothing here: others stay locked out to the end
 
     def shared(self, name: str) -> TreeInfo | None:
         """Describe what is called ``name`` at the top level, or return None if nothing is."""
@@ -339,7 +345,7 @@ class AppStorage(BtrfsStorage):
         if info and info.name == self.running.name:
             raise BusyError(f"the application is at generation {tree}", hint="switch to another one first")
 
-    def forsake(self, default: str) -> None:
+    def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove the state directory and every tree in it; there is no adopted root, and no default.
 
         A rename comes first, so that a power cut leaves all of it or nothing that has its name.
@@ -355,6 +361,7 @@ class AppStorage(BtrfsStorage):
             os.rename(self.state, self.gone)
         self.sweep()  # no barrier before it: Btrfs commits in order
         self.barrier()
+        let_go()
 
     def sweep(self) -> None:
         """Remove what is left of what was forsaken under this name, if anything is."""

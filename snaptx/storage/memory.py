@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from snaptx import system
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.model import Part, Tree
 from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
@@ -30,6 +31,11 @@ class MemoryStorage:
     def state(self) -> Path:
         """Return the directory of snaptx's own files."""
         return self._top / "@snaptx"
+
+    @property
+    def free_percent(self) -> float:
+        """Return how much of the filesystem around it is free."""
+        return system.free_percent(self._top)
 
     @property
     def running(self) -> TreeInfo:
@@ -110,9 +116,10 @@ class MemoryStorage:
         """Return the name of the default tree, "" if none was set."""
         return self._default
 
-    def forsake(self, default: str) -> None:
+    def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove everything but the adopted root."""
         self._default = default
+        let_go()
         shutil.rmtree(self.state)
 
     def shared(self, name: str) -> TreeInfo | None:

@@ -171,8 +171,10 @@ def test_what_was_fetched_goes_with_the_state_and_shared_data_stays(storage: Sto
         (storage.begin_shared(name) / "file").write_text(name)
         storage.keep_shared(name)
     storage.begin_shared(CACHE)
-    storage.forsake(storage.running.name)
+    lock = (storage.state / "lock").open("w")
+    storage.forsake(storage.running.name, lock.close)
 
+    assert lock.closed
     assert storage.shared(CACHE) is None
     assert (storage.shared_path("@home") / "file").read_text() == "@home"
     assert storage.describe(Tree(2, Part.ROOT)) is None

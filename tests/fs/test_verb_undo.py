@@ -44,6 +44,16 @@ def test_nothing_is_left_but_the_audit_trail(tmp_path: Path, layout: str) -> Non
         assert box.marks() == {1: "NRG"}
 
 
+def test_one_that_was_interrupted_after_the_boot_entries_went_is_completed() -> None:
+    with made(init=False) as box:
+        subvolumes = _subvolumes(box.top)
+        box.ok("init")
+        box.entry.unlink()
+        box.ok("init", "--undo")
+
+        assert _subvolumes(box.top) == subvolumes
+
+
 def test_another_root_that_runs_is_not_left_behind(tmp_path: Path) -> None:
     (tmp_path / "payload").mkdir()
     (tmp_path / "payload/two").write_text("2")

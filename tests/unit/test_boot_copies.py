@@ -107,6 +107,19 @@ def test_a_copy_that_was_not_switched_to_goes(loader: GrubOnBoot, root: Path) ->
     assert copies(loader) == before
 
 
+def test_an_initrd_made_anew_without_its_kernel_is_copied_with_the_kernel_there_is(
+    loader: GrubOnBoot, root: Path
+) -> None:
+    (root / "boot/vmlinuz-6.1").unlink()
+    rebuild(root, "another initrd")
+    later = (root / "boot" / INITRD).stat().st_mtime + 60
+    os.utime(root / "boot" / INITRD, (later, later))
+    switch(loader, root)
+
+    assert named(loader) == {"kernel": "kernel", "initrd": "another initrd"}
+    assert len(copies(loader)) == 1
+
+
 def test_what_is_the_same_is_not_copied_again(loader: GrubOnBoot, root: Path) -> None:
     before = offered(loader, root)
 

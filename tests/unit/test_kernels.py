@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,13 @@ def test_the_newest_is_found_as_people_count(tmp_path: Path) -> None:
     ids=["debian", "fedora", "opensuse"],
 )
 def test_its_initrd_is_found_under_the_distributions_name(tmp_path: Path, initrd: str) -> None:
-    assert newest(boot(tmp_path, "vmlinuz-6.1-x", initrd, "initrd.img-6.0-x")).initrd == initrd
+    assert newest(boot(tmp_path, "vmlinuz-6.1-x", initrd, "initrd.img-6.0-x")).initrd == tmp_path / initrd
 
 
 def test_arch_names_kernels_without_a_version(tmp_path: Path) -> None:
     found = newest(boot(tmp_path, "vmlinuz-linux", "initramfs-linux.img", "initramfs-linux-fallback.img"))
 
-    assert (found.image, found.initrd) == ("vmlinuz-linux", "initramfs-linux.img")
+    assert (found.image, found.initrd) == (tmp_path / "vmlinuz-linux", tmp_path / "initramfs-linux.img")
 
 
 def test_backups_are_no_kernels(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_a_roots_own_kernel_comes_before_others_of_its_version(tmp_path: Path) -
         boot(tmp_path / name, "vmlinuz-6.9")
     (tmp_path / "usr/lib/modules/6.9").mkdir(parents=True)
 
-    assert kernels.choose(tmp_path, tmp_path / "apart").place == tmp_path / "boot"
+    assert kernels.choose(tmp_path, tmp_path / "apart").image.parent == tmp_path / "boot"
 
 
 def test_without_modules_the_roots_own_kernel_is_taken(tmp_path: Path) -> None:
@@ -77,6 +78,30 @@ def test_without_modules_the_roots_own_kernel_is_taken(tmp_path: Path) -> None:
         boot(tmp_path / name, f"vmlinuz-{version}")
 
     assert kernels.choose(tmp_path, tmp_path / "apart").version == "6.9"
+
+
+@pytest.mark.parametrize(("age", "where"), [(60, "apart"), (-60, "boot"), (-1, "apart")])
+def test_an_initrd_made_anew_without_its_kernel_is_taken(tmp_path: Path, age: int, where: str) -> None:
+    """Seconds: a file seems a second older or younger than its copy on a FAT filesystem."""
+    for name, files in (("boot", ["initramfs-6.9.img"]), ("apart", ["vmlinuz-6.9", "initramfs-6.9.img"])):
+        (tmp_path / name).mkdir()
+        boot(tmp_path / name, *files)
+    times = 1_000_000_000, 1_000_000_000
+    os.utime(tmp_path / "boot/initramfs-6.9.img", times)
+    os.utime(tmp_path / "apart/initramfs-6.9.img", (times[0], times[1] + age))
+
+    kernel = kernels.choose(tmp_path, tmp_path / "apart")
+
+    assert kernel.image == tmp_path / "apart/vmlinuz-6.9"
+    assert kernel.initrd == tmp_path / where / "initramfs-6.9.img"
+
+
+def test_an_initrd_of_another_kernel_is_not_taken(tmp_path: Path) -> None:
+    for name, file in (("boot", "initramfs-6.10.img"), ("apart", "vmlinuz-6.9")):
+        (tmp_path / name).mkdir()
+        boot(tmp_path / name, file)
+
+    assert kernels.choose(tmp_path, tmp_path / "apart").initrd is None
 
 
 def test_the_command_line_comes_from_default_grub(tmp_path: Path) -> None:

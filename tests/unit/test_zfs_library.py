@@ -82,3 +82,13 @@ def test_errors_say_what_was_being_done(
         raise error
     assert caught.value.message.startswith("cannot make tank/x")
     assert hint in caught.value.hint
+
+
+def test_the_step_that_failed_is_named(binding: ModuleType) -> None:
+    failed = {b"status": errno.EBUSY, b"step": b"destroy\ttank/x"}
+    setattr(binding, "lzc_channel_program", lambda *_, **__: failed)  # noqa: B010
+
+    with pytest.raises(BusyError) as caught:
+        library.together("cannot remove tank", ("destroy", "tank/x"))
+    assert caught.value.message.startswith("cannot remove tank")
+    assert "destroy tank/x" in caught.value.message

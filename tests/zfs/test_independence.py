@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
+from contextlib import ExitStack
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
+from snaptx import system
 from snaptx.errors import BusyError
 from snaptx.model import Part, Tree
 from snaptx.storage.zfs.backend import ZfsStorage
-from tests.zfs.conftest import MakePool, Pool
+from tests.zfs.conftest import MIB, MakePool, Pool
 
 
 @pytest.fixture
@@ -122,11 +127,42 @@ def test_a_sealed_tree_can_be_made_again_while_its_clones_live(storage: ZfsStora
     intact(storage, 3)
 
 
+def count(places: tuple[Path, ...], ended: threading.Event) -> None:
+    """Write a number that grows into one file after the other."""
+    with ExitStack() as files:
+        fds = [files.enter_context(system.descriptor(place, os.O_WRONLY)) for place in places]
+        number = 0
+        while not ended.is_set():
+            number += 1
+            for fd in fds:
+                os.pwrite(fd, f"{number:08}".encode(), 0)
+
+
+def test_a_tree_and_its_children_are_of_one_instant(pool: Pool, storage: ZfsStorage) -> None:
+    """Written first in the root, a number is never seen in its child alone."""
+    ended = threading.Event()
+    counting = threading.Thread(
+        target=count, args=((pool.root / "etc/version", pool.root / "var/lib/state"), ended)
+    )
+    counting.start()
+    try:
+        for number in range(2, 7):
+            storage.snapshot(root(1), Tree(number, Part.ORIGIN), writable=False)
+    finally:
+        ended.set()
+        counting.join()
+
+    for number in range(2, 7):
+        place = storage.path(Tree(number, Part.ORIGIN))
+        first, second = (int((place / name).read_text()) for name in ("etc/version", "var/lib/state"))
+        assert first - second in (0, 1)
+
+
 def test_space_comes_back(pool: Pool, storage: ZfsStorage) -> None:
-    """Two generations of 20 MB each of their own: what is left of one is nothing."""
+    """Two generations of 20 MiB each of their own: what is left of one is nothing."""
     for number in (2, 3):
         stage(storage, root(number - 1), number)
-        (storage.path(root(number)) / "etc/large").write_bytes(bytes(range(256)) * 80_000)
+        (storage.path(root(number)) / "etc/large").write_bytes(os.urandom(20 * MIB))
         storage.barrier()
     used = int(pool.zfs("get", "-Hpo", "value", "used", pool.name))
     for number in (2, 3):
@@ -134,7 +170,18 @@ def test_space_comes_back(pool: Pool, storage: ZfsStorage) -> None:
     storage.barrier()
 
     freed = used - int(pool.zfs("get", "-Hpo", "value", "used", pool.name))
-    assert freed > 0
+    assert freed > 0.9 * 40 * MIB
+
+
+def test_what_is_free_is_told_of_the_whole_pool_and_of_a_quota(pool: Pool, storage: ZfsStorage) -> None:
+    before = storage.free_percent
+    (pool.root / "large").write_bytes(os.urandom(40 * MIB))
+    storage.barrier()
+    assert before - storage.free_percent > 25
+
+    used = int(pool.zfs("get", "-Hpo", "value", "used", pool.container))
+    pool.zfs("set", f"quota={used + MIB}", pool.container)
+    assert storage.free_percent < 5
 
 
 def test_a_foreign_clone_keeps_a_generation(pool: Pool, storage: ZfsStorage) -> None:

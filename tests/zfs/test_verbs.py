@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from snaptx.errors import BusyError
+from snaptx.undo import LOG
 from tests.boxes import snaptx
 from tests.zfs.conftest import MakePool, Pool, command
 from tests.zfs.small import furnished, shows, start, update, verb
@@ -36,11 +38,36 @@ def test_there_and_back_and_away(pool: Pool, tmp_path: Path) -> None:
     assert f"'/ROOT/snaptx-2@/boot/vmlinuz-6.1.0' 'root=ZFS={pool.container}/snaptx-2'" in entry
 
     verb(pool, "rollback", "1")
-    start(pool)
+    assert start(pool) == f"{pool.container}/snaptx-3"
     assert shows(pool, 1)
     verb(pool, "confirm")
     verb(pool, "verify")
-    assert before < pool.names() | pool.names("snapshot")
+
+    verb(pool, "rollback", "1", "--as-used")
+    assert start(pool) == f"{pool.container}/debian"
+    verb(pool, "init", "--undo")
+    assert pool.names() | pool.names("snapshot") == before
+    assert pool.bootfs() == "-"
+    assert shows(pool, 1)
+    assert "undone" in (pool.root / LOG).read_text().splitlines()[-1]
+
+
+def test_a_state_that_somebody_uses_is_left_until_it_is_free(pool: Pool, tmp_path: Path) -> None:
+    before = pool.names() | pool.names("snapshot")
+    verb(pool, "init", "--accept-rollback")
+    place = tmp_path / "state"
+    place.mkdir()
+    command("mount", "-t", "zfs", f"{pool.name}/snaptx/state", place)
+    try:
+        said = snaptx("--sysroot", str(pool.root), "init", "--undo")
+        assert said.code == BusyError.code, said.err
+        assert f"{pool.name}/snaptx/state" in said.complaint[0]
+        assert (place / "audit/log").exists()
+    finally:
+        command("umount", place)
+
+    verb(pool, "init", "--undo")
+    assert pool.names() | pool.names("snapshot") == before
 
 
 def test_what_is_pinned_is_held(pool: Pool, tmp_path: Path) -> None:
@@ -49,9 +76,6 @@ def test_what_is_pinned_is_held(pool: Pool, tmp_path: Path) -> None:
     verb(pool, "pin", "2")
     verb(pool, "commit")  # makes another tree of it
     assert held(pool) == {"snaptx-2-origin": 2, "snaptx-2-sealed": 2}
-
-    said = snaptx("--sysroot", str(pool.root), "prune", "2")
-    assert "pinned" in said.err
 
     verb(pool, "unpin", "2")
     assert held(pool) == {}
@@ -88,9 +112,9 @@ def test_where_zfsbootmenu_boots_bootfs_alone_decides(pool: Pool, tmp_path: Path
     assert verb(pool, "status")["verdict"] == "good"
 
     verb(pool, "rollback", "1")
-    assert start(pool) == first
+    assert start(pool) == f"{pool.container}/snaptx-3"
     assert shows(pool, 1)
-    assert [row["marks"] for row in verb(pool, "list")] == ["NRG", "G"]
+    assert [row["marks"] for row in verb(pool, "list")] == ["G", "G", "NRT"]
 
 
 def held(pool: Pool) -> dict[str, int]:

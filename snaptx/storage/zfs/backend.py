@@ -9,7 +9,7 @@ process.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,6 +56,11 @@ class ZfsStorage:
         if name in self._mounted or name in self._trees.listing.datasets:
             self._reach(name, {"": name, "grub": loader}, self._state)
         return Path(f"/proc/self/fd/{self._state}")
+
+    @property
+    def free_percent(self) -> float:
+        """Return how much of the pool is free, or of what quotas leave to the boot environments if less."""
+        return pool.free_percent(self._pool.name, self._trees.container)
 
     @property
     def running(self) -> TreeInfo:
@@ -228,12 +233,12 @@ class ZfsStorage:
         """Return ``bootfs``, "" if there is none."""
         return pool.bootfs(self._pool.name)
 
-    def forsake(self, default: str) -> None:
-        """Remove ``POOL/snaptx`` and every generation but the adopted root."""
+    def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
+        """Remove every generation but the adopted root, and ``POOL/snaptx``, once nothing in it is open."""
         pool.set_bootfs(self._pool.name, default)
         self._release_within(self._trees.container)
         self._release_within(self._trees.home)
-        self._trees.remove_all(self._name(Tree(1, Part.ROOT)))
+        self._trees.remove_all(self._name(Tree(1, Part.ROOT)), let_go)
 
     def shared(self, name: str) -> TreeInfo | None:
         """Describe the dataset for ``name``, or return None if there is none."""

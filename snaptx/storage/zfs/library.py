@@ -6,6 +6,7 @@ What the library can't do is done by channel programs.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -63,8 +64,12 @@ def translated(doing: str) -> Iterator[None]:
 def _error(error: Any, doing: str) -> StorageError:
     """Return the error of the tree; of several, the first tells."""
     first = error.errors[0] if getattr(error, "errors", None) else error
-    said = f"{doing}: {_said(first)}"
-    match first.errno:
+    return _failure(first.errno or errno.EIO, doing, _said(first))
+
+
+def _failure(number: int, doing: str, cause: str) -> StorageError:
+    said = f"{doing}: {cause}"
+    match number:
         case errno.EEXIST | errno.ENOTEMPTY:
             return BusyError(said, hint="'zfs list -t all' shows what is in the way")
         case errno.EACCES:
@@ -73,17 +78,17 @@ def _error(error: Any, doing: str) -> StorageError:
             return StorageError(said, hint="run it as root: what 'zfs allow' gives is not enough")
         case errno.EAGAIN:
             return StorageError(f"{doing}: the pool is suspended", hint="mend its devices, then: zpool clear")
-    return storage_error(OSError(first.errno or errno.EIO, _said(first)), doing)
+    return storage_error(OSError(number, cause), doing)
 
 
 def _said(error: Any) -> str:
-    name = getattr(error, "name", b"") or b""
-    about = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
     text = str(getattr(error, "message", "") or type(error).__name__)
-    details = getattr(error, "details", "") or ""
-    if isinstance(details, bytes):
-        details = details.decode("utf-8", "surrogateescape")
-    return " ".join(filter(None, (text, about, str(details))))
+    about = (getattr(error, name, "") or "" for name in ("name", "details"))
+    return " ".join(filter(None, (text, *map(_text, about))))
+
+
+def _text(value: object) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def pool_of(name: str) -> str:
@@ -139,8 +144,12 @@ def together(doing: str, *steps: tuple[str, ...]) -> None:
     """
     lines = ["\t".join(step).encode() for step in steps]
     if lines:
+        pool = pool_of(steps[0][1]).encode()
         with translated(doing):
-            load().lzc_channel_program(pool_of(steps[0][1]).encode(), programs.STEPS.encode(), params=lines)
+            failed = load().lzc_channel_program(pool, programs.STEPS.encode(), params=lines)
+        if failed:
+            number, step = int(failed[b"status"]), _text(failed[b"step"]).expandtabs(1)
+            raise _failure(number, doing, f"{os.strerror(number)} ({step})")
 
 
 def create(name: str, properties: Mapping[str, str | int]) -> None:

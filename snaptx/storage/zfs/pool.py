@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from snaptx.errors import CommandError, LayoutError, NoSpaceError, ReadOnlyError, SnaptxError, StorageError
@@ -12,6 +13,7 @@ from snaptx.run import run
 from snaptx.storage.zfs import features
 from snaptx.storage.zfs.library import MODULE_HINT
 
+_DEVICE = Path("/dev/zfs")
 _PROPERTIES = ("guid", "health", "readonly", "bootfs")
 
 SET_APART = frozenset({
@@ -58,8 +60,11 @@ def look(name: str) -> Pool:
     """Return what the pool says of itself.
 
     Raises:
-        StorageError: it is not imported, or the kernel has no ZFS.
+        LayoutError: the kernel has no ZFS, or does not show it here.
+        StorageError: it is not imported.
     """
+    if not _DEVICE.exists():  # the command would wait for it for ten seconds
+        raise LayoutError(f"there is no {_DEVICE}: no module, or a container without it", hint=MODULE_HINT)
     values = dict(_rows("zpool", "get", "-H", "-p", "-o", "property,value", ",".join(_PROPERTIES), name))
     return Pool(name, int(values["guid"]), values["health"], values["readonly"] == "on")
 
@@ -99,6 +104,16 @@ def bootfs(name: str) -> str:
     """Return the dataset that boots by default as the pool says, "" if it names none."""
     value = _command("zpool", "get", "-H", "-p", "-o", "value", "bootfs", name).strip()
     return "" if value == "-" else value
+
+
+def free_percent(*datasets: str) -> float:
+    """Return how much is free of what each dataset has and may have, of the scarcest.
+
+    statvfs(2) can't tell: to it a dataset that holds little is an empty filesystem.
+    """
+    rows = _rows("zfs", "get", "-H", "-p", "-o", "property,value", "used,available", *datasets)
+    sizes = [int(value) for _, value in rows]
+    return min(100 * free / max(used + free, 1) for used, free in zip(sizes[::2], sizes[1::2], strict=True))
 
 
 def set_bootfs(name: str, dataset: str) -> None:

@@ -55,24 +55,24 @@ local function each(act)
     for _, line in ipairs(steps) do
         local what, rest = string.match(line, "^(%a+)\\t(.*)$")
         local status = act(what, rest)
-        if status ~= 0 then error({status = status, step = line}) end
+        if status ~= 0 then return {status = status, step = line} end
     end
 end
 local function split(text)
     return string.match(text, "^([^\\t]*)\\t([^\\t]*)\\t?(.*)$")
 end
-each(function(what, rest)
+local function check(what, rest)
     if what == "promote" then return (zfs.check.promote(rest)) end
     return 0
-end)
-each(function(what, rest)
+end
+local function make(what, rest)
     if what == "promote" then return (zfs.sync.promote(rest)) end
     if what == "destroy" then return (zfs.sync.destroy(rest)) end
     local name, one, other = split(rest)
     if what == "rename" then return (zfs.sync.rename_snapshot(name, one, other)) end
     if what == "inherit" then return (zfs.sync.inherit(name, one)) end
     return (zfs.sync.set_prop(name, one, other))
-end)
-return 0
+end
+return each(check) or each(make) or 0
 """
-"""Make the steps that the arguments name: words with tabs between."""
+"""Make the steps that the arguments name, words with tabs between; return which failed, and its errno."""

@@ -7,7 +7,7 @@ can be begun again.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from snaptx.errors import BusyError
 from snaptx.model import Part, Tree
@@ -173,19 +173,31 @@ class Trees:
         for name in self.listing.empty_carriers(self.carriers):
             self.remove_dataset(name)
 
-    def remove_all(self, adopted: str) -> None:
-        """Destroy every generation, and all else of snaptx's, but the adopted root and shared data."""
+    def remove_all(self, adopted: str, let_go: Callable[[], None]) -> None:
+        """Destroy every generation, and all else of snaptx's, but the adopted root and shared data.
+
+        What is left is destroyed in one step: a pool shows all of snaptx's home or none.
+        ``let_go`` closes what is open in it, for that is mounted and could not go.
+        """
         self.hold(())
         for name in self._every_root():
             if name != adopted:
                 self.remove_dataset(name)
-        for snapshot in self.listing.living(adopted):
-            self.drop(snapshot.name)
-        for place in self.listing.without_shared(self.home):
-            self.remove_dataset(place)
+        while found := [each.name for each in self.listing.everywhere() if names.tree_of(each.short)]:
+            self.drop(found[0])
         self._leave_together(adopted)
-        library.together(f"cannot release {adopted}", ("inherit", adopted, TREE))
+        let_go()
+        self._remove_home(adopted)
         self.forget()
+
+    def _remove_home(self, adopted: str) -> None:
+        places = self.listing.without_shared(self.home)
+        snapshots = [each.name for place in places for each in self.listing.snapshots(place)]
+        datasets = [one.name for place in places for one in reversed(self.listing.family(place))]
+        # What may be in use comes first: nothing is undone where a step fails.
+        datasets.sort(key=lambda name: name != f"{self.home}/state")
+        steps = [("destroy", name) for name in (*snapshots, *datasets)]
+        library.together(f"cannot remove {self.home}", *steps, ("inherit", adopted, TREE))
 
     def _every_root(self) -> list[str]:
         known = self.listing.datasets.values()
