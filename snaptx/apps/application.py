@@ -143,6 +143,11 @@ def described(host: Machine) -> Iterator[App]:
             yield app
 
 
+def half_made(host: Machine) -> list[str]:
+    """Return the names of those whose making was begun and is not over."""
+    return [name for name in names(host) if not is_there(look(host, name))]
+
+
 def removed(host: Machine) -> list[str]:
     """Return the names of those whose removal was begun and is not over."""
     return sorted(path.name[1:] for path in (host.storage.state / APPS).glob(".*"))
