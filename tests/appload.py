@@ -41,7 +41,10 @@ def ask(port: int) -> str:
     """
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as one:
         one.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
-        text = b"".join(iter(lambda: one.recv(4096), b"")).decode()
+        try:
+            text = b"".join(iter(lambda: one.recv(4096), b"")).decode()
+        except TimeoutError as error:  # not the same as one that could not connect
+            raise TimeoutError("connected, and not answered") from error
     head, _, body = text.partition("\r\n\r\n")
     if " 200 " not in head.partition("\r\n")[0]:
         raise OSError(f"it says {head.partition(chr(13))[0]!r}")

@@ -5,12 +5,13 @@
 Fetches the distribution's package with apt-get and unpacks it; nothing is installed.
 Measured are a live switch of the root it runs in, ``snaptx restart``, ``live --off`` and a
 restart again; the switch and the rollback of an application tree with the sockets
-handed on, and a switch whose check fails.
+handed on, and a switch whose check fails in private.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import shutil
 import signal
@@ -44,6 +45,14 @@ http {{
     access_log off;
     server {{ listen 127.0.0.1:{port} backlog=511; root /usr/share/nginx/html; {extra} }}
 }}
+"""
+START = """
+/usr/bin/busybox sed "s/listen [^ ]*/listen $SNAPTX_LISTEN/" /etc/nginx.conf >/run/nginx.conf &&
+NGINX="3;" exec /usr/sbin/nginx -c /run/nginx.conf
+"""
+CHECK = r"""#!/bin/sh
+set -- "${SNAPTX_CHECK_ADDRESS%:*}" "${SNAPTX_CHECK_ADDRESS##*:}"
+printf 'GET / HTTP/1.0\r\n\r\n' | busybox nc -w 2 "$@" | grep -q ' 200 OK'
 """
 SETTLE = 0.5
 """Seconds of load before and after what is measured."""
@@ -202,9 +211,9 @@ def live(tree: Path, place: Path, rounds: int, clients: int) -> Iterator[tuple[s
 
 
 def app(tree: Path, place: Path, rounds: int, clients: int) -> Iterator[tuple[str, Tally]]:
-    """Measure the switch and the rollback of an application tree, and a switch that is taken back."""
+    """Measure the switch and the rollback of an application tree, and a switch whose check fails."""
     port = free_port()
-    tallies = {name: Tally() for name in ("app switch", "app rollback", "app switch, taken back")}
+    tallies = {name: Tally() for name in ("app switch", "app rollback", "app switch, refused")}
     with made(size=1 << 30) as box:
         configure(box, place, port)
         box.ok("app", "create", "web")
@@ -222,7 +231,7 @@ def app(tree: Path, place: Path, rounds: int, clients: int) -> Iterator[tuple[st
                     done = box.json("app", "rollback", "web")
                 tallies["app rollback"].paused.append(done["pause_seconds"])
                 box.ok("app", "apply", "web", str(bad))
-                with measured(tallies["app switch, taken back"], port, clients):
+                with measured(tallies["app switch, refused"], port, clients):
                     assert box.run("app", "switch", "web").code == 32
                 wait_for(port, "app-one")
         finally:
@@ -231,17 +240,15 @@ def app(tree: Path, place: Path, rounds: int, clients: int) -> Iterator[tuple[st
 
 
 def configure(box: Box, place: Path, port: int) -> None:
-    """Say how nginx is started, checked and stopped."""
+    """Say how nginx is started, checked and stopped; it has to be told what the socket it gets listens at."""
     check = place / "check"
-    asking = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | busybox nc -w 2 127.0.0.1 {port} | grep -q ' 200 OK'\n"
-    check.write_text(f"#!/bin/sh\n{asking}")
+    check.write_text(CHECK)
     check.chmod(0o755)
     settings = box.root / "etc/snaptx/apps/web.conf"
     settings.parent.mkdir(parents=True, exist_ok=True)
-    start = ["/usr/bin/busybox", "env", "NGINX=3;", "/usr/sbin/nginx", "-c", "/etc/nginx.conf"]
-    words = ", ".join(f'"{word}"' for word in start)
     settings.write_text(
-        f'start = [{words}]\nlisten = ["127.0.0.1:{port}"]\ncheck = ["{check}"]\n'
+        f"start = {json.dumps(['/usr/bin/busybox', 'sh', '-c', START])}\n"
+        f'listen = ["127.0.0.1:{port}"]\ncheck = ["{check}"]\ncheck_at = "private"\n'
         'stop = "QUIT"\ntimeout = 1\ndrain = 10\n'
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,12 +27,25 @@ RUN = "run/snaptx/apps"
 
 @dataclass(frozen=True)
 class App:
-    """An application: ``machine`` is what the verbs of a root work on, ``place`` its directory in /run."""
+    """An application: ``machine`` is what the verbs of a root work on, ``place`` its directory in /run.
+
+    The settings are read when they are asked for: without them it can still be
+    stopped, verified, repaired and removed.
+    """
 
     name: str
     machine: Machine
-    settings: Settings
+    read_settings: Callable[[], Settings]
     place: Path
+
+    @property
+    def settings(self) -> Settings:
+        """What the administrator says of it.
+
+        Raises:
+            ConfigError: its file can't be read, or says something impossible.
+        """
+        return self.read_settings()
 
 
 def names(host: Machine) -> list[str]:
@@ -78,7 +92,7 @@ def _storage(host: Machine, name: str) -> AppStorage:
 def _app(host: Machine, name: str, storage: AppStorage) -> App:
     place = host.sysroot / RUN / name
     machine = Machine(place / "root", host.config, storage, Pointer(storage.home))
-    return App(name, machine, settings.load(host.sysroot, name), place)
+    return App(name, machine, cache(partial(settings.load, host.sysroot, name)), place)
 
 
 def create(host: Machine, request: Request, name: str) -> App:
@@ -127,6 +141,11 @@ def described(host: Machine) -> Iterator[App]:
         app = look(host, name)
         if is_there(app):
             yield app
+
+
+def half_made(host: Machine) -> list[str]:
+    """Return the names of those whose making was begun and is not over."""
+    return [name for name in names(host) if not is_there(look(host, name))]
 
 
 def removed(host: Machine) -> list[str]:

@@ -45,8 +45,7 @@ def recorded(app: App) -> Iterator[Instance]:
 
 def running(app: App) -> list[Instance]:
     """Return the instances that run."""
-    who = runners.runner(app.settings)
-    return [instance for instance in recorded(app) if who.is_alive(instance)]
+    return [instance for instance in recorded(app) if runners.runner(instance).is_alive()]
 
 
 def start(app: App, number: int, before: Instance | None) -> Instance:
@@ -57,7 +56,7 @@ def start(app: App, number: int, before: Instance | None) -> Instance:
     """
     try:
         _mount(app, number)
-        made = runners.runner(app.settings).start(number, subtree(app, number), before)
+        made = runners.start(app.settings, number, subtree(app, number), before)
         data = {**asdict(made), "boot_id": system.boot_id()}
         durable.replace(app.place / f"{number}.json", json.dumps(data).encode(), 0o600)
     except BaseException:
@@ -68,7 +67,7 @@ def start(app: App, number: int, before: Instance | None) -> Instance:
 
 def stop(app: App, instance: Instance) -> bool:
     """End an instance and unmount its root; return whether it had to be killed."""
-    killed = runners.runner(app.settings).stop(instance)
+    killed = runners.runner(instance).stop()
     if killed:
         log.warning("killed: it did not end in time", app=app.name, generation=instance.generation)
     _leave(app, instance.generation)
@@ -106,7 +105,7 @@ def require_healthy(app: App, instance: Instance) -> float:
     begun = time.monotonic()
     reason = "it was not checked"
     while time.monotonic() - begun < app.settings.timeout:
-        if not runners.runner(app.settings).is_alive(instance):
+        if not runners.runner(instance).is_alive():
             raise _ill(app, instance, "it ended")
         reason = _complaint(app, instance)
         if not reason:
@@ -145,7 +144,7 @@ def settle(app: App) -> Instance | None:
     default = app.machine.boot_state().default
     kept = None
     for instance in recorded(app):
-        if instance.generation == default and runners.runner(app.settings).is_alive(instance):
+        if instance.generation == default and runners.runner(instance).is_alive():
             kept = instance
         else:
             stop(app, instance)
@@ -181,13 +180,19 @@ def rehearse(app: App, number: int) -> None:
         CommandError: it can't be started.
     """
     listen = sockets.private(app.settings.listen, app.place)
-    apart = replace(app, settings=replace(app.settings, listen=listen))
+    settings = replace(app.settings, listen=listen)
+    apart = replace(app, read_settings=lambda: settings)
     stop(apart, started(apart, number, None))
 
 
 def is_startable(app: App) -> bool:
     """Return whether there is anything to start."""
     return bool(app.settings.start or app.settings.unit)
+
+
+def is_known(app: App) -> bool:
+    """Return whether this boot has a record of anything to stop."""
+    return any(recorded(app))
 
 
 def bring_down(app: App) -> list[int]:

@@ -1,15 +1,47 @@
-"""Repair of the application trees, each as the machine is repaired."""
+"""Verification and repair of the application trees, each as the machine is verified and repaired."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
-from snaptx import lock, repair
+from snaptx import lock, repair, verify
 from snaptx.apps import application, instances
+from snaptx.apps.application import App
 from snaptx.errors import BootError, NotFoundError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.transaction import Request
+from snaptx.verify import Problem
+
+
+def problems(host: Machine) -> Iterator[Problem]:
+    """Compare what snaptx keeps about each application tree with itself and with the disk."""
+    for name in application.removed(host):
+        yield Problem(f"application {name}", "its removal was interrupted")
+    for name in application.half_made(host):
+        yield Problem(f"application {name}", "is half made")
+    yield from _of_each(host, lambda app: verify.state(app.machine))
+
+
+def differences(host: Machine, progress: Callable[[int, int], None] | None = None) -> Iterator[Problem]:
+    """Compare the newest generation of each application tree with its manifest, every byte read."""
+
+    def newest(app: App) -> Iterator[Problem]:
+        number = app.machine.generations.recorded()[-1].number
+        return verify.generation(app.machine, number, progress)
+
+    yield from _of_each(host, newest)
+
+
+def _of_each(host: Machine, look: Callable[[App], Iterator[Problem]]) -> Iterator[Problem]:
+    """Yield the problems of every application, with its name."""
+    for app in application.described(host):
+        where = f"application {app.name}"
+        try:
+            yield from (replace(found, where=f"{where}: {found.where}") for found in look(app))
+        except SnaptxError as error:
+            yield Problem(where, error.message)
 
 
 def mend(host: Machine, request: Request) -> Iterator[str]:

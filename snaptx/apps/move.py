@@ -24,7 +24,7 @@ from snaptx import commit, confirm, lock, log, rollback, transaction
 from snaptx.apps import instances, runners
 from snaptx.apps.application import App, reopen
 from snaptx.apps.runners import Instance
-from snaptx.apps.settings import CheckAt
+from snaptx.apps.settings import CheckAt, Settings
 from snaptx.config import Conflicts
 from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.machine import Machine
@@ -63,6 +63,7 @@ class _Move:
     """One move under way."""
 
     app: App
+    settings: Settings
     before: Instance | None
     after: Instance | None = None
     pause: float = 0.0
@@ -72,13 +73,13 @@ class _Move:
 
     @property
     def overlaps(self) -> bool:
-        return runners.runner(self.app.settings).overlaps
+        return runners.overlaps(self.settings)
 
     def bring_over(self, number: int) -> None:
         """Start the new instance and check it: what it raises keeps the pointer where it is."""
         if not instances.is_startable(self.app):
             return
-        if self.app.settings.check_at is CheckAt.PRIVATE:
+        if self.settings.check_at is CheckAt.PRIVATE:
             instances.rehearse(self.app, number)
         begun = time.monotonic()
         if self.overlaps or self.before is None:
@@ -104,7 +105,7 @@ class _Move:
             yield
             return
         begun = time.monotonic()
-        with runners.runner(self.app.settings).held(self.before):
+        with runners.runner(self.before).held():
             yield
         self.pause = time.monotonic() - begun
 
@@ -208,8 +209,9 @@ def _moved(app: App, number: int) -> Iterator[None]:
 
 
 def _move(host: Machine, app: App, request: Request, act: Act) -> Moved:
+    settings = app.settings  # if they are broken nothing begins
     with exclusive(app, request.verb) as before:
-        move = _Move(app, before)
+        move = _Move(app, settings, before)
         with move.kept():
             number, previous, content, carried, conflicts = act(move.bring_over)
         with _moved(app, number):

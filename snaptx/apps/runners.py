@@ -1,4 +1,8 @@
-"""Who runs an instance: snaptx itself, systemd, or nobody."""
+"""Who runs an instance: snaptx itself, or systemd.
+
+The settings say how one is started.  How it is ended says its record, because
+the settings may be others by then, or damaged.
+"""
 
 from __future__ import annotations
 
@@ -19,138 +23,114 @@ from snaptx.errors import CommandError
 class Instance:
     """One run of a generation; ``pid`` and ``start`` (clock ticks since the boot) are 0 for a unit's.
 
-    ``address`` is the first that it was given to listen at, "" if it was given none.
+    ``address`` is the first that it was given to listen at, "" if it was given
+    none.  A process is ended by ``signal``, and killed after ``drain`` seconds.
     """
 
     generation: int
     pid: int = 0
     start: int = 0
     address: str = ""
+    unit: str = ""
+    signal: str = "TERM"
+    drain: int = 30
 
 
 class Runner(Protocol):
-    """Starts and ends instances; ``overlaps`` is whether two may run at the same time."""
+    """Has started an instance, and ends it."""
 
-    overlaps: bool
-
-    def start(self, number: int, root: Path, before: Instance | None) -> Instance:
-        """Start an instance in the tree mounted at ``root``; it inherits the sockets of ``before``.
-
-        Raises:
-            CommandError: it can't be started.
-        """
-        ...
-
-    def is_alive(self, instance: Instance) -> bool:
+    def is_alive(self) -> bool:
         """Return whether it runs."""
         ...
 
-    def held(self, instance: Instance) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Let it pause for the length of a with block."""
         ...
 
-    def stop(self, instance: Instance) -> bool:
+    def stop(self) -> bool:
         """End it; return whether it had to be killed."""
         ...
 
 
-def runner(settings: Settings) -> Runner:
-    """Return who runs the instances of an application."""
+def runner(instance: Instance) -> Runner:
+    """Return who runs an instance."""
+    return Unit(instance.unit) if instance.unit else Process(instance)
+
+
+def overlaps(settings: Settings) -> bool:
+    """Return whether two may run at the same time: what opens its address itself finds it taken."""
+    return bool(settings.unit or settings.listen) or not settings.start
+
+
+def start(settings: Settings, number: int, root: Path, before: Instance | None) -> Instance:
+    """Start an instance in the tree mounted at ``root``; it inherits the sockets of ``before``.
+
+    Raises:
+        CommandError: it can't be started.
+    """
     if settings.unit:
-        return Units(settings)
-    return Processes(settings) if settings.start else Nobody()
+        return _started_unit(f"{settings.unit}{number}.service", number)
+    if settings.start:
+        return _started_process(settings, number, root, before)
+    raise CommandError("there is no command to start it", hint="name start or unit in its settings")
 
 
-class Processes:
-    """Instances that snaptx starts itself."""
+def _started_unit(name: str, number: int) -> Instance:
+    run.run(["systemctl", "start", name])
+    return Instance(number, unit=name)
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.overlaps = bool(settings.listen)  # what opens its address itself finds it taken
 
-    def start(self, number: int, root: Path, before: Instance | None) -> Instance:
-        """Fork and execute the start command."""
-        env = {"SNAPTX_GENERATION": str(number)}
-        heir_of = before.pid if before and self.is_alive(before) else 0
-        with sockets.listening(self._settings.listen, heir_of) as given:
-            log = root.with_name(f"{number}.log")
-            pid = process.spawn(Start(root, self._settings.start, given, env, log))
-            address = sockets.shown(given[0]) if given else ""
-        return Instance(number, pid, system.process_start(pid), address)
+def _started_process(settings: Settings, number: int, root: Path, before: Instance | None) -> Instance:
+    heir_of = before.pid if before and runner(before).is_alive() else 0
+    with sockets.listening(settings.listen, heir_of) as given:
+        addresses = [sockets.shown(one) for one in given]
+        env = {"SNAPTX_GENERATION": str(number), "SNAPTX_LISTEN": " ".join(addresses)}
+        pid = process.spawn(Start(root, settings.start, given, env, root.with_name(f"{number}.log")))
+    begun, address = system.process_start(pid), addresses[0] if addresses else ""
+    return Instance(number, pid, begun, address, signal=settings.stop, drain=settings.drain)
 
-    def is_alive(self, instance: Instance) -> bool:
+
+class Process:
+    """An instance that snaptx has started itself."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+
+    def is_alive(self) -> bool:
         """Return whether its first process runs."""
-        return process.is_alive(instance.pid, instance.start)
+        return process.is_alive(self._instance.pid, self._instance.start)
 
-    def held(self, instance: Instance) -> AbstractContextManager[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Stop its process group."""
-        return process.held(instance.pid) if self.is_alive(instance) else nullcontext()
+        return process.held(self._instance.pid) if self.is_alive() else nullcontext()
 
-    def stop(self, instance: Instance) -> bool:
+    def stop(self) -> bool:
         """Send its signal and wait."""
-        how, drain = self._settings.stop, self._settings.drain
-        return process.stop(instance.pid, instance.start, how, drain)
+        one = self._instance
+        return process.stop(one.pid, one.start, one.signal, one.drain)
 
 
-class Units:
-    """Instances of a template unit; its socket unit keeps the sockets (``Sockets=`` in the template)."""
+class Unit:
+    """An instance of a template unit; its socket unit keeps the sockets (``Sockets=`` in the template)."""
 
-    overlaps = True
+    def __init__(self, name: str) -> None:
+        self._name = name
 
-    def __init__(self, settings: Settings) -> None:
-        self._template = settings.unit
-
-    def _name(self, number: int) -> str:
-        return f"{self._template}{number}.service"
-
-    def start(self, number: int, root: Path, before: Instance | None) -> Instance:
-        """Start the unit and wait for it."""
-        run.run(["systemctl", "start", self._name(number)])
-        return Instance(number)
-
-    def is_alive(self, instance: Instance) -> bool:
+    def is_alive(self) -> bool:
         """Ask systemd."""
-        name = self._name(instance.generation)
-        return run.run(["systemctl", "is-active", "--quiet", name], ok=range(256)).status == 0
+        return run.run(["systemctl", "is-active", "--quiet", self._name], ok=range(256)).status == 0
 
     @contextmanager
-    def held(self, instance: Instance) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """Freeze the unit's control group."""
-        name = self._name(instance.generation)
-        frozen = run.run(["systemctl", "freeze", name], ok=range(256)).status == 0
+        frozen = run.run(["systemctl", "freeze", self._name], ok=range(256)).status == 0
         try:
             yield
         finally:
             if frozen:
-                run.run(["systemctl", "thaw", name])
+                run.run(["systemctl", "thaw", self._name])
 
-    def stop(self, instance: Instance) -> bool:
+    def stop(self) -> bool:
         """Stop the unit: how, and for how long, it says itself."""
-        run.run(["systemctl", "stop", self._name(instance.generation)])
-        return False
-
-
-class Nobody:
-    """An application that is only a tree."""
-
-    overlaps = True
-
-    def start(self, number: int, root: Path, before: Instance | None) -> Instance:
-        """Refuse.
-
-        Raises:
-            CommandError: always.
-        """
-        raise CommandError("there is no command to start it", hint="name start or unit in its settings")
-
-    def is_alive(self, instance: Instance) -> bool:
-        """Return False."""
-        return False
-
-    def held(self, instance: Instance) -> AbstractContextManager[None]:
-        """Do nothing."""
-        return nullcontext()
-
-    def stop(self, instance: Instance) -> bool:
-        """Do nothing."""
+        run.run(["systemctl", "stop", self._name])
         return False

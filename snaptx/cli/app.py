@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from snaptx import log, stage
@@ -51,7 +51,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         made[name].add_argument("name", metavar="NAME", help="the application", **optional)  # type: ignore[arg-type]
     for name in OF_ALL:
         made[name].add_argument(
-            "--all", action="store_true", help="every application that has a command or a unit"
+            "--all", action="store_true", help="every application that has a command or a unit, or runs"
         )
     made["apply"].add_argument("payload", metavar="PAYLOAD", help="as for snaptx apply")
     made["apply"].add_argument("--sha256", metavar="HEX", help="refuse any other payload")
@@ -183,13 +183,15 @@ def _do_all(args: Namespace, host: Machine) -> int:
     Raises:
         SnaptxError: the first failure, after the others were tried.
     """
-    act = _brought_up if args.action == "start" else _brought_down
+    starts = args.action == "start"
+    act: Callable[[Namespace, App], object] = _brought_up if starts else _brought_down
+    concerns = instances.is_startable if starts else instances.is_known  # which asks no settings
     done: list[str] = []
     failures: list[SnaptxError] = []
     for name in application.names(host):
         try:
             app = application.look(host, name)
-            if application.is_there(app) and instances.is_startable(app):
+            if application.is_there(app) and concerns(app):
                 act(args, app)
                 done.append(name)
         except SnaptxError as error:

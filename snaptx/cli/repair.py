@@ -29,7 +29,7 @@ def run(args: Namespace) -> int:
     if args.boot:
         return _boot(args, machine)
     if args.dry_run:
-        problems = list(verify.state(machine))
+        problems = [*verify.state(machine), *mend.problems(machine)]
         lines = [f"{problem.where}: {problem.what}" for problem in problems]
         common.emit(args, {"problems": problems}, lines or "nothing to repair")
         return 0

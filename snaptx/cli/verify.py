@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from snaptx import verify
+from snaptx.apps import mend
 from snaptx.cli import common
 from snaptx.errors import VerifyError
 
@@ -19,11 +20,14 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Check one generation and snaptx's own state."""
+    """Check one generation and snaptx's own state; without a number also what applications are at."""
     machine = common.machine(args)
     number = machine.generations.recorded()[-1].number if args.number is None else args.number
     with common.Progress(args, "verifying") as progress:
-        problems = [*verify.state(machine), *verify.generation(machine, number, progress)]
+        problems = [*verify.state(machine), *mend.problems(machine)]
+        problems += verify.generation(machine, number, progress)
+        if args.number is None:
+            problems += mend.differences(machine, progress)
     sound = f"generation {number} is what its manifest says, and snaptx's state is consistent"
     lines = [f"{problem.where}: {problem.what}" for problem in problems[:SHOWN]]
     common.emit(args, {"generation": number, "problems": problems}, lines or sound)

@@ -20,6 +20,8 @@ from snaptx.machine import Machine
 FILE = "run/snaptx/inhibit"
 STAGE = "update"
 BUS = Path("/run/dbus/system_bus_socket")
+SEATS = Path("/run/systemd/seats")
+"""There if logind has started, or elogind: libsystemd, too, asks for it."""
 LIST = (
     "busctl", "--system", "--json=short", "call", "org.freedesktop.login1", "/org/freedesktop/login1",
     "org.freedesktop.login1.Manager", "ListInhibitors",
@@ -41,7 +43,7 @@ def of_restart(machine: Machine) -> str:
     """Return why the machine is not to be restarted, "" if nobody minds."""
     if not is_running_system(machine):
         return f"{machine.sysroot} is not the running system"
-    if not BUS.exists():
+    if not (BUS.exists() and SEATS.exists()):
         return ""  # then there is no logind to keep anybody's wish
     try:
         blocking = blockers(json.loads(run.run(LIST).stdout))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +63,8 @@ def test_what_is_half_made_is_no_application_and_can_be_made(box: Box, call: int
 def test_what_is_half_made_is_gone_after_a_repair(box: Box) -> None:
     _killed(box, _killed_in(Journal, "step", 2), "create", "web")
     btrfsutil.create_subvolume(str(box.state / "apps/begun"))
+    for words in (("--dry-run", "repair"), ("verify",)):
+        assert "application begun: is half made\napplication web: is half made" in box.run(*words).out
 
     assert box.json("repair")["done"] == [
         "application begun: it was half made, and is gone",
@@ -81,6 +85,8 @@ def test_a_removal_that_was_interrupted_is_completed(box: Box) -> None:
     _killed(box, _killed_in(AppStorage, "sweep", 2), "remove", "web")
     assert _names(box) == []
     assert os.listdir(box.state / "apps") == [".web"]
+    for words in (("--dry-run", "repair"), ("verify",)):
+        assert "application web: its removal was interrupted" in box.run(*words).out
 
     assert box.json("repair")["done"] == ["application web: its removal was interrupted, and is completed"]
     assert os.listdir(box.state / "apps") == []
@@ -91,6 +97,54 @@ def test_what_is_left_of_a_removal_keeps_nobody_from_that_name_nor_from_undoing(
         box.ok("app", "create", "web")
         _killed(box, _killed_in(AppStorage, "sweep", 2), "remove", "web")
     box.ok("init", "--undo")
+
+
+def test_what_is_sound_verifies_and_is_not_mended(box: Box, tmp_path: Path) -> None:
+    box.ok("app", "create", "web")
+    _staged(box, tmp_path)
+    box.ok("app", "switch", "web")
+
+    assert box.json("verify")["problems"] == []
+    assert box.json("--dry-run", "repair")["problems"] == []
+    assert box.json("repair")["done"] == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "where", "what"),
+    [
+        pytest.param("m=manifests/2.*; truncate -s 100 $m", "generation 2", "", id="a manifest"),
+        pytest.param("rm manifests/2.*", "generation 2", "has no manifest", id="no manifest"),
+        pytest.param("echo half >grub/current", "boot entry", "", id="the pointer"),
+        pytest.param("echo '{}' >>audit/log", "audit log", "", id="the trail"),
+    ],
+)
+def test_what_is_damaged_is_told_by_verify_and_before_it_is_mended(
+    box: Box, tmp_path: Path, damage: str, where: str, what: str
+) -> None:
+    box.ok("app", "create", "web")
+    _staged(box, tmp_path)
+    box.ok("app", "switch", "web")
+    subprocess.run(["sh", "-euc", damage], cwd=box.state / "apps/web", check=True)
+    told = box.json("--dry-run", "repair")["problems"]
+
+    assert [row["where"] for row in told] == [f"application web: {where}"]
+    assert what in told[0]["what"]
+    assert f"application web: {where}: " in box.run("verify").out
+    assert box.run("verify").code == 40
+    assert len(box.json("repair")["done"]) >= 1
+    assert box.json("verify")["problems"] == []
+
+
+def test_a_changed_byte_of_what_an_application_is_at_is_found(box: Box, tmp_path: Path) -> None:
+    box.ok("app", "create", "web")
+    _staged(box, tmp_path)
+    box.ok("app", "switch", "web")
+    sealed = box.state / "apps/web/generations/2/sealed"
+    btrfsutil.set_subvolume_read_only(str(sealed), False)
+    (sealed / "etc/release").write_text("3\n")
+
+    assert "application web: /etc/release: differs in mtime_ns, sha256" in box.run("verify").out
+    assert "application" not in box.run("verify", "1").out
 
 
 @pytest.mark.parametrize("text", [None, "half of a"], ids=["lost", "damaged"])
@@ -122,10 +176,19 @@ def test_a_switch_that_was_interrupted_is_settled_by_the_boot(box: Box, tmp_path
 def test_one_that_can_not_be_repaired_is_named_and_keeps_nobody(box: Box) -> None:
     for name in ("one", "two"):
         _killed(box, _killed_in(Journal, "end"), "create", name)
-    settings = box.root / "etc/snaptx/apps/one.conf"
-    settings.parent.mkdir(parents=True)
-    settings.write_text("stop = 'NONSENSE'\n")
+    record = box.state / "apps/one/generations/1/generation.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"format": 99}))
 
     first, second = box.json("repair")["done"]
     assert "application one was left as it is" in first
     assert second == "application two: an interrupted transaction was completed"
+
+
+def test_settings_that_are_broken_keep_nothing_from_being_repaired(box: Box) -> None:
+    _killed(box, _killed_in(Journal, "end"), "create", "web")
+    settings = box.root / "etc/snaptx/apps/web.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("stop = 'NONSENSE'\n")
+
+    assert _names(box) == ["web"]
+    assert box.json("repair")["done"] == ["application web: an interrupted transaction was completed"]

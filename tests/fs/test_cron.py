@@ -35,6 +35,7 @@ for name in cmdline uptime sys/kernel/random/boot_id; do
 done
 mount --bind "$0/run" /run
 mount --bind "$0/bin" /usr/local/sbin
+mount --bind "$0/class" /sys/class
 if [ -d /etc/cron.d ]; then
     mount --bind "$0/cron.d" /etc/cron.d
     mount --bind "$0/pam" /etc/pam.d/cron
@@ -55,8 +56,8 @@ class Boot:
 
     def __post_init__(self) -> None:
         """Make the places, and the tools that say when they are called."""
-        for name in ("run", "bin", "cron.d"):
-            (self.place / name).mkdir()
+        for name in ("run", "bin", "cron.d", "class/power_supply"):
+            (self.place / name).mkdir(parents=True)
         (self.place / "pam").write_text("".join(f"{kind} sufficient pam_permit.so\n" for kind in PAM))
         self.tool("reboot", "")
         self.tool("sleep", "")
@@ -254,6 +255,43 @@ def test_machine_with_systemd_is_left_to_its_units(boot: Boot) -> None:
     (boot.place / "run/systemd/system").mkdir(parents=True)
 
     assert (boot.once().returncode, boot.calls) == (0, [])
+
+
+MAINS = {"type": "Mains", "online": "1"}
+PORT = {"type": "USB", "online": "0"}
+BATTERY = {"type": "Battery", "status": "Discharging"}
+
+
+@pytest.mark.parametrize(
+    ("supplies", "updates"),
+    [
+        pytest.param({}, True, id="a server says nothing"),
+        pytest.param({"AC": MAINS, "BAT0": BATTERY | {"status": "Charging"}}, True, id="plugged in"),
+        pytest.param({"AC": MAINS, "BAT0": BATTERY}, True, id="plugged in, and too weak to charge"),
+        pytest.param({"BAT0": BATTERY | {"status": "Full"}}, True, id="a battery that is not used"),
+        pytest.param({"AC": PORT, "mouse": BATTERY | {"scope": "Device"}}, True, id="only the mouse"),
+        pytest.param({"AC": MAINS | {"online": "0"}, "BAT0": BATTERY, "port": PORT}, False, id="unplugged"),
+        pytest.param({"AC": PORT, "BAT0": BATTERY, "BAT1": {"type": "Battery"}}, False, id="one of two"),
+    ],
+)
+def test_nothing_is_updated_on_battery(
+    boot: Boot, supplies: dict[str, dict[str, str]], *, updates: bool
+) -> None:
+    for name, values in supplies.items():
+        place = boot.place / "class/power_supply" / name
+        place.mkdir(parents=True)
+        for key, value in values.items():
+            (place / key).write_text(f"{value}\n")
+    boot.tool("snaptx", "")
+    subprocess.run(boot.command("sh", "-c", _update()), check=False)
+
+    assert boot.calls == ["snaptx update --quiet --unattended --splay 1800"] * updates
+
+
+def _update() -> str:
+    """Return the command of the table that updates."""
+    (line,) = [line for line in (ROOT / "hooks/cron").read_text().splitlines() if " update " in line]
+    return line.split(" root ", 1)[1].replace("/usr/lib/snaptx", str(ROOT / "hooks"))
 
 
 def test_every_boot_is_another(boot: Boot) -> None:

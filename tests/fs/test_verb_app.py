@@ -175,6 +175,15 @@ def test_what_passes_in_private_is_checked_again_where_everybody_asks(web: Web, 
     assert places[1] == f"127.0.0.1:{web.port}"
 
 
+def test_what_is_started_is_told_where_it_listens(web: Web) -> None:
+    web.box.ok("app", "stop", "web")
+    made = web.box.json("app", "start", "web")
+    environment = Path(f"/proc/{made['pid']}/environ").read_bytes().split(b"\0")
+
+    assert f"SNAPTX_LISTEN=127.0.0.1:{web.port}".encode() in environment
+    assert made["address"] == f"127.0.0.1:{web.port}"
+
+
 def test_a_private_check_needs_a_socket_to_take_the_place_of(web: Web) -> None:
     web.apply("two")
     web.configure(check_at='"private"', listen="")
@@ -255,7 +264,7 @@ def test_a_boot_starts_them_all_and_one_that_fails_keeps_no_other_from_it(web: W
     web.box.ok("app", "create", "absent")
     settings = web.box.root / "etc/snaptx/apps/absent.conf"
     settings.write_text("start = ['/bin/nothing']\n")
-    assert web.box.json("app", "stop", "--all")["names"] == ["absent", "web"]
+    assert web.box.json("app", "stop", "--all")["names"] == ["web"]
     assert web.at() == (2, [])
 
     said = web.box.run("app", "start", "--all")
@@ -270,6 +279,19 @@ def test_a_boot_starts_them_all_and_one_that_fails_keeps_no_other_from_it(web: W
 def test_it_takes_a_name_or_all_of_them(web: Web) -> None:
     for words in (("start",), ("stop", "web", "--all")):
         assert "a name or --all" in web.box.refuses(2, "app", *words)
+
+
+@pytest.mark.parametrize("words", [("web",), ("--all",)], ids=" ".join)
+@pytest.mark.parametrize("changed", ["'of no use", '["/bin/other"]', ""], ids=["broken", "another", "none"])
+def test_what_runs_is_ended_as_it_was_started_whatever_is_set_since(
+    web: Web, words: tuple[str, ...], changed: str
+) -> None:
+    web.configure(start=changed, listen="", check="", unit="" if changed else '"web@"')
+
+    assert web.at() == (2, [2])
+    web.box.ok("app", "stop", *words)
+    assert web.at() == (2, [])
+    web.box.ok("app", "remove", "web")
 
 
 def test_audit_and_generations_are_its_own(web: Web) -> None:

@@ -6,6 +6,8 @@ import random
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -238,6 +240,21 @@ def test_who_blocks_a_restart() -> None:
         "me blocks a restart: I write",
     ]
     assert inhibit.blockers({"data": [[]]}) == []
+
+
+@pytest.mark.parametrize("logind", [False, True])
+def test_a_bus_alone_keeps_nobody_from_restarting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, logind: bool
+) -> None:
+    (tmp_path / "bus").touch()
+    if logind:
+        (tmp_path / "seats").mkdir()
+    monkeypatch.setattr(inhibit, "BUS", tmp_path / "bus")
+    monkeypatch.setattr(inhibit, "SEATS", tmp_path / "seats")
+    monkeypatch.setattr(inhibit, "LIST", ("false",))
+    machine: Any = SimpleNamespace(sysroot=Path("/"))
+
+    assert ("it can't be told" in inhibit.of_restart(machine)) is logind
 
 
 def test_the_line_at_login() -> None:
