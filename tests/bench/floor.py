@@ -205,9 +205,9 @@ def c(arena: Arena, program: Path, calls: Path, descriptors: list[str]) -> Sampl
         return _sample(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def build(arena: Arena) -> Path:
+def build(directory: Path) -> Path:
     """Return the program that makes the calls of a list."""
-    program = arena.directory / "replay"
+    program = directory / "replay"
     subprocess.run(["cc", "-O2", "-o", program, SOURCE], check=True)
     return program
 

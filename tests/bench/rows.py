@@ -109,7 +109,7 @@ def deb(bench: Bench) -> Iterator[Figure]:
 
 def writer(bench: Bench) -> Iterator[Figure]:
     """Make the writer's system calls from Python and from C."""
-    arena, program = bench.arena, floor.build(bench.arena)
+    arena, program = bench.arena, floor.build(bench.arena.directory)
     for what, payload in (("apply", arena.mixed), ("all new", arena.fresh)):
         calls = arena.directory / f"{payload.stem}.calls"
         descriptors = floor.take_down(arena, payload, calls)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
-from tests.bench import measure, report
+import pytest
+
+from tests.bench import floor, measure, report
 from tests.bench.measure import Sample
 from tests.bench.results import Figure, Unit, ratio
+from tests.payloads import rows, small_base
 
 
 def taken(*seconds: float) -> list[Sample]:
@@ -63,3 +69,24 @@ def test_a_damaged_table_is_none(tmp_path: Path) -> None:
     (tmp_path / "bench.json").write_text("[1")
 
     assert report.kept(tmp_path / "bench.json") == {"rows": {}}
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_calls_made_again_from_c_make_the_same_tree(tmp_path: Path) -> None:
+    ground, update, again = small_base(tmp_path), tmp_path / "update", tmp_path / "again"
+    ground.start()
+    shutil.copytree(ground.root, again, symlinks=True)
+    (update / "new/deep").mkdir(parents=True)
+    (update / "new/deep/one").write_bytes(b"1" * 5000)
+    (update / "new/link").symlink_to("deep/one")
+    (update / "etc").mkdir()
+    (update / "etc/one").write_bytes(b"changed")
+    os.setxattr(update / "etc/one", "user.a", b"1")
+    index, calls = tmp_path / "base.manifest", tmp_path / "calls"
+    *_, root_fd, base_fd = floor.lay(str(update), ground.root, ground.base, index, calls).split()
+    subprocess.run([floor.build(tmp_path), calls, again, root_fd, ground.base, base_fd], check=True)
+    made, same = rows(ground.root), rows(again)
+
+    assert made.keys() == same.keys()
+    for path in (b"new/deep/one", b"new/link", b"etc/one"):
+        assert made[path][:-2] == same[path][:-2]
