@@ -72,6 +72,7 @@ SPARE = {
     "hook-drop: barrier 1": _SEALED,
     "hook-drop: barrier 3": _ENTRY_ONLY,
     "prune: barrier 1": _ENTRY_ONLY,
+    "prune: barrier 3": "deletions were flushed; an empty directory that comes back the next repair removes",
     **{f"{flow}: barrier 1": _AFTER_CUT for flow in ("repair", "reconcile")},
     "repair: barrier 2": "what is new is derived: the next repair makes it again",
     "reconcile: barrier 2": _AFTER_CUT,
