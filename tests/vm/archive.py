@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.vm import image, recipe
@@ -30,12 +31,25 @@ def package(directory: Path, name: str, release: str = recipe.SUITE) -> list[Pat
         subprocess.CalledProcessError: apt failed, as told on stderr.
         AssertionError: the guests have it, and nothing newer is there.
     """
+    return packages(directory, [name], release)
+
+
+def packages(
+    directory: Path, names: Iterable[str], release: str = recipe.SUITE, without: str = ""
+) -> list[Path]:
+    """Do the same for several packages, which may take the place of the guests' ``without``.
+
+    Raises:
+        subprocess.CalledProcessError: apt failed, as told on stderr.
+        AssertionError: the guests have them, and nothing newer is there.
+    """
     apt = ["apt-get", "-qq", *_options(directory)]
     subprocess.run([*apt, "update"], check=True, stdin=subprocess.DEVNULL)
     words = ["--yes", "--no-install-recommends", "--download-only", f"--target-release={release}"]
-    subprocess.run([*apt, *words, "install", name], check=True, stdin=subprocess.DEVNULL)
+    wanted = [*names, *([f"{without}-", "--allow-remove-essential"] if without else [])]
+    subprocess.run([*apt, *words, "install", *wanted], check=True, stdin=subprocess.DEVNULL)
     found = sorted(directory.glob("archives/*.deb"))
-    assert found, f"nothing of {name} in {release} is newer than what the guests have"
+    assert found, f"nothing of {names} in {release} is newer than what the guests have"
     return found
 
 

@@ -58,14 +58,20 @@ def install(run: Run) -> None:
 
 def install_on(disk: Path, layout: Layout) -> None:
     """Do the same on the qcow2 ``disk`` of a machine that is off: the host's processor is not emulated."""
-    commands = (
-        ["python3", "-m", "compileall", "-q", PLACE],
-        ["systemctl", "--quiet", "enable", *ENABLED],
-    )
     with offline.opened(disk) as parts, offline.system(parts, layout) as root:
-        unpack(root, files() | PATIENCE)
-        for command in commands:
-            subprocess.run(["chroot", f"{root}", *command], stdin=subprocess.DEVNULL, check=True)
+        lay_into(root)
+        unpack(root, PATIENCE)
+        _chroot(root, "systemctl", "--quiet", "enable", *ENABLED)
+
+
+def lay_into(root: Path) -> None:
+    """Install snaptx in a mounted root; nothing of it is enabled."""
+    unpack(root, files())
+    _chroot(root, "python3", "-m", "compileall", "-q", PLACE)
+
+
+def _chroot(root: Path, *command: str) -> None:
+    subprocess.run(["chroot", f"{root}", *command], stdin=subprocess.DEVNULL, check=True)
 
 
 def unpack(root: Path, content: Mapping[str, Content]) -> None:

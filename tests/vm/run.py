@@ -337,7 +337,7 @@ class Run:
 
     def _stop(self, verb: str, timeout: float) -> End:
         self.ready()
-        self.serial_shell.send(f"systemctl {verb}\n".encode())
+        self.serial_shell.send(f"{verb}\n".encode())
         return self.wait(timeout)
 
     def cut(self) -> None:
