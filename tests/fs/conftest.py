@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from snaptx.update import download
+from tests.appload import build, free_port
 from tests.boxes import Box, made
 from tests.followers import trust
 from tests.updates import Server, Shop, serving
+from tests.webapp import Web
 
 MIB = 1 << 20
 SMALLEST = 128 * MIB
@@ -153,3 +155,21 @@ def two_staged(programs: Path) -> Iterator[Box]:
         for number in (2, 3):
             box.ok("run", "--base", "1", "--", "sh", "-c", f"echo {number} > /usr/who")
         yield box
+
+
+@pytest.fixture(scope="module")
+def web_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the program of an application's server."""
+    return build(tmp_path_factory.mktemp("server"))
+
+
+@pytest.fixture
+def web(box: Box, web_server: Path, tmp_path: Path) -> Iterator[Web]:
+    """Give an application of which version one runs."""
+    one = Web(box, tmp_path, web_server, free_port())
+    one.configure()
+    box.ok("app", "create", "web")
+    one.apply("one")
+    box.ok("app", "switch", "web")
+    yield one
+    box.run("app", "stop", "web")

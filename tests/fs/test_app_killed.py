@@ -1,0 +1,111 @@
+"""A switch of an application that ends before its time, or fails when it has moved: old or new, and known."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+
+from snaptx.errors import OutcomeUnknownError
+from tests.appload import ask
+from tests.webapp import Web
+
+STEPS = ("carry", "seal", "ready", "switch")
+
+
+def _killed_at(step: str) -> Callable[[], None]:
+    """Return what makes a verb be killed where it begins a step."""
+
+    def prepare() -> None:
+        from snaptx.journal import Journal
+
+        before = Journal.step
+
+        def stops(self: Journal, name: str) -> None:
+            before(self, name)
+            if name == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        Journal.step = stops  # type: ignore[method-assign]
+
+    return prepare
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_switch_that_is_killed_is_settled_by_the_next_verb(web: Web, step: str) -> None:
+    web.apply("two")
+    assert web.box.start("app", "switch", "web", before=_killed_at(step)).wait().code < 0
+    assert ask(web.port).partition(" ")[0] in ("one", "two")
+
+    web.box.ok("app", "start", "web")
+    assert web.at() == (2, [2])
+    assert ask(web.port).startswith("one ")
+    web.box.ok("app", "switch", "web")
+    assert ask(web.port).startswith("two ")
+
+
+def _killed_while(name: str) -> Callable[[], None]:
+    """Return what makes a verb be killed where it would call a function of the instances."""
+
+    def prepare() -> None:
+        from snaptx.apps import instances
+
+        def dies(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        setattr(instances, name, dies)
+
+    return prepare
+
+
+def test_the_old_one_goes_on_when_snaptx_dies_while_it_is_held(web: Web) -> None:
+    web.apply("bad", "broken")
+    old = int(ask(web.port).split()[1])
+    assert web.box.start("app", "switch", "web", before=_killed_while("require_healthy")).wait().code < 0
+
+    assert _answers(web.port, f"one {old}")
+    web.box.ok("app", "start", "web")
+    assert web.at() == (2, [2])
+
+
+def _answers(port: int, wanted: str) -> bool:
+    """Return whether the answer comes that is wanted, of one of two servers."""
+    for _ in range(200):
+        with suppress(OSError):
+            if ask(port) == wanted:
+                return True
+    return False
+
+
+def test_the_new_one_stays_when_snaptx_dies_after_the_switch(web: Web) -> None:
+    web.apply("two")
+    assert web.box.start("app", "switch", "web", before=_killed_while("stop")).wait().code < 0
+    assert web.at() == (3, [2, 3])
+
+    web.box.ok("app", "start", "web")
+    assert web.at() == (3, [3])
+    assert ask(web.port).startswith("two ")
+
+
+def _without_room_for_records() -> None:
+    from snaptx.errors import NoSpaceError
+    from snaptx.generations import Generations
+
+    def refused(*_: object) -> None:
+        raise NoSpaceError("cannot write generation.json: No space left on device", hint="make room")
+
+    Generations.write = refused  # type: ignore[method-assign, assignment]
+
+
+def test_what_fails_after_the_switch_does_not_hide_it(web: Web) -> None:
+    web.apply("two")
+    said = web.box.start("app", "switch", "web", before=_without_room_for_records).wait()
+
+    assert said.code == OutcomeUnknownError.code
+    assert said.complaint[0].startswith("web is at generation 3, but something failed: cannot write")
+    assert web.at() == (3, [3])
+    web.box.ok("app", "rollback", "web")
+    assert ask(web.port).startswith("one ")
