@@ -1,9 +1,11 @@
 # Everything runs in .venv, which .ci/setup makes together with the packages it needs.
 # Two workers: the tests that need root run one at a time (see tests/conftest.py).
 PYTEST = .venv/bin/python -m pytest -n 2
-# The shortest of tests/vm that take each firmware's way, there and back.
+# The shortest of tests/vm that take each firmware's way, there and back, and a root on ZFS.
 BOOTS = 'tests/vm/test_init.py::test_forward_and_back_and_away[debian]' \
+	'tests/vm/test_zfs_boot.py::test_forward_and_back_and_away[zfs-bios]' \
 	'tests/vm/test_trial.py::test_the_last_good_one_comes_back[debian-efi-kernel missing]'
+SUITES = tests/contract tests/zfs
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench profile fix lint clean
@@ -18,7 +20,7 @@ test: ## run all tests (as root: they mount loop-backed Btrfs file systems)
 	@.ci/setup root
 	$(PYTEST)
 
-test-boot: ## boot two machines in QEMU, BIOS and UEFI: init, menu, fallback (as root; makes their disks first)
+test-boot: ## boot three machines in QEMU, BIOS, UEFI and ZFS: init, menu, fallback (as root; makes their disks first)
 	@.ci/setup vm
 	$(PYTEST) -o faulthandler_timeout=0 $(BOOTS)
 
@@ -37,9 +39,9 @@ test-vm: ## boot machines in QEMU through real GRUB (as root; TESTS='-k "..."' c
 	@.ci/setup vm
 	$(PYTEST) -o faulthandler_timeout=0 tests/vm $(TESTS)
 
-test-zfs: ## run the tests of the ZFS storage in a guest that has ZFS (as root; TESTS='-k "..."' chooses)
+test-zfs: ## run the tests of the ZFS storage in a guest that has ZFS (as root; SUITES=, TESTS='-k "..."' choose)
 	@.ci/setup vm
-	.venv/bin/python -m pytest -o faulthandler_timeout=0 -p tests.vm.guestrun -m zfs tests/contract tests/zfs $(TESTS)
+	.venv/bin/python -m pytest -o faulthandler_timeout=0 -p tests.vm.guestrun -m zfs $(SUITES) $(TESTS)
 
 demo: ## show a whole transaction on a Btrfs sandbox (as root)
 	@.ci/setup root
