@@ -2,7 +2,7 @@
 
 ::
 
-    meta     'identity'  random, another one each time the manifest is opened to be written
+    meta     'identity'  random, another one each time the manifest is opened and written
              'parent'    the identity its base had when it was forked
     touched  path        every path whose row was put, changed or removed since
 
@@ -32,7 +32,7 @@ _RENEW = "INSERT OR REPLACE INTO meta VALUES ('identity', randomblob(16))"
 
 
 def renew(manifest: Manifest) -> None:
-    """Give a manifest that may be written another identity: what stems from it as it was does not know."""
+    """Give a manifest that will be written another identity: what stems from it as it was does not know."""
     with manifest.guard():
         manifest.db.execute(_RENEW)
 

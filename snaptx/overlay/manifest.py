@@ -97,6 +97,7 @@ class Manifest:
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self.path = path
         self.db = db
+        self._renewed = False
 
     @classmethod
     def create(cls, path: Path) -> Self:
@@ -108,7 +109,7 @@ class Manifest:
             manifest.db.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
             manifest.db.execute("INSERT INTO meta VALUES ('format', ?)", (FORMAT,))
             manifest.db.execute("CREATE TABLE rows " + ROW_SCHEMA.format(more=""))
-            lineage.renew(manifest)
+            manifest._renew()
             manifest.commit()
         return manifest
 
@@ -124,8 +125,6 @@ class Manifest:
         manifest = cls(path, _connect(path, writable=writable))
         try:
             manifest._check_format()
-            if writable:
-                lineage.renew(manifest)
         except BaseException:
             manifest.db.close()
             raise
@@ -154,7 +153,7 @@ class Manifest:
             manifest._check_format()
             if not successor:
                 lineage.descend(manifest)
-            lineage.renew(manifest)
+            manifest._renew()
         except BaseException:
             manifest.db.close()
             raise
@@ -214,19 +213,28 @@ class Manifest:
 
     def put(self, rows: Iterable[Row]) -> None:
         """Add or replace rows, in one streamed batch."""
+        self._renew()
         with self.guard():
             self.db.executemany(_PUT, map(to_values, rows))
 
     def remove(self, path: bytes) -> None:
         """Forget one path; what lies below stays."""
+        self._renew()
         with self.guard():
             self.db.execute("DELETE FROM rows WHERE path = ?", (path,))
 
     def remove_tree(self, path: bytes) -> None:
         """Forget a path and everything below it."""
+        self._renew()
         with self.guard():
             query = "DELETE FROM rows WHERE path = ? OR (path > ? AND path < ?)"
             self.db.execute(query, (path, *below(path)))
+
+    def _renew(self) -> None:
+        """Give it another identity before rows of it change."""
+        if not self._renewed:
+            lineage.renew(self)
+            self._renewed = True
 
     def children(self, path: bytes) -> Iterator[Row]:
         """Yield what lies directly in the directory ``path``, sorted; jumps over whole subtrees."""

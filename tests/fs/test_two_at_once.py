@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import carry, recover, system, verify
+from snaptx import recover, system, verify
 from snaptx.journal import Journal
+from snaptx.overlay import transplant
 from tests.boxes import Box, Running, Said, changes, made
 from tests.fs.conftest import command
 from tests.minimal_root import eventually
@@ -204,7 +205,7 @@ def test_in_the_middle_of_carrying_over(box: Box, update: str, number: int) -> N
     box.ok("apply", update)
     for name in ("one", "two", "three"):
         (box.root / f"etc/{name}").write_text(name)
-    code = box.start("commit", before=patched(carry, "transplant", number, 2)).wait().code
+    code = box.start("commit", before=patched(transplant, "transplant", number, 2)).wait().code
     assert code == (-9 if number == signal.SIGKILL else 143)
     box.run("repair")
     assert box.boot().default == 1
