@@ -18,10 +18,14 @@ from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
 
 _AFTERWARDS = "the barrier of /boot writes it before it is named; recovery removes what no entry names"
-_ENTRY_ONLY = "nothing is new but the entry file, whose data has an fsync of its own"
+_ENTRY_ONLY = "nothing else is new, and Btrfs begins to write a file's data where it is renamed over another"
+_POINTER = "nothing is new but the pointer, whose data has an fsync of its own"
+_IN_ORDER = "Btrfs commits in order: where the trees are gone the entry file is the one from before they went"
+_LATER = "the flow's second verb flushes again, and success is judged after that"
 _WRITTEN = "the barrier after it writes the data as well"
 _SEALED = "the snapshots before it commit; what is new beside them has an fsync of its own"
 _ON_BOOT = "what boots is on /boot, and the rest of the root's disk is derived from that"
+_REMOVED_AGAIN = "what no entry names is removed by the next repair as well"
 _AGAIN = "what is removed next is of the same directory, and that is flushed again"
 _AFTER_CUT = "it renews what a power cut left, and there was none: every point's own repair needs it"
 _IN_RUN = "it lies in /run, which ends with the boot"
@@ -52,8 +56,12 @@ SPARE = {
         f"boot-init: fsync boot/snaptx {number}": "the barrier of /boot after it commits the name"
         for number in (1, 2, 3)
     },
+    "boot-init: fsync boot/snaptx 4": _REMOVED_AGAIN,
+    "boot-init: barrier 2": _ON_BOOT,
+    "boot-init: barrier 3": _ON_BOOT,
     "boot-prune: fsync boot/snaptx 1": _AGAIN,
     "boot-reconcile: fsync boot/snaptx 1": _AGAIN,
+    **{f"boot-reconcile: fsync boot/snaptx {number}": _REMOVED_AGAIN for number in (2, 3)},
     **{
         f"boot-{verb}: barrier {number}": _ON_BOOT
         for verb in ("commit", "rebuilt", "rollback", "activate", "confirm", "reject")
@@ -68,22 +76,37 @@ SPARE = {
     **{f"fsync DIGEST.tmp/{name}-{of}.0": _AFTERWARDS for name in ("vmlinuz", "initrd.img") for of in (1, 2)},
     "fsync N/DIGEST.tmp": _AFTERWARDS,
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
-    "hook: barrier 1": _SEALED,
-    "hook-drop: barrier 1": _SEALED,
+    "hook: barrier 1": _ENTRY_ONLY,
+    "hook-drop: barrier 1": _ENTRY_ONLY,
+    "hook-drop: barrier 2": _LATER,
+    "hook-drop: fsync audit/log 1": _LATER,
     "hook-drop: barrier 3": _ENTRY_ONLY,
-    "prune: barrier 1": _ENTRY_ONLY,
+    "hook-drop: barrier 4": _IN_ORDER,
+    "apply: fsync audit/log 1": _LATER,
+    **{
+        f"{verb}: barrier 1": _ENTRY_ONLY
+        for verb in ("commit", "rollback", "activate", "confirm", "reject", "prune")
+    },
+    "prune: barrier 2": _IN_ORDER,
+    **{
+        f"{flow}: barrier 2": "a tree that is spent went before it, and the flush of that commits"
+        for flow in ("rebuilt", "commit-carry")
+    },
     "prune: barrier 3": "deletions were flushed; an empty directory that comes back the next repair removes",
     **{f"{flow}: barrier 1": _AFTER_CUT for flow in ("repair", "reconcile")},
     "repair: barrier 2": "what is new is derived: the next repair makes it again",
     "reconcile: barrier 2": _AFTER_CUT,
+    "reconcile: fsync audit/log 1": "the same file is flushed again before success is told",
     **{f"boot-reconcile: /boot barrier {number}": _AFTER_CUT for number in (1, 2)},
     "app-remove: barrier 1": "subvolumes went: Btrfs makes the fsync of the audit record a commit of all",
     "app-create: fsync N/generation.json.tmp 1": "a barrier follows before a pointer makes it one",
+    "app-create: fsync journal/open.tmp 1": "an application that is not whole goes with its journal",
+    "app-create: barrier 2": _POINTER,
     "app-create: barrier 1": "the snapshot after it commits, and what it copies is empty",
     "app-switch: barrier 1": _SEALED,
-    "app-switch: barrier 3": _ENTRY_ONLY,
+    "app-switch: barrier 3": _POINTER,
     "app-rollback: barrier 1": _SEALED,
-    "app-rollback: barrier 3": _ENTRY_ONLY,
+    "app-rollback: barrier 3": _POINTER,
 }
 """By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
 

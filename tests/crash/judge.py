@@ -45,6 +45,11 @@ class Progress:
         return self.code == 0
 
     @property
+    def told(self) -> tuple[dict[str, Any], ...]:
+        """Return the records of the audit trail that the step leaves."""
+        return self.after.audit[len(self.before.audit) :]
+
+    @property
     def defaults(self) -> set[int]:
         """Return the generations that may boot."""
         return {self.after.default} if self.succeeded else {self.before.default, self.after.default}
@@ -131,7 +136,7 @@ def judge_app_claims(found: Census, state: Progress) -> Iterator[str]:
     claimed = any(record.get("result") == "done" for record in fresh)
     if claimed and found.default != state.after.default:
         yield f"application: the audit trail says done, the pointer {found.default}"
-    if state.succeeded and len(state.after.audit) > len(state.before.audit) and not _ended(fresh):
+    if state.succeeded and _ended(fresh) < _ended(state.told):
         yield "application: success was reported, but the audit trail does not know of it"
 
 
@@ -182,12 +187,12 @@ def judge_claims(seen: Seen, grub: Seen, state: Progress) -> Iterator[str]:
     claimed = any(record.get("result") == "done" for record in fresh)
     if claimed and grub.default != state.after.default:
         yield f"the audit trail says done, GRUB boots {grub.default}, not {state.after.default}"
-    if state.succeeded and len(state.after.audit) > len(state.before.audit) and not _ended(fresh):
+    if state.succeeded and _ended(fresh) < _ended(state.told):
         yield "success was reported, but the audit trail does not know of it"
 
 
-def _ended(records: tuple[dict[str, Any], ...]) -> bool:
-    return any(record.get("result") in FINISHED for record in records)
+def _ended(records: tuple[dict[str, Any], ...]) -> int:
+    return sum(record.get("result") in FINISHED for record in records)
 
 
 def judge_settled(after: Census, grub: Seen, state: Progress, last: Census) -> Iterator[str]:

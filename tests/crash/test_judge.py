@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from snaptx.model import BootState
 from tests.crash.census import Census, Tree
-from tests.crash.judge import Progress, judge_settled, judge_view
+from tests.crash.judge import Progress, judge_app_claims, judge_claims, judge_settled, judge_view
 from tests.crash.views import Seen
 
 HALF = "the root of generation 2 is not whole"
@@ -51,3 +53,15 @@ def test_after_the_reconcile(root: str, *, wrong: bool) -> None:
     disk = _disk(root)
 
     assert (HALF in judge_settled(disk, _seen(disk), _commit(_disk("old")), disk)) is wrong
+
+
+@pytest.mark.parametrize(("records", "wrong"), [(0, True), (1, True), (2, False)])
+def test_every_record_is_there_once_success_is_told(records: int, *, wrong: bool) -> None:
+    """Of a verb that ends two transactions, as a switch of an application and its verdict are."""
+    told = ({"result": "done"},) * 2
+    state = Progress(_disk("old"), replace(_disk("old"), audit=told), "switch", 0)
+    found = replace(_disk("old"), audit=told[:records])
+
+    missing = "success was reported, but the audit trail does not know of it"
+    assert (missing in judge_claims(_seen(found), _seen(found), state)) is wrong
+    assert (f"application: {missing}" in judge_app_claims(found, state)) is wrong
