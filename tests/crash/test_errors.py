@@ -23,19 +23,18 @@ def injured(recording: Path, strides: Mapping[str, int]) -> list[Outcome]:
     return attempt(recording, whole.everywhere(strides))
 
 
-@pytest.mark.parametrize("name", ["commit", "reject"])
-def test_no_error_is_told_otherwise_than_it_is(recorded: Recorded, name: str) -> None:
-    outcomes = injured(recorded(name), {"flush": 1, "write": EVERY})
-
-    assert told(outcomes) == ""
-    codes = {outcome.code for outcome in outcomes}
-    assert OutcomeUnknownError.code in codes, "no error came after the switch"
-    assert codes - {0, OutcomeUnknownError.code}, "no error came before the switch"
-
-
-def test_an_application_is_where_it_is_told_to_be(recorded: Recorded) -> None:
-    """Its verdict is recorded after the switch, in a transaction of its own."""
-    outcomes = injured(recorded("app-switch"), {"flush": 12})
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("commit", {"flush": 1, "write": EVERY}),
+        ("reject", {"flush": 1, "write": EVERY}),
+        ("app-switch", {"flush": 12}),  # its verdict is recorded after the switch, in another transaction
+    ],
+)
+def test_no_error_is_told_otherwise_than_it_is(
+    recorded: Recorded, name: str, strides: dict[str, int]
+) -> None:
+    outcomes = injured(recorded(name), strides)
 
     assert told(outcomes) == ""
     codes = {outcome.code for outcome in outcomes}

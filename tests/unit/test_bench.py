@@ -7,8 +7,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.bench import floor, measure, report
 from tests.bench.measure import Sample
 from tests.bench.results import Figure, Unit, ratio
@@ -71,7 +69,6 @@ def test_a_damaged_table_is_none(tmp_path: Path) -> None:
     assert report.kept(tmp_path / "bench.json") == {"rows": {}}
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_calls_made_again_from_c_make_the_same_tree(tmp_path: Path) -> None:
     ground, update, again = small_base(tmp_path), tmp_path / "update", tmp_path / "again"
     ground.start()
