@@ -22,7 +22,7 @@ CACHE = "@snaptx/cache"
 """The shared tree with what package managers have fetched: it goes with the state directory."""
 
 UNFINISHED = ".unfinished"
-"""Behind the name of a shared tree that is being filled."""
+"""Behind the name of what is being made or filled."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,3 +160,44 @@ def test_a_child_is_mounted_below_its_root(
 
 def test_the_kernel_is_told_a_space_as_zfs_initramfs_reads_it() -> None:
     assert names.kernel_words("tank/ROOT/my system") == ("root=ZFS=tank/ROOT/my+system",)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("tank/ROOT/snaptx-2.unfinished", True),
+        ("tank/snaptx/trees/2-before.unfinished", True),
+        ("tank/ROOT/snaptx-2", False),
+        ("tank/ROOT/debian.unfinished", False),
+        ("tank/ROOT/snaptx-2.unfinished/var", False),
+    ],
+)
+def test_what_is_being_made_is_told_by_its_name(name: str, *, expected: bool) -> None:
+    assert names.is_unfinished(name) is expected
+
+
+def test_what_is_being_made_is_no_tree_yet_and_snaptxs_already() -> None:
+    known = listing(
+        dataset("tank/ROOT/snaptx-2.unfinished", tree="2/root"),
+        dataset("tank/ROOT/snaptx-2.unfinished/var"),
+        dataset("tank/mine"),
+    )
+
+    assert known.find(Tree(2, Part.ROOT)) == ""
+    assert known.is_ours("tank/ROOT/snaptx-2.unfinished/var", "tank/snaptx")
+    assert known.is_ours("tank/snaptx/trees/a", "tank/snaptx")
+    assert not known.is_ours("tank/mine", "tank/snaptx")
+
+
+def test_a_snapshot_that_waits_for_nothing_is_a_stray() -> None:
+    known = listing(
+        dataset(
+            "tank/a",
+            names.Snapshot("tank/a@snaptx-gone-1", 1),
+            names.Snapshot("tank/a@snaptx-gone-2", 2, clones=("tank/b",)),
+            names.Snapshot("tank/a@snaptx-gone-3", 3, holds=("mine",)),
+            names.Snapshot("tank/a@daily", 4),
+        )
+    )
+
+    assert known.strays() == ["tank/a@snaptx-gone-1"]

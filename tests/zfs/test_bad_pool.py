@@ -117,18 +117,6 @@ def test_a_home_of_somebody_else_is_not_touched(make_pool: MakePool) -> None:
     assert everything(pool) == before
 
 
-def test_what_an_interrupted_clone_left_is_replaced(make_pool: MakePool) -> None:
-    pool = make_pool()
-    storage = opened(pool)
-    pool.zfs("snapshot", f"{pool.container}/debian@x")
-    left = ("-o", "org.snaptx:making=2/root", "-o", "canmount=noauto", f"{pool.container}/debian@x")
-    pool.zfs("clone", *left, f"{pool.container}/snaptx-2")
-    storage = opened(pool)
-    storage.snapshot(ROOT, NEXT, writable=True)
-
-    assert pool.zfs("get", "-Ho", "value", "org.snaptx:making", f"{pool.container}/snaptx-2").strip() == "-"
-
-
 @pytest.mark.parametrize("name", ["my system", "a.b:c_d-e", "x" * 100])
 def test_odd_names_are_adopted(make_pool: MakePool, name: str) -> None:
     pool = make_pool(name=name, children=("srv data",))

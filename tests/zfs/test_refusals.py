@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -129,3 +131,69 @@ def test_a_generation_that_a_foreign_clone_needs_is_not_pruned(make_pool: MakePo
     pool.zfs("destroy", mine)
     verb(pool, "abort")
     assert [row["number"] for row in verb(pool, "list")] == [1]
+
+
+@pytest.fixture
+def scarce(tmp_path: Path) -> Iterator[Path]:
+    """Give a file system that is full soon: every further write to a device on it fails."""
+    place = tmp_path / "scarce"
+    place.mkdir()
+    command("mount", "-t", "tmpfs", "-o", f"size={40 * MIB}", "tmpfs", place)
+    yield place
+    command("umount", "--lazy", place)
+
+
+def health(pool: Pool) -> str:
+    return command("zpool", "get", "-H", "-o", "value", "health", pool.name).strip()
+
+
+def suspend(pool: Pool) -> subprocess.Popen[bytes]:
+    """Write more than the pool's device can take; return the writer, which waits for it to be mended."""
+    words = ("dd", "if=/dev/urandom", f"of={pool.root}/etc/large", "bs=1M", "count=60", "conv=fsync")
+    writer = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while health(pool) != "SUSPENDED" and time.monotonic() < until:
+        time.sleep(0.5)
+    return writer
+
+
+def test_a_suspended_pool_is_told_from_one_that_can_be_changed(
+    make_pool: MakePool, tmp_path: Path, scarce: Path
+) -> None:
+    pool = furnished(make_pool(children=("var",), directory=scarce, size=256 * MIB))
+    verb(pool, "init", "--accept-rollback")
+    before, writer = everything(pool), suspend(pool)
+    try:
+        said = attempt(pool, "apply", update(tmp_path / "update", 2))
+    finally:
+        command("mount", "-o", f"remount,size={300 * MIB}", scarce)
+        command("zpool", "clear", pool.name)
+        writer.wait()
+
+    assert said.code == StorageError.code, said.err
+    assert "suspended" in said.complaint[0]
+    assert "zpool clear" in said.complaint[1]
+    assert everything(pool) == before
+    (pool.root / "etc/large").unlink()
+    verb(pool, "apply", update(tmp_path / "update", 2))
+
+
+def test_a_child_without_its_key_is_named_and_nothing_is_left(make_pool: MakePool, tmp_path: Path) -> None:
+    pool, key = furnished(make_pool(children=("var",))), tmp_path / "key"
+    key.write_text("12345678")
+    secret, mounted = f"{pool.container}/debian/secret", pool.root / "secret"
+    words = ("-o", "encryption=on", "-o", "keyformat=passphrase", "-o", f"keylocation=file://{key}")
+    pool.zfs("create", "-u", *words, "-o", "canmount=noauto", secret)
+    mounted.mkdir()
+    verb(pool, "init", "--accept-rollback")
+    pool.zfs("unload-key", secret)
+    before = everything(pool)
+    said = attempt(pool, "apply", update(tmp_path / "update", 2))
+
+    assert said.code == LayoutError.code, said.err
+    assert "secret" in said.complaint[0]
+    assert "zfs load-key" in said.complaint[1]
+    assert everything(pool) == before
+
+    pool.zfs("load-key", secret)
+    verb(pool, "apply", update(tmp_path / "update", 2))

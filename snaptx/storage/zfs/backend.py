@@ -183,13 +183,13 @@ class ZfsStorage:
         """Remove ``tree`` if it exists and ``guard`` lets it go."""
         self.guard(tree)
         name = self._trees.listing.find(tree)
-        if not name:
-            return
         self._release_within(name)
         if "@" in name:
             self._trees.drop(name)
-        else:
+        elif name:
             self._trees.remove_dataset(name)
+        self._trees.abandon(tree)
+        self._trees.sweep()
         self._follow()
 
     def protect(self, numbers: Iterable[int]) -> bool:

@@ -118,7 +118,6 @@ def _dataset(name: str, raw: Mapping[bytes, Any]) -> Dataset:
     return Dataset(
         name=name,
         tree=text["tree"],
-        making=text["making"],
         mountpoint=text.get("mountpoint", "none"),
         canmount=text.get("canmount", "on"),
         read_only=text.get("readonly") == "on",
@@ -163,7 +162,7 @@ def create(name: str, properties: Mapping[str, str | int]) -> None:
 
 
 def clone(name: str, origin: str, properties: Mapping[str, str | int]) -> None:
-    """Make a clone of a snapshot, with its properties from the first moment on.
+    """Make a clone of a snapshot; its properties come in a later transaction group than itself.
 
     Raises:
         BusyError: the name is taken.

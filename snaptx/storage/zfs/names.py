@@ -4,6 +4,7 @@
 
     POOL/ROOT/NAME            the adopted boot environment, wherever it is, as it is
     POOL/ROOT/snaptx-N        the root of generation N, a clone beside it, its children below it
+    ….unfinished              a writable tree that is being made
     …@snaptx-N-PART           a read-only tree, on whatever dataset it was taken of
     POOL/snaptx               never mounted, of no generation
         state  grub           snaptx's own files, and what GRUB reads of them
@@ -23,13 +24,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from snaptx.model import Part, Tree
+from snaptx.storage.base import UNFINISHED
 
 HOME = "snaptx"
 TREE = "org.snaptx:tree"
 """User property: which tree a dataset is, as ``N/PART``."""
-MAKING = "org.snaptx:making"
-"""User property: which tree a dataset is going to be."""
-
 MENU = "org.zfsbootmenu:commandline"
 """User property: what ZFSBootMenu tells the kernel, set where it boots."""
 
@@ -62,14 +61,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A filesystem: ``tree`` and ``making`` as set on itself, its snapshots, oldest first.
+    """A filesystem: ``tree`` as set on itself, its snapshots, oldest first.
 
     ``menu``: ZFSBootMenu is told how to boot it; ``automatic``: it was mounted with the pool before init.
     """
 
     name: str
     tree: str = ""
-    making: str = ""
     mountpoint: str = ""
     canmount: str = "on"
     read_only: bool = False
@@ -89,7 +87,7 @@ class Listing:
         """Return the name of the dataset or snapshot that is ``tree``, "" if there is none."""
         wanted = snapshot_name(tree)
         for dataset in self.datasets.values():
-            if dataset.tree == str(tree):
+            if dataset.tree == str(tree) and not is_unfinished(dataset.name):
                 return dataset.name
             # Children have a snapshot of the same name: the one that is meant comes first.
             if any(snapshot.short == wanted for snapshot in dataset.snapshots):
@@ -163,6 +161,18 @@ class Listing:
                 return min(each, meeting, key=lambda snapshot: snapshot.txg).name
         return ""
 
+    def strays(self) -> list[str]:
+        """Return the snapshots that only wait for their clones to go, and have none."""
+        waiting = (one for one in self.everywhere() if one.short.startswith(GONE))
+        return [one.name for one in waiting if not one.clones and not one.holds]
+
+    def is_ours(self, name: str, home: str) -> bool:
+        """Return whether a dataset is in ``home``, or is a tree or one in the making, or below such."""
+        if is_within(name, home):
+            return True
+        above = (one for one in self.datasets.values() if is_within(name, one.name))
+        return any(one.tree or is_unfinished(one.name) for one in above)
+
     def without_shared(self, home: str) -> list[str]:
         """Return what to remove so that of ``home`` only shared data is left: itself where there is none."""
         kept = f"{home}/shared"
@@ -182,6 +192,12 @@ class Listing:
 
 def _outside(snapshot: Snapshot, name: str) -> list[str]:
     return [clone for clone in snapshot.clones if not is_within(clone, name)]
+
+
+def is_unfinished(name: str) -> bool:
+    """Return whether a dataset is a tree that is being made; its name tells, for properties come later."""
+    begun = rf"(snaptx-\d+|\d+-\w+){re.escape(UNFINISHED)}"
+    return re.fullmatch(begun, name.rpartition("/")[2]) is not None
 
 
 def is_within(name: str, other: str) -> bool:

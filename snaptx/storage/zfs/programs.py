@@ -6,7 +6,7 @@ the first is made.
 
 from __future__ import annotations
 
-from snaptx.storage.zfs.names import AUTOMATIC, MAKING, MENU, TREE
+from snaptx.storage.zfs.names import AUTOMATIC, MENU, TREE
 
 LIST = (
     """
@@ -19,7 +19,7 @@ local function own(name, property)
 end
 local found = {}
 local function look(name)
-    local one = {tree = own(name, "%TREE%"), making = own(name, "%MAKING%"), snapshots = {}}
+    local one = {tree = own(name, "%TREE%"), snapshots = {}}
     if own(name, "%AUTOMATIC%") ~= "" then one.automatic = "on" end
     one.mountpoint = zfs.get_prop(name, "mountpoint")
     one.canmount = zfs.get_prop(name, "canmount")
@@ -42,7 +42,6 @@ for _, name in ipairs(tops) do
 end
 return found
 """.replace("%TREE%", TREE)
-    .replace("%MAKING%", MAKING)
     .replace("%MENU%", MENU)
     .replace("%AUTOMATIC%", AUTOMATIC)
 )

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 
 from snaptx.errors import BusyError
 from snaptx.model import Part, Tree
+from snaptx.storage.base import UNFINISHED
 from snaptx.storage.zfs import library, names, pool
-from snaptx.storage.zfs.names import AUTOMATIC, GONE, HOLD, HOME, MAKING, TREE, Dataset, Listing
+from snaptx.storage.zfs.names import AUTOMATIC, GONE, HOLD, HOME, TREE, Dataset, Listing
 
 
 class Trees:
@@ -71,12 +72,17 @@ class Trees:
             BusyError: the name is taken by something of somebody else's.
         """
         place = self._place(target)
-        self._clear(place)
+        self.forget()
+        if place in self.listing.datasets:
+            hint = f"rename it: zfs rename {place} …"
+            raise BusyError(f"the dataset {place} exists and is not the one that is to be made", hint=hint)
+        self.abandon(target)
         passing = "" if "@" in source else f"{source}@{GONE}{secrets.token_hex(4)}"
         if passing:
             self.take(source, passing.partition("@")[2])
         try:
-            self._clone(passing or source, place, target)
+            self._clone(passing or source, place + UNFINISHED)
+            self._finish(place, target)
         finally:
             if passing:
                 library.destroy_snapshots(self._members(passing), defer=True)
@@ -94,29 +100,27 @@ class Trees:
         short = snapshot.partition("@")[2]
         return [f"{one.name}@{short}" for one in self.listing.with_snapshot(snapshot)]
 
-    def _clear(self, place: str) -> None:
-        """Remove what an interrupted clone left; refuse what is somebody else's."""
-        found = self.listing.datasets.get(place)
-        if found and found.making and not found.tree:
-            self.remove_dataset(place)
-        elif found:
-            hint = f"rename it: zfs rename {place} …"
-            raise BusyError(f"the dataset {place} exists and is not the one that is to be made", hint=hint)
+    def abandon(self, tree: Tree) -> None:
+        """Destroy what is there of a writable tree whose making was cut short."""
+        begun = self._place(tree) + UNFINISHED
+        if begun in self.listing.datasets:
+            self.remove_dataset(begun)
 
-    def _clone(self, snapshot: str, place: str, tree: Tree | None = None) -> None:
-        """Clone a snapshot with those below it; it is ``tree`` with the last step."""
+    def _clone(self, snapshot: str, place: str) -> None:
+        """Clone a snapshot with those below it."""
         top = snapshot.partition("@")[0]
         short = snapshot.partition("@")[2]
         for one in self.listing.with_snapshot(snapshot):
             name = place + one.name[len(top) :]
-            making = {MAKING: str(tree)} if tree and one.name == top else {}
-            library.clone(name, f"{one.name}@{short}", {**_mounting(one, as_root=one.name == top), **making})
+            library.clone(name, f"{one.name}@{short}", _mounting(one, as_root=one.name == top))
             pool.set_properties(name, pool.own_properties(one.name))
         self.forget()
-        if tree:
-            steps = (("set", place, TREE, str(tree)), ("inherit", place, MAKING))
-            library.together(f"cannot finish {place}", *steps)
-            self.forget()
+
+    def _finish(self, place: str, tree: Tree) -> None:
+        """Make a whole clone the tree: only its last step, one in ZFS, lets anybody see it as that."""
+        library.together(f"cannot finish {place}", ("set", place + UNFINISHED, TREE, str(tree)))
+        library.rename(place + UNFINISHED, place)
+        self.forget()
 
     def hold(self, numbers: Iterable[int]) -> bool:
         """Hold the read-only trees of these generations, and of no others; return if that is new."""
@@ -147,7 +151,6 @@ class Trees:
                 library.destroy_snapshots(f"{one.name}@{short}" for one in members)
         finally:
             self.forget()
-        self.sweep()
 
     def remove_dataset(self, name: str) -> None:
         """Destroy a dataset and what is below it; what depends on it, and trees it carries, live on."""
@@ -169,7 +172,10 @@ class Trees:
         self.forget()
 
     def sweep(self) -> None:
-        """Destroy the datasets that carry no tree any more."""
+        """Destroy the datasets that carry no tree any more, and snapshots that nothing needs."""
+        if strays := self.listing.strays():
+            library.destroy_snapshots(strays)
+            self.forget()
         for name in self.listing.empty_carriers(self.carriers):
             self.remove_dataset(name)
 
@@ -185,6 +191,7 @@ class Trees:
                 self.remove_dataset(name)
         while found := [each.name for each in self.listing.everywhere() if names.tree_of(each.short)]:
             self.drop(found[0])
+        self.sweep()
         self._leave_together(adopted)
         let_go()
         self._remove_home(adopted)
@@ -213,10 +220,7 @@ class Trees:
                     yield f"{each.name} is held as {tag!r} (zfs holds)"
 
     def _is_ours(self, name: str) -> bool:
-        if names.is_within(name, self.home):
-            return True
-        found = self.listing.datasets
-        return any(names.is_within(name, one) and (found[one].tree or found[one].making) for one in found)
+        return self.listing.is_ours(name, self.home)
 
 
 def _mounting(source: Dataset, *, as_root: bool) -> dict[str, str | int]:
