@@ -8,7 +8,7 @@ BOOTS = 'tests/vm/test_init.py::test_forward_and_back_and_away[debian]' \
 SUITES = tests/contract tests/zfs
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench profile fix lint clean
+.PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench bench-zfs profile fix lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -50,6 +50,10 @@ demo: ## show a whole transaction on a Btrfs sandbox (as root)
 bench: ## measure snaptx against what people use instead (as root; ROWS='--only apply,commit' chooses)
 	@.ci/setup bench
 	.venv/bin/python -m tests.bench $(ROWS)
+
+bench-zfs: ## measure the same in a guest that has ZFS (as root; ROWS='--only apply --rounds 3' chooses)
+	@.ci/setup vm
+	.venv/bin/python -m tests.bench.guest $(ROWS)
 
 profile: ## show where the time of staging goes (as root)
 	@.ci/setup bench

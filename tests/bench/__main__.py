@@ -1,6 +1,6 @@
 """The command of the benchmark.
 
-    python -m tests.bench [--only ROW[,ROW]] [--rounds 7] [--files 10000] [--json FILE]
+    python -m tests.bench [--only ROW[,ROW]] [--rounds 7] [--files 10000] [--json FILE] [--storage zfs]
 
 Each row of the table is a race in rounds: every contestant in turn does the
 same on the same filesystem until it is durable, beginning with another one each
@@ -15,10 +15,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench import report
-from tests.bench.arena import Arenas
+from tests.bench import report, zpool
+from tests.bench.arena import Arena, Arenas
 from tests.bench.results import Figure
 from tests.bench.rows import ROWS, Bench, Settings
 from tests.demo import FailedError, missing
@@ -26,11 +28,31 @@ from tests.demo import FailedError, missing
 TOOLS = {"bsdtar": "libarchive-tools", "ostree": "ostree", "rsync": "rsync", "dpkg-deb": "dpkg", "cc": "gcc"}
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a root is on: the arena, the rows that can be run there, what the machine lacks for them."""
+
+    arena: type[Arena]
+    rows: tuple[str, ...]
+    lacks: Callable[[], list[str]]
+
+
+def _lacks() -> list[str]:
+    return missing() + [f"{tool}: apt-get install {p}" for tool, p in TOOLS.items() if not shutil.which(tool)]
+
+
+GROUNDS = {
+    "btrfs": Ground(Arena, tuple(ROWS), _lacks),
+    "zfs": Ground(zpool.PoolArena, ("apply", "changed", "new", "commit"), zpool.lacks),
+}
+
+
 def arguments() -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     add = parser.add_argument
-    add("--only", default=",".join(ROWS), metavar="ROW", help="rows, by commas (default: all: %(default)s)")
+    add("--storage", choices=GROUNDS, default="btrfs", help="what the root is on (default: %(default)s)")
+    add("--only", metavar="ROW", help=f"rows, by commas (default: all: {','.join(ROWS)})")
     add("--files", type=int, default=10_000, help="entries of the payloads (default: %(default)s)")
     add("--sizes", default="1000,100000", help="payloads of the row 'scaling' (default: %(default)s)")
     help_ = "files of the root that 'diff' compares (default: %(default)s; 0: no more than the other rows)"
@@ -47,8 +69,9 @@ def arguments() -> argparse.Namespace:
     )
     add("--dir", default="/var/tmp", help="where the images go (default: %(default)s)")
     options = parser.parse_args()
-    options.only = options.only.split(",")
-    if unknown := set(options.only) - set(ROWS):
+    rows = GROUNDS[options.storage].rows
+    options.only = options.only.split(",") if options.only else list(rows)
+    if unknown := set(options.only) - set(rows):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     return options
 
@@ -83,14 +106,12 @@ def race(bench: Bench, options: argparse.Namespace) -> None:
 def main() -> int:
     """Run the benchmark and return the exit status."""
     options = arguments()
-    lacks = missing() + [
-        f"{tool}: apt-get install {p}" for tool, p in TOOLS.items() if not shutil.which(tool)
-    ]
-    if lacks:
+    ground = GROUNDS[options.storage]
+    if lacks := ground.lacks():
         print("the benchmark needs:", *lacks, sep="\n  ", file=sys.stderr)
         return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    arenas = Arenas(options.dir, options.seed, tell)
+    arenas = Arenas(options.dir, options.seed, tell, ground.arena)
     try:
         try:
             race(Bench(arenas, settings(options)), options)

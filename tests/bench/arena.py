@@ -25,6 +25,9 @@ FRESH = "./opt/fresh/"
 class Arena:
     """A sandbox in ``directory``: a root of ``base_files`` files, updates of ``files`` entries over it."""
 
+    options: tuple[str, ...] = RUN
+    """How snaptx is told which root it is about."""
+
     def __init__(self, directory: Path, files: int, seed: int, base_files: int = 0) -> None:
         self.directory = directory
         self.files, self.seed = files, seed
@@ -45,7 +48,7 @@ class Arena:
 
     def snaptx(self, *words: str | Path, anywhere: bool = False) -> Sample:
         """Run snaptx on the sandbox's root and return what it took."""
-        return self.run(*snaptx_command(), *(() if anywhere else RUN), *words)
+        return self.run(*snaptx_command(), *(() if anywhere else self.options), *words)
 
     def run(self, *command: str | Path) -> Sample:
         """Run a command here and return what it took."""
@@ -56,6 +59,9 @@ class Arena:
         # The cleaner may sleep for half a minute; a sync of the filesystem wakes it.
         for command in (["filesystem", "sync"], ["subvolume", "sync"], ["filesystem", "sync"]):
             subprocess.run(["btrfs", *command, self.top], capture_output=True, check=True)
+        self._warm()
+
+    def _warm(self) -> None:
         for payload in self.directory.glob("*.tar*"):
             with payload.open("rb") as data:
                 while data.read(1 << 20):
@@ -156,8 +162,8 @@ class Arena:
 class Arenas:
     """The arenas of one run of the benchmark, each made when a row first needs it."""
 
-    def __init__(self, place: str, seed: int, tell: Callable[[str], None]) -> None:
-        self.place, self._seed, self._tell = place, seed, tell
+    def __init__(self, place: str, seed: int, tell: Callable[[str], None], kind: type[Arena] = Arena) -> None:
+        self.place, self._seed, self._tell, self._kind = place, seed, tell, kind
         self._open: dict[tuple[int, int], Arena] = {}
 
     def get(self, files: int, base_files: int = 0) -> Arena:
@@ -166,7 +172,7 @@ class Arenas:
         if key not in self._open:
             self._tell(f"preparing a root and payloads of {files:,} entries")
             directory = Path(tempfile.mkdtemp(prefix="snaptx-bench-", dir=self.place))
-            self._open[key] = Arena(directory, files, self._seed, base_files)
+            self._open[key] = self._kind(directory, files, self._seed, base_files)
             self._open[key].open()
         return self._open[key]
 

@@ -16,7 +16,7 @@ from tests.bench.results import Figure, shown
 from tests.demo import environment, snaptx_command
 
 KEPT = Path.home() / ".cache/snaptx/bench.json"
-OTHERS = ("btrfs", "tar", "bsdtar", "dpkg", "ostree", "rsync")
+OTHERS = ("btrfs", "zfs", "tar", "bsdtar", "dpkg", "ostree", "rsync")
 VERDICTS = {True: "met", False: "missed", None: ""}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,8 +62,9 @@ def staging(bench: Bench) -> Iterator[Figure]:
     sides = {
         "snaptx": partial(contestants.apply, arena, payload),
         "tar": partial(contestants.tar, arena, payload),
-        "bsdtar": partial(contestants.bsdtar, arena, payload),
     }
+    if shutil.which("bsdtar"):
+        sides["bsdtar"] = partial(contestants.bsdtar, arena, payload)
     yield ratio(_about("apply", payload), "tar + sync -f", 0.65, bench.turns(arena, sides))
 
 
