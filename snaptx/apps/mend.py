@@ -40,8 +40,8 @@ def _of_each(host: Machine, look: Callable[[App], Iterator[Problem]]) -> Iterato
         where = f"application {app.name}"
         try:
             yield from (replace(found, where=f"{where}: {found.where}") for found in look(app))
-        except SnaptxError as error:
-            yield Problem(where, error.message)
+        except (SnaptxError, OSError) as error:
+            yield Problem(where, _why(error))
 
 
 def mend(host: Machine, request: Request) -> Iterator[str]:
@@ -51,8 +51,13 @@ def mend(host: Machine, request: Request) -> Iterator[str]:
     for name, act in acts:
         try:
             yield from (f"application {name}: {line}" for line in act(host, name, request))
-        except SnaptxError as error:
-            yield f"application {name} was left as it is: {error.message}"
+        except (SnaptxError, OSError) as error:
+            yield f"application {name} was left as it is: {_why(error)}"
+
+
+def _why(error: SnaptxError | OSError) -> str:
+    """Return what one application's failure is; it keeps nobody from looking at the next."""
+    return error.message if isinstance(error, SnaptxError) else f"{error.filename}: {error.strerror}"
 
 
 def _swept(host: Machine, name: str, request: Request) -> list[str]:

@@ -184,6 +184,19 @@ def test_one_that_can_not_be_repaired_is_named_and_keeps_nobody(box: Box) -> Non
     assert second == "application two: an interrupted transaction was completed"
 
 
+def test_one_whose_files_are_none_is_named_and_keeps_nobody(box: Box) -> None:
+    for name in ("one", "two"):
+        _killed(box, _killed_in(Journal, "end"), "create", name)
+    lock = box.state / "apps/one/lock"
+    lock.unlink()
+    lock.mkdir()
+
+    first, second = box.json("repair")["done"]
+    assert "application one was left as it is" in first
+    assert str(lock.name) in first
+    assert second == "application two: an interrupted transaction was completed"
+
+
 def test_settings_that_are_broken_keep_nothing_from_being_repaired(box: Box) -> None:
     _killed(box, _killed_in(Journal, "end"), "create", "web")
     settings = box.root / "etc/snaptx/apps/web.conf"
