@@ -165,13 +165,21 @@ def parts_of(device: int) -> frozenset[int]:
 
 
 def mount_as_elsewhere(source: str, target: str, fstype: str) -> None:
-    """Mount a filesystem that may be mounted already, writable unless it is read-only there."""
+    """Mount a filesystem that may be mounted already, writable unless it is read-only there.
+
+    Raises:
+        OSError: about ``source``.
+    """
     try:
-        mount(source, target, fstype)
+        try:
+            mount(source, target, fstype)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            mount(source, target, fstype, MS_RDONLY)
     except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        mount(source, target, fstype, MS_RDONLY)
+        error.filename = source
+        raise
 
 
 def release(made: DetachedMount) -> None:

@@ -95,10 +95,12 @@ class ZfsStorage:
         self._fill_state()
 
     def _fill_state(self) -> None:
-        with _translated("cannot make the state directory"):
+        try:
             self.state.chmod(0o700)
             for name in (*STATE_DIRECTORIES, "generations/1"):
                 (self.state / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error(error, "cannot make the state directory") from error
         self._release(f"{self._trees.home}/state")  # GRUB's dataset has its place now
 
     def path(self, tree: Tree) -> Path:
@@ -108,7 +110,7 @@ class ZfsStorage:
 
     def _reach(self, name: str, parts: dict[str, str], at: int | None = None) -> Path:
         if name not in self._mounted:
-            with _translated(f"cannot mount {name}"):
+            with _named():
                 self._mounted[name] = mounting.detached_tree("zfs", parts, at)
         return self._mounted[name].path
 
@@ -287,11 +289,12 @@ def _shows(mount: system.Mount, name: str) -> bool:
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def _named() -> Iterator[None]:
+    """Say which dataset can't be mounted: of a boot environment it may be any."""
     try:
         yield
     except PermissionError as error:
-        hint = "load the key: zfs load-key"
-        raise LayoutError(f"{doing}: {error.strerror}", hint=hint) from error
+        message = f"cannot mount {error.filename}: {error.strerror}"
+        raise LayoutError(message, hint="load the key: zfs load-key") from error
     except OSError as error:
-        raise storage_error(error, doing) from error
+        raise storage_error(error, f"cannot mount {error.filename}") from error
