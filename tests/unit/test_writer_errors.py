@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -168,41 +168,11 @@ def test_reading_back_is_shared_out_by_what_it_costs(sizes: list[int], cut: int)
     assert shared_out(lot) == (lot[:cut], lot[cut:])
 
 
-def test_reading_back_notices_while_more_is_written(ground: Ground) -> None:
-    def members() -> Iterator[Member]:
-        for number in range(600):
-            yield file(f"new/{number:04}", b"good")
-            if number == 100:
-                (ground.root / "new/0100").write_bytes(b"evil")
-
-    with pytest.raises(VerifyError, match=r"new/0100.*content"):
-        _lay_and_tamper(ground, members(), lambda: None)
-
-
-def test_what_was_read_back_is_read_again_if_anything_happened_to_it(ground: Ground) -> None:
-    members = [file(f"new/{number:04}", b"good", mtime_ns=7) for number in range(600)]
-
-    def tamper() -> None:
-        (ground.root / "new/0000").write_bytes(b"evil")
-        os.utime(ground.root / "new/0000", ns=(7, 7))
-
-    with pytest.raises(VerifyError, match=r"new/0000.*content"):
-        _lay_and_tamper(ground, members, tamper)
-
-
-def test_what_has_gone_after_it_was_read_back_is_missed(ground: Ground) -> None:
-    members = [file(f"new/{number:04}", b"good") for number in range(600)]
-    with pytest.raises(VerifyError, match="new/0000 was written and is not there"):
-        _lay_and_tamper(ground, members, (ground.root / "new/0000").unlink)
-
-
 @pytest.mark.parametrize("name", ["new/0001", "new/linked"])
-def test_hard_links_to_what_was_read_back_are_read_at_the_end(ground: Ground, name: str) -> None:
-    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(600)]
+def test_reading_back_notices_at_either_name_of_a_file(ground: Ground, name: str) -> None:
+    members = [file("new/0001", b"good", mode=0o600), hardlink("new/linked", "new/0001")]
     with pytest.raises(VerifyError, match=r"new/(0001|linked).*mode"):
-        _lay_and_tamper(
-            ground, [*members, hardlink("new/linked", "new/0001")], lambda: (ground.root / name).chmod(0o644)
-        )
+        _lay_and_tamper(ground, members, lambda: (ground.root / name).chmod(0o644))
 
 
 def test_reading_back_drops_the_record(ground: Ground) -> None:
@@ -250,4 +220,4 @@ def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[
             writer.write(sift(members, known))
             writer.finish()
         tamper()
-        verify_written(root, manifest, began=writer.read_back)
+        verify_written(root, manifest)
