@@ -28,8 +28,8 @@ from snaptx.overlay.scan import index_row
 
 _Made = tuple[Row, Action]
 
-_LOT = 4096
-"""Rows that are read back at a time: what of them is in memory at once."""
+_LOT = 16_384
+"""Rows that are read back at a time: 10 MiB of them are in memory at once, and each time takes a fork."""
 
 _WORTH_A_FORK = 256
 """Rows that take longer to read back than it takes to begin a process."""
