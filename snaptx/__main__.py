@@ -11,9 +11,15 @@ def main() -> int:
     """Run the command line and return its exit code."""
     if idle.is_idle_hook(sys.argv[1:]):
         return 0
+    from snaptx import memory
+
+    memory.spend()
     from snaptx.cli import main as command
 
-    return command.main()
+    try:
+        return command.main()
+    finally:
+        memory.leave()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,6 @@
     with apart.working(produce) as frames:       produce(send) runs in a child
         for frame in frames: ...                 what it sent, in order
 
-    with apart.serving(consume) as send:         consume(frames) runs in a child
-        send([frame])                            and has done with all at the end
-
     pipe:  kind (1 byte)  length (4 bytes, native)  frame
 
 The child changes nothing but the pipe, so nothing is left over however it ends.
@@ -68,36 +65,6 @@ def working(produce: Callable[[Send], None]) -> Iterator[Iterator[bytes]]:
             yield _frames(pipe)
         finally:
             _end(child)
-
-
-@contextmanager
-def serving(consume: Callable[[Iterator[bytes]], None]) -> Iterator[Send]:
-    """Let a forked process run ``consume`` on the frames that a with block sends; wait for it at the end.
-
-    Raises (while sending, and at the end):
-        SnaptxError: the process was ended from outside; and whatever ``consume`` raised.
-    """
-    taking, giving = os.pipe2(os.O_CLOEXEC)
-    with os.fdopen(giving, "wb", buffering=0) as there, os.fdopen(taking, "rb") as here:
-
-        def work(_: Send) -> None:
-            there.close()  # or this process would keep its own pipe open
-            consume(_frames(here))
-
-        with working(work) as answers:
-            here.close()
-            yield lambda frame: _give(giving, _Mark.FRAME, frame, answers)
-            _give(giving, _Mark.END, (), answers)
-            deque(answers, maxlen=0)
-
-
-def _give(writing: int, mark: _Mark, frame: Sequence[bytes], answers: Iterator[bytes]) -> None:
-    """Write a frame; if nobody reads it any more, raise what the other side says of that."""
-    try:
-        _put(writing, mark, frame)
-    except BrokenPipeError:
-        deque(answers, maxlen=0)
-        raise
 
 
 def _fork(reading: int, writing: int, produce: Callable[[Send], None]) -> int:

@@ -215,15 +215,28 @@ def _mounted_over_proc(made: DetachedMount, act: Callable[[], Result]) -> Result
 
 def in_own_namespace(act: Callable[[], Result]) -> Result:
     """Return ``act()``, done by a passing thread in a mount namespace that nobody else sees."""
-    from concurrent.futures import ThreadPoolExecutor  # not for every start-up
+    import threading  # not for every start-up; what is in concurrent.futures takes ten times as long to load
 
-    def alone() -> Result:
-        system.unshare(system.CLONE_NEWNS)
-        mount("none", "/", flags=MS_REC | MS_PRIVATE)
-        return act()
+    results: list[Result] = []
+    errors: list[BaseException] = []
 
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(alone).result()
+    def alone() -> None:
+        try:
+            system.unshare(system.CLONE_NEWNS)
+            mount("none", "/", flags=MS_REC | MS_PRIVATE)
+            results.append(act())
+        except BaseException as error:  # noqa: BLE001
+            errors.append(error)
+
+    thread = threading.Thread(target=alone)
+    thread.start()
+    try:
+        thread.join()
+    finally:
+        thread.join()  # a signal does not leave it at work
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:

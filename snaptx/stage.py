@@ -236,5 +236,5 @@ def _write(
             writer.write(source.pieces())
             counts = writer.finish()
         work.txn.step("verify")
-        verify_written(root_fd, manifest, began=writer.read_back)
+        verify_written(root_fd, manifest)
         return counts, source.payload

@@ -123,9 +123,9 @@ class Ground:
             descriptor(self.base, flags) as base,
             Manifest.fork(self._old, self._new) as manifest,
         ):
-            counts, began = self._write(root, base, manifest, members, valid, progress)
+            counts = self._write(root, base, manifest, members, valid, progress)
             if verify:
-                verify_written(root, manifest, began=began)
+                verify_written(root, manifest)
             return counts
 
     def _write(
@@ -136,14 +136,14 @@ class Ground:
         members: Iterable[Member],
         valid: bool,
         progress: Progress | None,
-    ) -> tuple[Counts, bool]:
+    ) -> Counts:
         with (
             closing(Base(base, manifest, valid=valid)) as known,
             Writer(root, base, manifest, progress=progress) as writer,
         ):
             travelled = map(b"".join, frames(sift(map(again, members), known), lambda: 0))
             writer.write(Feed(travelled).pieces())
-            return writer.finish(), writer.read_back
+            return writer.finish()
 
     def indexed(self) -> dict[bytes, Row]:
         """Return the rows of the new manifest, by path."""

@@ -15,7 +15,6 @@ from snaptx.errors import HostileError
 from snaptx.model import Kind, Member
 from snaptx.overlay import nodes, xattrs
 from snaptx.overlay.failure import shown
-from snaptx.overlay.readback import Reader
 from snaptx.overlay.record import Action, Record
 from snaptx.overlay.resolve import Beneath, Directory
 from snaptx.overlay.sift import Match, Piece
@@ -42,9 +41,8 @@ def touch(parent: Directory, record: Record) -> None:
 class Places:
     """The tree as a set of places, below the root of ``root_fd``."""
 
-    def __init__(self, root_fd: int, record: Record, reader: Reader) -> None:
+    def __init__(self, root_fd: int, record: Record) -> None:
         self.record = record
-        self._reader = reader
         self.beneath = Beneath(root_fd, record.wrote, self._imply)
 
     def keeps(self, path: bytes) -> bool:
@@ -121,7 +119,7 @@ class Places:
     def note(
         self, spot: Spot, member: Member, st: os.stat_result, content: bytes, action: Action | None = None
     ) -> None:
-        """Record what was asked for, with the inode and ctime (ns) it got; what is complete is read back."""
+        """Record what was asked for, with the inode and ctime (ns) it got."""
         if action is None:
             action = Action.ADDED if spot.st is None else Action.CHANGED
         mode = 0o777 if member.kind is Kind.SYMLINK else member.mode
@@ -132,5 +130,3 @@ class Places:
             os.makedev(*member.device), content, attributes, st.st_ino, st.st_ctime_ns,
         )  # fmt: skip
         self.record.put(values, action)
-        if member.kind is not Kind.DIRECTORY:
-            self._reader.add(values)

@@ -3,11 +3,13 @@
 Five tables in a file of their own without a name, attached to the manifest's
 connection::
 
-    written  path, the row asked for, action    every other path the payload named
-    same     path                               every path named just as the base's row has it
-    gone     path                               every path of the base that was removed
-    touched  path                               every directory whose entries changed
-    linked   path, inode                        files that gained or lost a name
+    written    path, the row asked for, action    every other path the payload named
+    same       path                               every path named just as the base's row has it
+    gone       path                               every path of the base that was removed
+    disturbed  path                               every directory whose entries changed
+    linked     path, inode                        files that gained or lost a name
+
+None is called as a table of the manifest is, for SQLite would find that one first.
 
 The manifest's own rows stay the base's until `settle` turns all of this into
 rows: who tells what the base holds may read them meanwhile.  The tables stay
@@ -39,7 +41,7 @@ _TABLES = {
     "written": ROW_SCHEMA.format(more=", action TEXT NOT NULL"),
     "same": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
     "gone": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
-    "touched": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
+    "disturbed": "(path BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
     "linked": "(path BLOB, inode INTEGER, PRIMARY KEY (path, inode)) WITHOUT ROWID",
 }
 
@@ -61,9 +63,9 @@ _MADE = "('added', 'changed', 'implied')"
 _DIRECTORIES = f"""
     SELECT path, CASE action WHEN 'implied' THEN NULL ELSE mtime_ns END FROM written
      WHERE kind = '{Kind.DIRECTORY}' AND action != 'kept'
-       AND (action != 'unchanged' OR path IN (SELECT path FROM touched)) AND path > ?1
-    UNION ALL SELECT path, (SELECT mtime_ns FROM rows WHERE path IN same AND path = touched.path)
-      FROM touched
+       AND (action != 'unchanged' OR path IN (SELECT path FROM disturbed)) AND path > ?1
+    UNION ALL SELECT path, (SELECT mtime_ns FROM rows WHERE path IN same AND path = disturbed.path)
+      FROM disturbed
      WHERE path > ?1 AND path NOT IN (SELECT path FROM written WHERE kind = '{Kind.DIRECTORY}')
     ORDER BY path LIMIT {_BATCH}"""
 
@@ -187,7 +189,7 @@ class Record:
     def touch(self, path: bytes) -> None:
         """Note that the entries of the directory ``path`` changed."""
         with self._manifest.guard():
-            self._db.execute("INSERT OR IGNORE INTO touched VALUES (?)", (path,))
+            self._db.execute("INSERT OR IGNORE INTO disturbed VALUES (?)", (path,))
 
     def link(self, path: bytes, inode: int) -> None:
         """Note that ``inode``, known as ``path``, gained or lost a name."""

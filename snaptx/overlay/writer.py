@@ -15,7 +15,7 @@ with the whole generation.  What the base already holds is not written again::
     removal.py  whiteouts                     record.py   what was done, on disk
     nodes.py, content.py                      the calls that change the tree
     settle.py   directory times, the manifest
-    readback.py reading back, in another process beside this one
+    readback.py reading back what was written
 
 Rules for what contradicts itself, all HostileError: the same path twice; a
 directory where the base or the payload has something else, or the other way
@@ -39,7 +39,6 @@ from snaptx.overlay.files import Files
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.others import Others
 from snaptx.overlay.place import Places
-from snaptx.overlay.readback import Reader
 from snaptx.overlay.record import Record
 from snaptx.overlay.removal import Remover
 from snaptx.overlay.settle import settle
@@ -64,8 +63,7 @@ class Writer:
         self._manifest = manifest
         self._record = Record(manifest)
         self._record.begin()
-        self._reader = Reader(root_fd)
-        self._places = Places(root_fd, self._record, self._reader)
+        self._places = Places(root_fd, self._record)
         self._meter = Meter(progress)
         self._files = Files(self._places, base_fd)
         remover, others = Remover(self._places.beneath, self._record), Others(self._places, manifest)
@@ -123,24 +121,16 @@ class Writer:
 
         The record of what was written stays for ``readback.verify_written``,
         which drops it.  Nothing is durable before the caller's barrier.
-        Raises VerifyError for what was read back and is not as it was written.
         """
-        self._reader.flush()
         try:
             settle(self._root_fd, self._record, self._places.beneath)
         except OSError as err:
             raise translate(err, b"") from err
         counts = self._record.counts(self._files.bytes_written)
         self._manifest.commit()
-        self._reader.finish()
         self._meter.finish()
         self.close()
         return counts
-
-    @property
-    def read_back(self) -> bool:
-        """Return whether files were read back already as they were written."""
-        return self._reader.began
 
     def close(self) -> None:
         """Release all descriptors; the tree and the manifest stay as they are."""
@@ -152,5 +142,4 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._reader.__exit__(kind, err, trace)
         self.close()

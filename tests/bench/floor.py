@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+from snaptx import memory
 from snaptx.overlay.base import Base
 from snaptx.overlay.content import FICLONERANGE
 from snaptx.overlay.feed import Feed, frames
@@ -214,5 +215,6 @@ def build(directory: Path) -> Path:
 
 if __name__ == "__main__":
     payload, *places = sys.argv[1:]
+    memory.spend()
     root, live, index, *into = map(Path, places)
     print(lay(payload, root, live, index, into[0] if into else None))

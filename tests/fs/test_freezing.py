@@ -60,6 +60,7 @@ def _struck(fd: int, number: int) -> int:
 
 def _be_struck(fd: int, number: int) -> None:
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a command that another test ran here has left its own
     group, ioctl = os.getpid(), fcntl.ioctl
 
     def striking(at: int, request: int, argument: Any) -> Any:

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from snaptx import apart, system
-from snaptx.durable import write_new
 from snaptx.errors import HostileError, SnaptxError
 
 
@@ -153,39 +152,3 @@ def test_child_ends_with_a_killed_parent() -> None:
         time.sleep(0.01)
 
     assert time.monotonic() < deadline
-
-
-def _served(frames: Iterable[bytes], consume: Callable[[Iterator[bytes]], None]) -> None:
-    with apart.serving(consume) as send:
-        for frame in frames:
-            send([frame])
-
-
-@pytest.mark.parametrize("sizes", [(), (0,), (5 << 20, 1), (100,) * 3000])
-def test_what_is_sent_is_consumed_before_the_block_ends(tmp_path: Path, sizes: tuple[int, ...]) -> None:
-    sent = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
-    _served(sent, lambda frames: write_new(tmp_path / "found", b"".join(frames)))
-
-    assert (tmp_path / "found").read_bytes() == b"".join(sent)
-
-
-def _refuse(frames: Iterator[bytes]) -> None:
-    raise HostileError(f"bad {next(frames).decode()}", hint="do not")
-
-
-@pytest.mark.parametrize("size", [0, 5 << 20])
-def test_error_of_who_consumes_comes_out(size: int) -> None:
-    with pytest.raises(HostileError, match="bad one") as caught:
-        _served([b"one", *[bytes(1 << 16)] * (size >> 16)], _refuse)
-
-    assert caught.value.hint == "do not"
-
-
-def test_consumer_that_is_ended_is_an_error() -> None:
-    with pytest.raises(SnaptxError, match="was ended"):
-        _served([bytes(1 << 16)] * 100, lambda _: os.kill(os.getpid(), signal.SIGKILL))
-
-
-def test_block_that_fails_does_not_wait_for_the_consumer() -> None:
-    with pytest.raises(KeyboardInterrupt), apart.serving(lambda _: time.sleep(60)):
-        raise KeyboardInterrupt(15)

@@ -40,7 +40,7 @@ LAYERS = (
     "enclosure trees retention running packages",
     "storage bootloader overlay",
     "journal audit lock config generations",
-    "durable run log places fstab window apart",
+    "durable run log places fstab window apart memory",
     "mounting",
     "system",
     "model",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from snaptx.errors import (
     VerifyError,
 )
 from snaptx.model import Kind, Member, Row
+from snaptx.overlay import readback
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.readback import shared_out, verify_written
@@ -151,9 +152,12 @@ def test_reading_back_notices(ground: Ground, how: str, name: str) -> None:
         _lay_and_tamper(ground, members, lambda: TAMPERED[how](ground.root / name))
 
 
-@pytest.mark.parametrize("at", [0, 300, 599, 4500, 4999])
-def test_reading_back_notices_in_whichever_half(ground: Ground, at: int) -> None:
-    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(5000 if at > 600 else 600)]
+@pytest.mark.parametrize("at", [0, 300, 599, 900, 1199, 1201])
+def test_reading_back_notices_in_whichever_half_of_each_lot(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(readback, "_LOT", 600)
+    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(1202)]
     with pytest.raises(VerifyError, match=f"new/{at:04}.*mode"):
         _lay_and_tamper(ground, members, lambda: (ground.root / f"new/{at:04}").chmod(0o644))
 
@@ -168,41 +172,11 @@ def test_reading_back_is_shared_out_by_what_it_costs(sizes: list[int], cut: int)
     assert shared_out(lot) == (lot[:cut], lot[cut:])
 
 
-def test_reading_back_notices_while_more_is_written(ground: Ground) -> None:
-    def members() -> Iterator[Member]:
-        for number in range(600):
-            yield file(f"new/{number:04}", b"good")
-            if number == 100:
-                (ground.root / "new/0100").write_bytes(b"evil")
-
-    with pytest.raises(VerifyError, match=r"new/0100.*content"):
-        _lay_and_tamper(ground, members(), lambda: None)
-
-
-def test_what_was_read_back_is_read_again_if_anything_happened_to_it(ground: Ground) -> None:
-    members = [file(f"new/{number:04}", b"good", mtime_ns=7) for number in range(600)]
-
-    def tamper() -> None:
-        (ground.root / "new/0000").write_bytes(b"evil")
-        os.utime(ground.root / "new/0000", ns=(7, 7))
-
-    with pytest.raises(VerifyError, match=r"new/0000.*content"):
-        _lay_and_tamper(ground, members, tamper)
-
-
-def test_what_has_gone_after_it_was_read_back_is_missed(ground: Ground) -> None:
-    members = [file(f"new/{number:04}", b"good") for number in range(600)]
-    with pytest.raises(VerifyError, match="new/0000 was written and is not there"):
-        _lay_and_tamper(ground, members, (ground.root / "new/0000").unlink)
-
-
 @pytest.mark.parametrize("name", ["new/0001", "new/linked"])
-def test_hard_links_to_what_was_read_back_are_read_at_the_end(ground: Ground, name: str) -> None:
-    members = [file(f"new/{number:04}", b"good", mode=0o600) for number in range(600)]
+def test_reading_back_notices_at_either_name_of_a_file(ground: Ground, name: str) -> None:
+    members = [file("new/0001", b"good", mode=0o600), hardlink("new/linked", "new/0001")]
     with pytest.raises(VerifyError, match=r"new/(0001|linked).*mode"):
-        _lay_and_tamper(
-            ground, [*members, hardlink("new/linked", "new/0001")], lambda: (ground.root / name).chmod(0o644)
-        )
+        _lay_and_tamper(ground, members, lambda: (ground.root / name).chmod(0o644))
 
 
 def test_reading_back_drops_the_record(ground: Ground) -> None:
@@ -250,4 +224,4 @@ def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[
             writer.write(sift(members, known))
             writer.finish()
         tamper()
-        verify_written(root, manifest, began=writer.read_back)
+        verify_written(root, manifest)
