@@ -52,6 +52,18 @@ def _configured(backing: int) -> tuple[int, str]:
     raise OSError(errno.EBUSY, "no free loop device")
 
 
+def free_loop_devices(directory: Path) -> None:
+    """Free the loop devices over files in a directory, whose name is found nowhere else.
+
+    Whoever ended before it could do so has left them: not all end with their user.
+    """
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):  # it was freed meanwhile
+            if f"/{directory.name}/" in path.read_text():
+                with system.descriptor(f"/dev/{path.parents[1].name}", os.O_RDWR) as device:
+                    fcntl.ioctl(device, _CLR_FD)
+
+
 def forget_cached(device: str, seconds: float = 10.0) -> None:
     """Wait until nothing is mounted from ``device``, then drop what the kernel keeps of its content."""
     end = time.monotonic() + seconds
