@@ -165,10 +165,15 @@ def _interrupted(
             run.kill()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("end", [os.kill, os.killpg], ids=["alone", "group"])
-def test_an_interrupted_run_leaves_nothing(end: Callable[[int, int], None], when: str, number: int) -> None:
+@pytest.mark.parametrize(
+    ("when", "number", "end"),
+    [
+        *((when, signal.SIGTERM, os.killpg) for when in WHEN),
+        *((when, signal.SIGINT, os.killpg) for when in ("judging", "recording")),
+        ("errors", signal.SIGHUP, os.kill),
+    ],
+)
+def test_an_interrupted_run_leaves_nothing(when: str, number: int, end: Callable[[int, int], None]) -> None:
     """A terminal sends its signal to the whole group."""
     with _interrupted(when, stderr=subprocess.PIPE) as (run, left):
         end(run.pid, number)
