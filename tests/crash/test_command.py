@@ -20,6 +20,7 @@ import pytest
 from tests.crash import flow
 from tests.crash import scratch as scratches
 from tests.crash.conftest import Recorded
+from tests.crash.loop import backing_files
 from tests.crash.world import DISK, INSTANCE
 from tests.minimal_root import eventually
 
@@ -67,7 +68,8 @@ class _Found:
 
 
 def _look() -> _Found:
-    disks = {f"{path} {_text(path.parents[1] / 'diskseq')}" for path in _backed_by(f"/{DISK}\n")}
+    devices = [device for device, file in backing_files().items() if file == f"/{DISK}"]
+    disks = {f"{device} {_text(Path('/sys/block', Path(device).name, 'diskseq'))}" for device in devices}
     program = b"\0".join(map(str.encode, (*INSTANCE, "")))
     found = (path for path in Path("/proc").glob("[0-9]*/cmdline") if _text(path).encode() == program)
     return _Found(frozenset(disks), frozenset(map(str, found)))
@@ -81,14 +83,9 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _backed_by(words: str) -> Iterator[Path]:
-    files = Path("/sys/block").glob("loop*/loop/backing_file")
-    return (path for path in files if words in _text(path))
-
-
-def _owned(path: Path) -> bool:
+def _owned(file: str) -> bool:
     """Return whether the process that made the directory of a loop device's file is there."""
-    owner = re.search(rf"{scratches.PREFIX}(\d+)-", _text(path))
+    owner = re.search(rf"{scratches.PREFIX}(\d+)-", file)
     return owner is None or Path("/proc", owner[1]).exists()
 
 
@@ -102,22 +99,22 @@ def _left(mark: str, before: _Found, after: _Found) -> list[str]:
     now = _look()
     return [
         *map(str, scratches.leftovers()),
-        *(_text(path) for path in _backed_by(scratches.PREFIX) if not _owned(path)),
+        *(file for file in backing_files().values() if not _owned(file)),
         *((after.disks - before.disks) & now.disks),
         *((after.instances - before.instances) & now.instances),
         *_processes(mark),
     ]
 
 
-def _own(mark: str) -> Iterator[Path]:
-    """Yield the files that name what is behind the loop devices of a run."""
-    for pid in _processes(mark):
-        yield from _backed_by(f"{scratches.PREFIX}{pid}-")
+def _own(mark: str) -> list[str]:
+    """Return what is behind the loop devices of a run."""
+    names = [f"{scratches.PREFIX}{pid}-" for pid in _processes(mark)]
+    return [file for file in backing_files().values() if any(name in file for name in names)]
 
 
 def _judges(mark: str) -> bool:
     """Return whether a run has a worker with a disk."""
-    return any("disk.work" in _text(path) for path in _own(mark))
+    return any("disk.work" in file for file in _own(mark))
 
 
 def _recorded(mark: str, before: _Found) -> bool:
@@ -128,7 +125,7 @@ def _recorded(mark: str, before: _Found) -> bool:
 
 def _builds(mark: str) -> bool:
     """Return whether a run makes the disk of a machine: its loop device does not end with its user."""
-    return any("/box/" in _text(path) for path in _own(mark))
+    return any("/box/" in file for file in _own(mark))
 
 
 WHEN: dict[str, tuple[str, Callable[[str, _Found], bool]]] = {
