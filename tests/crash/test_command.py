@@ -68,7 +68,7 @@ class _Found:
 
 
 def _look() -> _Found:
-    devices = [device for device, file in backing_files().items() if file == f"/{DISK}"]
+    devices = [device for device, file in backing_files().items() if file.endswith(f"/{DISK}")]
     disks = {f"{device} {_text(Path('/sys/block', Path(device).name, 'diskseq'))}" for device in devices}
     program = b"\0".join(map(str.encode, (*INSTANCE, "")))
     found = (path for path in Path("/proc").glob("[0-9]*/cmdline") if _text(path).encode() == program)
@@ -120,7 +120,7 @@ def _judges(mark: str) -> bool:
 def _recorded(mark: str, before: _Found) -> bool:
     """Return whether a run has an instance on a disk that is recorded."""
     now = _look()
-    return bool(_processes(mark)) and now.disks > before.disks and now.instances > before.instances
+    return bool(now.disks - before.disks and now.instances - before.instances and _processes(mark))
 
 
 def _builds(mark: str) -> bool:
