@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from snaptx import system
 from tests.crash import controls, flow, injury, strike
 from tests.crash.logfile import LogError
 from tests.crash.loop import leave_for_private_mounts
@@ -75,7 +76,7 @@ def main() -> int:
 def _again(directory: Path, point: Cut) -> int:
     """Print what is wrong at one point; 1 if something is, 2 if the recording is not whole."""
     try:
-        with opened(Task(directory, check=1)) as bench:
+        with scratch() as place, opened(Task(directory, check=1), place) as bench:
             problems = bench.judge(point)
     except (LogError, FileNotFoundError) as error:
         print(f"{directory} can't be judged: {error}", file=sys.stderr)
@@ -136,9 +137,18 @@ def _controls(names: list[str], *, spare: bool) -> int:
     return int(unexplained > 0)
 
 
+def _interrupted(*_: object) -> None:
+    """End in good order, and only once: a terminal's signal may come from elsewhere too."""
+    for number in system.HELD:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     leave_for_private_mounts()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in system.HELD:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _interrupted)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import btrfsutil
+
 from snaptx.bootloader import entryfile, pointer
 from snaptx.errors import SnaptxError
 from snaptx.model import BootState, jsonable
@@ -61,12 +63,16 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """A whole disk: what boots next (0 for nothing of snaptx's), the entry file's state, and the rest."""
+    """A whole disk: what boots next (0 for nothing of snaptx's), the entry file's state, and the rest.
+
+    ``subvolume`` is the default one, which boots where nobody names another.
+    """
 
     default: int
     entry: dict[str, Any] = field(default_factory=dict)
     trees: dict[int, Tree] = field(default_factory=dict)
     audit: tuple[dict[str, Any], ...] = ()
+    subvolume: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``from_json`` takes."""
@@ -76,7 +82,7 @@ class Census:
 def from_json(data: dict[str, Any]) -> Census:
     """Return the census that ``as_json`` gave."""
     trees = {int(number): Tree(**tree) for number, tree in data["trees"].items()}
-    return Census(data["default"], data["entry"], trees, tuple(data["audit"]))
+    return Census(data["default"], data["entry"], trees, tuple(data["audit"]), data["subvolume"])
 
 
 def take(top: Path, boot: Path | None = None, of: str = STATE) -> Census:
@@ -90,7 +96,13 @@ def take(top: Path, boot: Path | None = None, of: str = STATE) -> Census:
     numbers = sorted(int(name) for name in names if name.isdigit())
     trees = {number: _tree(top, boot, directory / str(number)) for number in numbers}
     entry = jsonable(state) if state else {}
-    return Census(state.default if state else 0, entry, trees, tuple(audit(top, of)))
+    default = state.default if state else 0
+    return Census(default, entry, trees, tuple(audit(top, of)), _default_subvolume(top))
+
+
+def _default_subvolume(top: Path) -> str:
+    number = btrfsutil.get_default_subvolume(str(top))
+    return str(btrfsutil.subvolume_path(str(top), number))
 
 
 def entry_state(top: Path, boot: Path | None = None, of: str = STATE) -> BootState | None:

@@ -18,10 +18,13 @@ from tests.crash.rig import Failure, Task, logs, run
 from tests.crash.world import FLOWS
 
 _AFTERWARDS = "the barrier of /boot writes it before it is named; recovery removes what no entry names"
-_ENTRY_ONLY = "nothing else is new, and Btrfs begins to write a file's data where it is renamed over another"
+_ENTRY_ONLY = (
+    "nothing else is new, and Btrfs begins to write a file's data where it is renamed over another: "
+    "that is seldom too late"
+)
 _POINTER = "nothing is new but the pointer, whose data has an fsync of its own"
 _IN_ORDER = "Btrfs commits in order: where the trees are gone the entry file is the one from before they went"
-_LATER = "the flow's second verb flushes again, and success is judged after that"
+_BY_BOOT = "the barrier of /boot after it commits the name"
 _WRITTEN = "the barrier after it writes the data as well"
 _SEALED = "the snapshots before it commit; what is new beside them has an fsync of its own"
 _ON_BOOT = "what boots is on /boot, and the rest of the root's disk is derived from that"
@@ -52,21 +55,18 @@ SPARE = {
         f"fsync snaptx/{name}": "the barrier of /boot after it writes the data as well"
         for name in ("grub.cfg.tmp", "settings.cfg.tmp", "snaptx.env.tmp")
     },
-    **{
-        f"boot-init: fsync boot/snaptx {number}": "the barrier of /boot after it commits the name"
-        for number in (1, 2, 3)
-    },
+    **{f"boot-init: fsync boot/snaptx {number}": _BY_BOOT for number in (1, 2, 3)},
     "boot-init: fsync boot/snaptx 4": _REMOVED_AGAIN,
     "boot-init: barrier 2": _ON_BOOT,
-    "boot-init: barrier 3": _ON_BOOT,
     "boot-prune: fsync boot/snaptx 1": _AGAIN,
     "boot-reconcile: fsync boot/snaptx 1": _AGAIN,
     **{f"boot-reconcile: fsync boot/snaptx {number}": _REMOVED_AGAIN for number in (2, 3)},
     **{
-        f"boot-{verb}: barrier {number}": _ON_BOOT
-        for verb in ("commit", "rebuilt", "rollback", "activate", "confirm", "reject")
-        for number in (1, 2)
+        f"boot-{verb}: barrier 1": _ON_BOOT
+        for verb in ("commit", "rollback", "activate", "confirm", "reject")
     },
+    "boot-confirm: barrier 2": _ON_BOOT,
+    "boot-rebuilt: fsync boot/snaptx 1": _BY_BOOT,
     "boot-rebuilt: barrier 1": "the snapshot before it commits; the new initrd is on /boot",
     "boot-rebuilt: /boot barrier 3": "barrier 2 did it; it is for a recovery, which no switch precedes",
     "fsync web/N.json.tmp": _IN_RUN,
@@ -78,20 +78,13 @@ SPARE = {
     "init: barrier 1": "the snapshot after it commits, and writes the data of what it copies",
     "hook: barrier 1": _ENTRY_ONLY,
     "hook-drop: barrier 1": _ENTRY_ONLY,
-    "hook-drop: barrier 2": _LATER,
-    "hook-drop: fsync audit/log 1": _LATER,
     "hook-drop: barrier 3": _ENTRY_ONLY,
     "hook-drop: barrier 4": _IN_ORDER,
-    "apply: fsync audit/log 1": _LATER,
     **{
         f"{verb}: barrier 1": _ENTRY_ONLY
         for verb in ("commit", "rollback", "activate", "confirm", "reject", "prune")
     },
     "prune: barrier 2": _IN_ORDER,
-    **{
-        f"{flow}: barrier 2": "a tree that is spent went before it, and the flush of that commits"
-        for flow in ("rebuilt", "commit-carry")
-    },
     "prune: barrier 3": "deletions were flushed; an empty directory that comes back the next repair removes",
     **{f"{flow}: barrier 1": _AFTER_CUT for flow in ("repair", "reconcile")},
     "repair: barrier 2": "what is new is derived: the next repair makes it again",
@@ -122,7 +115,7 @@ class Control:
 def reason(flow_name: str, label: str) -> str:
     """Return why nobody misses a barrier or fsync, "" if there is no reason."""
     verb = flow_name.removeprefix("boot-")
-    keys = (label.rpartition(" ")[0], f"{verb}: {label}", f"{flow_name}: {label}")
+    keys = (f"{flow_name}: {label}", f"{verb}: {label}", label.rpartition(" ")[0])
     return next((SPARE[key] for key in keys if key in SPARE), "")
 
 

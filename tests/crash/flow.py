@@ -8,7 +8,7 @@ The directory then holds everything that judging it takes::
 
 A /boot of its own is a second disk: ``boot.img`` and ``boot.log``.
 
-It runs in a process of its own, with mounts of its own.
+It runs in a process of its own, guarded (see helper).
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snaptx import system
 from snaptx.sandbox import box as sandbox
 from snaptx.sandbox.layout import PLANS
 from snaptx.sandbox.mounts import unmount_below
@@ -31,12 +30,10 @@ from tests.crash import census, world
 from tests.crash.census import Census
 from tests.crash.driver import Driver
 from tests.crash.faults import FAULTS
+from tests.crash.helper import guarded, helper
 from tests.crash.loop import leave_for_private_mounts, loop_device
 from tests.crash.recorder import Disk, Recorder
-from tests.crash.scratch import scratch
 from tests.crash.world import BOOT, DISK, FLOWS, Flow
-
-ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +96,11 @@ def record(name: str, directory: Path, *, without: int = -1, fault: str = "", ha
         RuntimeError: a step failed that nothing was done to.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "tests.crash.flow", name, str(directory)]
-    result = subprocess.run(
-        [*command, f"--without={without}", f"--fault={fault}", f"--hasty={hasty}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        raise RuntimeError(f"{name} could not be recorded:\n{result.stdout}{result.stderr}")
+    words = (name, str(directory), f"--without={without}", f"--fault={fault}", f"--hasty={hasty}")
+    with helper("tests.crash.flow", *words, stderr=subprocess.STDOUT) as process:
+        said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{name} could not be recorded:\n{said}")
     facts = load(directory)
     if without < 0 and not fault and facts.failed:
         raise RuntimeError(f"{name} failed: exit codes {facts.codes}, recorded {facts.stages[-1].audit[-1]}")
@@ -134,22 +126,22 @@ def _driver(place: Path, images: Mapping[str, Path], booted: str, **faults: Any)
         yield stack.enter_context(driver)
 
 
-def _record_here(flow: Flow, directory: Path, **faults: Any) -> None:
+def _record_here(place: Path, flow: Flow, directory: Path, **faults: Any) -> int:
     leave_for_private_mounts()
-    with scratch() as place:
-        images = _images(place, flow)
-        world.write_payloads(place)
-        with _driver(place, images, PLANS[flow.layout].root) as driver:
-            for step in flow.prepare:
-                _require(driver, step)
-        for name, image in images.items():
-            subprocess.run(["cp", "--sparse=always", image, base(directory, name)], check=True)
-        disks = tuple(Disk(name, image, log(directory, name)) for name, image in images.items())
-        with Recorder(place / "recorder", disks) as recorder:
-            exported = {name: recorder.file(name) for name in images}
-            with _driver(place, exported, driver.booted, mark=recorder.mark, **faults) as driver:
-                facts = replace(_steps(flow, recorder, driver), disks=tuple(images))
+    images = _images(place, flow)
+    world.write_payloads(place)
+    with _driver(place, images, PLANS[flow.layout].root) as driver:
+        for step in flow.prepare:
+            _require(driver, step)
+    for name, image in images.items():
+        subprocess.run(["cp", "--sparse=always", image, base(directory, name)], check=True)
+    disks = tuple(Disk(name, image, log(directory, name)) for name, image in images.items())
+    with Recorder(place / "recorder", disks) as recorder:
+        exported = {name: recorder.file(name) for name in images}
+        with _driver(place, exported, driver.booted, mark=recorder.mark, **faults) as driver:
+            facts = replace(_steps(flow, recorder, driver), disks=tuple(images))
     (directory / "facts.json").write_text(json.dumps(facts.as_json()))
+    return 0
 
 
 def _require(driver: Driver, step: tuple[str, ...]) -> None:
@@ -195,9 +187,8 @@ def main() -> int:
     parser.add_argument("--fault", choices=("", *FAULTS), default="", help="do this wrong")
     parser.add_argument("--hasty", choices=("", DISK, BOOT), default="", help="commit it after every change")
     args = parser.parse_args()
-    system.die_with_parent()
-    _record_here(FLOWS[args.flow], args.directory, without=args.without, fault=args.fault, hasty=args.hasty)
-    return 0
+    faults = {name: getattr(args, name) for name in ("without", "fault", "hasty")}
+    return guarded(lambda place: _record_here(place, FLOWS[args.flow], args.directory, **faults))
 
 
 if __name__ == "__main__":

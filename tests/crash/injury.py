@@ -6,26 +6,23 @@ from then on, or with a file system that turns read-only after another change.
 What the disk has when the verb has ended is judged by what the verb said:
 success means the new state, an unknown outcome either, any other failure the
 old one.  Where nothing can be written any more, the next call has to say so.
-One line of JSON for each attempt.
+A line of JSON for each attempt comes in, and one goes out.
 
-It runs in a process of its own, with mounts of its own.
+It runs in a process of its own, guarded (see helper).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
-from snaptx import system
 from snaptx.errors import (
     CommandError,
     OutcomeUnknownError,
@@ -38,15 +35,14 @@ from tests.crash import census, flow, settle, strike, world
 from tests.crash.bench import REMOVING, Bench
 from tests.crash.census import Census, Tree
 from tests.crash.driver import Driver
+from tests.crash.helper import answers, guarded
 from tests.crash.judge import Progress
 from tests.crash.loop import leave_for_private_mounts, loop_device, mounted
 from tests.crash.recorder import KINDS, Disk, Recorder
-from tests.crash.scratch import scratch
 from tests.crash.sparse import copy_image
 from tests.crash.strike import FULL, Striker, is_read_only
 from tests.crash.world import FLOWS
 
-ROOT = Path(__file__).parents[2]
 UNKNOWN = OutcomeUnknownError.code
 CODES = {0, *(error.code for error in every_error())}
 FILLING = tuple(kind for kind in strike.KINDS if kind != "read-only")
@@ -112,22 +108,10 @@ class Outcome:
 
 def attempt(directory: Path, wanted: Sequence[Injury], workers: int = WORKERS) -> list[Outcome]:
     """Try every injury on the recording in ``directory``, in processes of their own."""
-    shares = [share for number in range(workers) if (share := wanted[number::workers])]
-    with ThreadPoolExecutor(workers) as pool:
-        return [
-            outcome
-            for found in pool.map(lambda share: _attempt(directory, share), shares)
-            for outcome in found
-        ]
-
-
-def _attempt(directory: Path, wanted: Sequence[Injury]) -> list[Outcome]:
-    command = [sys.executable, "-m", "tests.crash.injury", str(directory)]
-    given = json.dumps([asdict(injury) for injury in wanted])
-    result = subprocess.run(command, cwd=ROOT, input=given, capture_output=True, text=True, check=False)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
-    return [_outcome(json.loads(line)) for line in result.stdout.splitlines()]
+    requests = [json.dumps(asdict(injury)) for injury in wanted]
+    with closing(answers(requests, workers, "tests.crash.injury", str(directory))) as found:
+        outcomes = sorted(found)
+    return [_outcome(json.loads(line)) for _, line in outcomes]
 
 
 def told(outcomes: Iterable[Outcome]) -> str:
@@ -320,19 +304,20 @@ def _listed(driver: Driver, facts: flow.Facts) -> Iterator[str]:
         yield f"then app list: exit code {code}, {said}"
 
 
-def _treated(directory: Path, wanted: Iterable[Injury]) -> Iterator[Outcome]:
+def _treat(place: Path, directory: Path) -> int:
+    """Treat the injuries that standard input names."""
     settle.load()
     leave_for_private_mounts()
     facts = _until_struck(flow.load(directory))
-    with scratch() as place:
-        world.write_payloads(place)
-        copy_image(directory / "base.img", place / "base.img")
-        before, app = _lead_up(place, facts)
-        copy_image(place / "base.img", place / "work")
-        with loop_device(place / "work") as device:
-            ward = _Ward(place, facts, before, app, Bench(place, device, place / "work", facts.uuid))
-            for injury in wanted:
-                yield ward.treat(injury)
+    world.write_payloads(place)
+    copy_image(directory / "base.img", place / "base.img")
+    before, app = _lead_up(place, facts)
+    copy_image(place / "base.img", place / "work")
+    with loop_device(place / "work") as device:
+        ward = _Ward(place, facts, before, app, Bench(place, device, place / "work", facts.uuid))
+        for line in sys.stdin:
+            print(json.dumps(asdict(ward.treat(Injury(**json.loads(line))))), flush=True)
+    return 0
 
 
 def _until_struck(facts: flow.Facts) -> flow.Facts:
@@ -358,14 +343,5 @@ def _lead_up(place: Path, facts: flow.Facts) -> tuple[Census, Census]:
         return driver.census(), driver.census(census.APP)
 
 
-def main() -> int:
-    """Treat the injuries that standard input names."""
-    system.die_with_parent()
-    wanted = [Injury(**item) for item in json.load(sys.stdin)]
-    for outcome in _treated(Path(sys.argv[1]), wanted):
-        print(json.dumps(asdict(outcome)), flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(lambda place: _treat(place, Path(sys.argv[1]))))

@@ -117,6 +117,8 @@ def _view_problems(seen: Seen, state: Progress, chosen: int) -> Iterator[str]:
         if not any(digest == wanted for wanted in _boot_files(path, state)):
             yield f"{path} is not what was installed" if digest else f"{path} is missing"
     if seen.census is not None:
+        if state.succeeded and seen.census.subvolume != state.after.subvolume:
+            yield f"success was reported, but the default subvolume is {seen.census.subvolume!r}"
         yield from _whole(seen.census, state, chosen, state.changing() - {seen.census.default, chosen})
 
 
@@ -132,6 +134,8 @@ def judge_app(found: Census, state: Progress) -> Iterator[str]:
 
 def judge_app_claims(found: Census, state: Progress) -> Iterator[str]:
     """Yield what an application's audit trail claims, or does not say, contrary to what there is of it."""
+    for problem in _lost_records(found, state):
+        yield f"application: {problem}"
     fresh = found.audit[len(state.before.audit) :]
     claimed = any(record.get("result") == "done" for record in fresh)
     if claimed and found.default != state.after.default:
@@ -183,12 +187,20 @@ def judge_claims(seen: Seen, grub: Seen, state: Progress) -> Iterator[str]:
     """Yield what the audit trail claims, or does not say, contrary to what is on the disk."""
     if seen.census is None:
         return
+    yield from _lost_records(seen.census, state)
     fresh = seen.census.audit[len(state.before.audit) :]
     claimed = any(record.get("result") == "done" for record in fresh)
     if claimed and grub.default != state.after.default:
         yield f"the audit trail says done, GRUB boots {grub.default}, not {state.after.default}"
     if state.succeeded and _ended(fresh) < _ended(state.told):
         yield "success was reported, but the audit trail does not know of it"
+
+
+def _lost_records(found: Census, state: Progress) -> Iterator[str]:
+    """Check that the audit trail still has what it had when the step began, unless it goes as a whole."""
+    old = state.before.audit
+    if found.audit[: len(old)] != old and state.after.audit[: len(old)] == old:
+        yield "the audit trail has lost what was in it"
 
 
 def _ended(records: tuple[dict[str, Any], ...]) -> int:

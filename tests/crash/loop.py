@@ -6,12 +6,14 @@ import errno
 import fcntl
 import os
 import struct
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from snaptx import mounting, system
+from snaptx.bootloader import freezing
 
 _CTL_GET_FREE = 0x4C82
 _CONFIGURE = 0x4C0A
@@ -50,6 +52,39 @@ def _configured(backing: int) -> tuple[int, str]:
                 if error.errno != errno.EBUSY:
                     raise
     raise OSError(errno.EBUSY, "no free loop device")
+
+
+def free_loop_devices(directory: Path) -> None:
+    """Free the loop devices over files in a directory, whose name is found nowhere else.
+
+    Whoever ended before it could do so has left them: not all end with their user, and a file system that
+    was frozen then stays as it is.
+    """
+    for device, file in backing_files().items():
+        if f"/{directory.name}/" in file:
+            _thaw(device)
+            with suppress(OSError), system.descriptor(device, os.O_RDWR) as fd:  # it was freed meanwhile
+                fcntl.ioctl(fd, _CLR_FD)
+
+
+def backing_files() -> dict[str, str]:
+    """Return what the kernel calls the file of each loop device that has one."""
+    found = {}
+    for path in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            found[f"/dev/{path.parents[1].name}"] = path.read_text().rstrip("\n")
+    return found
+
+
+def _thaw(device: str) -> None:
+    """Thaw the ext4 on a device; nobody has it mounted any more."""
+    with (
+        suppress(OSError),  # there is none, or it is not frozen
+        tempfile.TemporaryDirectory() as place,
+        mounted(device, Path(place) / "frozen", "noinit_itable", fstype="ext4") as top,
+        system.descriptor(top, os.O_RDONLY | os.O_DIRECTORY) as fd,
+    ):
+        fcntl.ioctl(fd, freezing.FITHAW, 0)
 
 
 def forget_cached(device: str, seconds: float = 10.0) -> None:

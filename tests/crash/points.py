@@ -33,7 +33,7 @@ def chosen(logs: Sequence[Log], count: int, seed: int, begin: str = FIRST) -> li
 
 
 def points(log: Log, span: tuple[int, int], count: int, seed: int) -> list[Point]:
-    """Return every flush boundary, every write in its order, every split of the superblocks, and more.
+    """Return every flush boundary, write in its order, mark and split of the superblocks, and more.
 
     Seeded ones fill up to ``count``.
     """
@@ -41,7 +41,8 @@ def points(log: Log, span: tuple[int, int], count: int, seed: int) -> list[Point
     found: Found = {}
     boundaries = [n + 1 for n in log.flushes if begin <= n < end]
     ordered = [n + 1 for n in range(begin, end) if log.entries[n].is_change]
-    for cut in [begin, *boundaries, *ordered, end]:
+    told = [n + 1 for n in range(begin, end) if log.entries[n].text]
+    for cut in [begin, *boundaries, *ordered, *told, end]:
         _add(found, [log], (Point(cut),))
     for cut in ordered:
         _add(found, [log], (_split(log, cut) or Point(cut),))

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from snaptx import system
 from tests.crash import flow, judge, settle
 from tests.crash.bench import Bench, Part
+from tests.crash.helper import answers
 from tests.crash.loop import leave_for_private_mounts, loop_device
 from tests.crash.replay import Cut, Log, Point, Replayer, shown
-from tests.crash.scratch import scratch
 
 CHUNK = 12
 """Cuts a worker takes at a time: neighbours, because going forward in the log is cheap."""
@@ -49,22 +47,20 @@ class Task:
 
     directory: Path
     check: int = 0
-    place: Path | None = None
 
 
 def run(task: Task, chosen: Sequence[Cut], workers: int = WORKERS, stop_after: int = 20) -> Report:
     """Judge points on ``workers`` processes; stop early after ``stop_after`` failures."""
     begun = time.monotonic()
-    facts = flow.load(task.directory)
-    report = Report(facts.flow)
+    report = Report(flow.load(task.directory).flow)
     size = CHUNK if stop_after > 1 else 2
     chunks = [chosen[at : at + size] for at in range(0, len(chosen), size)]
-    context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        place = stack.enter_context(scratch())
-        pool = stack.enter_context(context.Pool(workers, _start, (replace(task, place=place),)))
-        for results in pool.imap_unordered(_work, chunks):
-            report.points += len(results)
+    requests = [" ".join(map(shown, chunk)) for chunk in chunks]
+    words = (str(task.directory), str(task.check))
+    with closing(answers(requests, workers, "tests.crash.worker", *words)) as found:
+        for number, line in found:
+            results = map(Failure, chunks[number], map(tuple, json.loads(line)))
+            report.points += len(chunks[number])
             report.failures += [failure for failure in results if failure.problems]
             if len(report.failures) >= stop_after:
                 break
@@ -100,25 +96,12 @@ def logs(directory: Path) -> list[Log]:
     return [Log(flow.log(directory, disk)) for disk in flow.load(directory).disks]
 
 
-_here: list[Recording] = []
-_open = ExitStack()
-
-
-def _start(task: Task) -> None:
-    system.die_with_parent()
-    _here.append(_open.enter_context(opened(task)))
-
-
-def _work(chunk: Sequence[Cut]) -> list[Failure]:
-    return [Failure(cut, _here[0].judge(cut)) for cut in chunk]
-
-
 @contextmanager
-def opened(task: Task) -> Iterator[Recording]:
-    """Put a recording on a bench; leaves this process with mounts of its own."""
+def opened(task: Task, place: Path) -> Iterator[Recording]:
+    """Put a recording on a bench in the directory ``place``; leaves this process with mounts of its own."""
     settle.load()
     leave_for_private_mounts()
-    with _place(task) as place, ExitStack() as stack:
+    with ExitStack() as stack:
         facts = flow.load(task.directory)
         replayers, parts = [], []
         for name, log in zip(facts.disks, logs(task.directory), strict=True):
@@ -130,17 +113,6 @@ def opened(task: Task) -> Iterator[Recording]:
             parts.append(Part(stack.enter_context(loop_device(replayer.work)), replayer.work))
         bench = Bench(place, parts[0].device, parts[0].image, facts.uuid, task.check, *parts[1:])
         yield Recording(facts, [replayer.log for replayer in replayers], replayers, bench)
-
-
-@contextmanager
-def _place(task: Task) -> Iterator[Path]:
-    if task.place is None:
-        with scratch() as place:
-            yield place
-    else:
-        place = task.place / str(os.getpid())
-        place.mkdir()
-        yield place
 
 
 def keep(directory: Path, place: Path) -> Path:

@@ -1,4 +1,7 @@
-"""Directories for images, in memory where there is room; what a killed run left is removed by the next."""
+"""Directories for images, in memory where there is room; what a killed run left is removed by the next.
+
+So are loop devices over the images.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.crash.loop import free_loop_devices
 
 PREFIX = "snaptx-crash-"
 ROOM = 2 << 30
@@ -30,15 +35,23 @@ def scratch() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
 
 
-def remove_leftovers() -> list[Path]:
-    """Remove the directories of processes that are gone; return them."""
-    found = [path for path in home().glob(f"{PREFIX}*-*") if not Path("/proc", _owner(path)).exists()]
-    for path in found:
-        shutil.rmtree(path, ignore_errors=True)
-    return found
+def remove_leftovers() -> None:
+    """Remove the directories of processes that are gone."""
+    for path in leftovers():
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    free_loop_devices(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def leftovers() -> list[Path]:
+    """Return the directories of processes that are gone; asked where all processes are seen."""
+    return [path for path in home().glob(f"{PREFIX}*-*") if not Path("/proc", _owner(path)).exists()]
 
 
 def _owner(path: Path) -> str:

@@ -65,3 +65,26 @@ def test_every_record_is_there_once_success_is_told(records: int, *, wrong: bool
     missing = "success was reported, but the audit trail does not know of it"
     assert (missing in judge_claims(_seen(found), _seen(found), state)) is wrong
     assert (f"application: {missing}" in judge_app_claims(found, state)) is wrong
+
+
+def test_a_record_from_before_is_there_still() -> None:
+    """A verb that has told of success is followed by another."""
+    begun = replace(_disk("old"), audit=({"result": "done"},) * 2)
+    state = Progress(begun, begun, "stop", None)
+    found = replace(begun, audit=begun.audit[:1])
+
+    lost = "the audit trail has lost what was in it"
+    assert lost in judge_claims(_seen(found), _seen(found), state)
+    assert f"application: {lost}" in judge_app_claims(found, state)
+    assert lost not in judge_claims(_seen(begun), _seen(begun), state)
+    gone = Progress(begun, replace(begun, audit=()), "remove", None)
+    assert list(judge_app_claims(replace(begun, audit=()), gone)) == []
+
+
+def test_the_default_subvolume_follows_before_success_is_told() -> None:
+    """Nothing says it but the disk, and a repair may have been for that alone."""
+    right, wrong = (replace(_disk("new", sealed=True), subvolume=name) for name in ("@", ""))
+
+    told = "log replay: success was reported, but the default subvolume is ''"
+    assert told in judge_view(_seen(wrong), Progress(wrong, right, "repair", 0))
+    assert told not in judge_view(_seen(wrong), Progress(wrong, right, "repair", None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from dataclasses import dataclass, replace
@@ -113,8 +114,11 @@ APP = "web"
 SOCKETS = Path("/mnt")
 """Where its socket lies, which is handed on: a driver mounts what nobody else sees there."""
 
+INSTANCE = ("/bin/busybox", "sleep", "1000000")
+"""What runs of it."""
+
 APP_SETTINGS = f"""\
-start = ["/bin/busybox", "sleep", "1000000"]
+start = {json.dumps(INSTANCE)}
 listen = ["{SOCKETS / APP}"]
 """
 
