@@ -6,8 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+from snaptx.storage.zfs.backend import ZfsStorage
 from tests.boxes import snaptx
 from tests.zfs.conftest import Pool, command
+
+
+def opened(pool: Pool) -> ZfsStorage:
+    """Open a pool's storage, prepared."""
+    storage = ZfsStorage(pool.mount())
+    storage.prepare(storage.running)
+    return storage
+
+
+def everything(pool: Pool) -> set[str]:
+    """Return the names of all datasets and snapshots."""
+    return pool.names() | pool.names("snapshot")
 
 
 def furnished(pool: Pool) -> Pool:

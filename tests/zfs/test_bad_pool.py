@@ -11,21 +11,10 @@ from snaptx.errors import BusyError, LayoutError, ReadOnlyError, StorageError
 from snaptx.model import Part, Tree
 from snaptx.storage.zfs.backend import ZfsStorage
 from tests.zfs.conftest import MIB, MakePool, Pool, command
-from tests.zfs.small import furnished, shows, start, update, verb
+from tests.zfs.small import everything, furnished, opened, shows, start, update, verb
 
 ROOT = Tree(1, Part.ROOT)
 NEXT = Tree(2, Part.ROOT)
-
-
-def opened(pool: Pool) -> ZfsStorage:
-    """Open a pool's storage, prepared."""
-    storage = ZfsStorage(pool.mount())
-    storage.prepare(storage.running)
-    return storage
-
-
-def everything(pool: Pool) -> set[str]:
-    return pool.names() | pool.names("snapshot")
 
 
 def test_the_root_of_a_pool_is_no_boot_environment(make_pool: MakePool, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from snaptx.storage.zfs import library
 from snaptx.storage.zfs import pool as commands
 from snaptx.storage.zfs.backend import ZfsStorage
 from tests.zfs.conftest import MakePool, Pool
+from tests.zfs.small import everything, opened
 
 CHANGES = (
     (library, ("together", "create", "clone", "snapshot", "destroy_snapshots", "hold", "release", "rename")),
@@ -53,16 +54,6 @@ class Power:
         return limited
 
 
-def opened(pool: Pool) -> ZfsStorage:
-    storage = ZfsStorage(pool.mount())
-    storage.prepare(storage.running)
-    return storage
-
-
-def everything(pool: Pool) -> set[str]:
-    return pool.names() | pool.names("snapshot")
-
-
 def work(storage: ZfsStorage) -> None:
     """Make and remove trees in all the ways there are."""
     origin, root, before = (Tree(2, part) for part in (Part.ORIGIN, Part.ROOT, Part.BEFORE))
@@ -76,14 +67,14 @@ def work(storage: ZfsStorage) -> None:
     storage.delete(origin)
 
 
-def cut_short(pool: Pool, changes: int) -> bool:
-    """Work as long as there is power; return whether it was enough."""
+def cut_short(pool: Pool, changes: int, act: Callable[[ZfsStorage], None]) -> bool:
+    """Act as long as there is power; return whether it was enough."""
     with pytest.MonkeyPatch.context() as patch:
         storage, power = opened(pool), Power(changes)
         for module, functions in CHANGES:
             _limit(patch, module, functions, power)
         try:
-            work(storage)
+            act(storage)
         except Cut:
             return False
         finally:
@@ -101,7 +92,7 @@ def test_what_was_begun_goes_whole(make_pool: MakePool) -> None:
     opened(pool).close()
     before, changes, enough = everything(pool), 0, False
     while not enough:
-        enough = cut_short(pool, changes)
+        enough = cut_short(pool, changes, work)
         storage = opened(pool)
         for part in reversed(Part):
             storage.delete(Tree(2, part))
@@ -116,16 +107,14 @@ def test_what_was_begun_can_be_made_again(make_pool: MakePool) -> None:
     pool = make_pool()
     opened(pool).close()
     made = Tree(2, Part.ROOT)
-    for changes in range(1, 6):
-        with pytest.MonkeyPatch.context() as patch:
-            storage, power = opened(pool), Power(changes)
-            for module, functions in CHANGES:
-                _limit(patch, module, functions, power)
-            with pytest.raises(Cut):
-                storage.snapshot(Tree(1, Part.ROOT), made, writable=True)
-            storage.close()
-        storage = opened(pool)
+
+    def make(storage: ZfsStorage) -> None:
         storage.snapshot(Tree(1, Part.ROOT), made, writable=True)
+
+    for changes in range(1, 6):
+        assert not cut_short(pool, changes, make)
+        storage = opened(pool)
+        make(storage)
 
         assert storage.name(made) == f"{pool.container}/snaptx-2"
         storage.delete(made)

@@ -17,13 +17,9 @@ from snaptx.storage.zfs import library
 from snaptx.storage.zfs import pool as commands
 from tests.boxes import Running, Said, snaptx
 from tests.zfs.conftest import MIB, MakePool, Pool, command
-from tests.zfs.small import furnished, update, verb
+from tests.zfs.small import everything, furnished, update, verb
 
 DEVICE, AWAY = Path("/dev/zfs"), Path("/dev/zfs.away")
-
-
-def everything(pool: Pool) -> set[str]:
-    return pool.names() | pool.names("snapshot")
 
 
 def without_binding() -> None:
