@@ -9,7 +9,7 @@ from dataclasses import replace
 from snaptx import lock, repair, verify
 from snaptx.apps import application, instances
 from snaptx.apps.application import App
-from snaptx.errors import BootError, NotFoundError, SnaptxError
+from snaptx.errors import BootError, NotFoundError, SnaptxError, storage_error
 from snaptx.machine import Machine
 from snaptx.transaction import Request
 from snaptx.verify import Problem
@@ -57,7 +57,10 @@ def mend(host: Machine, request: Request) -> Iterator[str]:
 
 def _why(error: SnaptxError | OSError) -> str:
     """Return what one application's failure is; it keeps nobody from looking at the next."""
-    return error.message if isinstance(error, SnaptxError) else f"{error.filename}: {error.strerror}"
+    known = (
+        error if isinstance(error, SnaptxError) else storage_error(error, error.filename or "no file named")
+    )
+    return known.message
 
 
 def _swept(host: Machine, name: str, request: Request) -> list[str]:

@@ -29,6 +29,7 @@ from snaptx.storage.base import UNFINISHED
 HOME = "snaptx"
 TREE = "org.snaptx:tree"
 """User property: which tree a dataset is, as ``N/PART``."""
+
 MENU = "org.zfsbootmenu:commandline"
 """User property: what ZFSBootMenu tells the kernel, set where it boots."""
 

@@ -215,12 +215,10 @@ class Trees:
         dataset, _, short = name.partition("@")
         for each in self.listing.snapshots(dataset):
             if short in ("", each.short):
-                yield from (f"{clone} is a clone of it" for clone in each.clones if not self._is_ours(clone))
+                others = (one for one in each.clones if not self.listing.is_ours(one, self.home))
+                yield from (f"{clone} is a clone of it" for clone in others)
                 for tag in set(each.holds) - {HOLD}:
                     yield f"{each.name} is held as {tag!r} (zfs holds)"
-
-    def _is_ours(self, name: str) -> bool:
-        return self.listing.is_ours(name, self.home)
 
 
 def _mounting(source: Dataset, *, as_root: bool) -> dict[str, str | int]:
