@@ -68,7 +68,7 @@ def answers(
     left = list(enumerate(requests))[::-1]
     with ExitStack() as stack, selectors.DefaultSelector() as ready:
         idle = [stack.enter_context(helper(module, *words)) for _ in left[:workers]]
-        while idle or ready.get_map():
+        while left or ready.get_map():
             while idle and left:
                 _ask(ready, idle.pop(), *left.pop())
             for key, _ in ready.select():
@@ -77,7 +77,7 @@ def answers(
                 answer = one.stdout.readline()
                 if not answer:
                     raise RuntimeError(f"{module} has ended with {one.wait()}")
-                idle += [one] * bool(left)
+                idle.append(one)
                 yield number, answer
 
 

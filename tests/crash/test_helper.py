@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import selectors
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.crash import helper
 from tests.crash.helper import ROOT, answers
 from tests.crash.loop import backing_files
 from tests.crash.scratch import remove_leftovers
@@ -55,3 +59,25 @@ def test_a_file_system_stays_frozen_for_nobody(end: Callable[[subprocess.Popen[s
 def test_a_helper_that_ends_is_told_of() -> None:
     with pytest.raises(RuntimeError, match="has ended with 2"):
         next(answers(["a", "b"], 2, "tests.crash.flow", "none of that name"))
+
+
+def test_answers_that_come_at_once_are_all_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is left to be asked then, and more have nothing to do than that takes."""
+    ask = helper._ask
+
+    @contextmanager
+    def repeating(*_: object, **__: object) -> Iterator[helper.Helper]:
+        with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.terminate()
+
+    def slow(ready: selectors.BaseSelector, one: helper.Helper, number: int, request: str) -> None:
+        ask(ready, one, number, request)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(helper, "helper", repeating)
+    monkeypatch.setattr(helper, "_ask", slow)
+
+    assert sorted(answers(["a", "b", "c"], 2, "any")) == [(0, "a\n"), (1, "b\n"), (2, "c\n")]
