@@ -258,11 +258,14 @@ def _convert(value: Any, default: Any, where: str) -> Any:
             return type(default)(value)
         case str() if isinstance(value, str):
             return value
+        case bool():
+            if isinstance(value, bool):
+                return value
         case int() if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return value
         case tuple() if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-    kinds: dict[type, str] = {tuple: "a list of text", str: "text"}
+    kinds: dict[type, str] = {tuple: "a list of text", str: "text", bool: "true or false"}
     wanted = kinds.get(type(default), "a whole number, 0 or more")
     raise ConfigError(f"{where}: {value!r} is not {wanted}", hint="snaptx.conf(5) describes the file")
 

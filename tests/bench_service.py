@@ -249,7 +249,7 @@ def configure(box: Box, place: Path, port: int) -> None:
     settings.write_text(
         f"start = {json.dumps(['/usr/bin/busybox', 'sh', '-c', START])}\n"
         f'listen = ["127.0.0.1:{port}"]\ncheck = ["{check}"]\ncheck_at = "private"\n'
-        'stop = "QUIT"\ntimeout = 1\ndrain = 10\n'
+        'nonblocking = true\nstop = "QUIT"\ntimeout = 1\ndrain = 10\n'
     )
 
 

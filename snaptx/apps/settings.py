@@ -31,14 +31,16 @@ class Settings:
     """How an application is started, checked and stopped; times in seconds.
 
     ``listen`` are addresses (``HOST:PORT``, or a path for a Unix socket) handed
-    to it as open sockets (sd_listen_fds(3)).  ``unit`` is a template of systemd
-    such as ``web@``, whose instances are named by the generation.  ``wait`` is
+    to it as open sockets (sd_listen_fds(3)), in which accept(2) waits for nobody
+    if they are ``nonblocking``.  ``unit`` is a template of systemd such as
+    ``web@``, whose instances are named by the generation.  ``wait`` is
     how long one attempt of ``check`` may take, ``timeout`` all of them.
     """
 
     start: tuple[str, ...] = ()
     unit: str = ""
     listen: tuple[str, ...] = ()
+    nonblocking: bool = False
     check: tuple[str, ...] = ()
     check_at: CheckAt = CheckAt.PUBLIC
     stop: str = "TERM"

@@ -21,8 +21,12 @@ BACKLOG = 511
 
 
 @contextmanager
-def listening(addresses: tuple[str, ...], heir_of: int) -> Iterator[list[socket.socket]]:
+def listening(
+    addresses: tuple[str, ...], heir_of: int, *, nonblocking: bool = False
+) -> Iterator[list[socket.socket]]:
     """Give a listening socket for each address, taken from process ``heir_of`` (0 for none) if it has it.
+
+    That they block is left to who has them otherwise: the mode is one for both instances.
 
     Raises:
         StorageError: an address can't be listened at.
@@ -33,6 +37,8 @@ def listening(addresses: tuple[str, ...], heir_of: int) -> Iterator[list[socket.
         for address in addresses:
             name = _resolved(address)
             given.append(owned.pop(name) if name in owned else _opened(address))
+            if nonblocking:
+                given[-1].setblocking(False)
         yield given
     finally:
         for one in (*given, *owned.values()):

@@ -92,6 +92,29 @@ def test_what_is_started_is_told_where_it_listens(web: Web) -> None:
     assert made["address"] == f"127.0.0.1:{web.port}"
 
 
+def test_sockets_block_unless_the_settings_say_otherwise(web: Web) -> None:
+    def blocks() -> bool:
+        pid = ask(web.port).split()[1]
+        flags = Path(f"/proc/{pid}/fdinfo/3").read_text().partition("flags:")[2].split()[0]
+        return not int(flags, 8) & os.O_NONBLOCK
+
+    assert blocks()
+    web.configure(nonblocking="true")
+    web.apply("two")
+    web.box.ok("app", "switch", "web")
+    assert not blocks()
+    web.box.ok("app", "stop", "web")
+    web.box.ok("app", "start", "web")
+    assert not blocks()
+
+
+def test_a_yes_or_no_is_not_a_number(web: Web) -> None:
+    web.configure(nonblocking="1")
+
+    assert "nonblocking: 1 is not true or false" in web.box.refuses(3, "app", "switch", "web")
+    web.configure()
+
+
 def test_a_private_check_needs_a_socket_to_take_the_place_of(web: Web) -> None:
     web.apply("two")
     web.configure(check_at='"private"', listen="")
