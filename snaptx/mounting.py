@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from snaptx import system
+from snaptx import system, threads
 
 Result = TypeVar("Result")
 
@@ -215,28 +215,13 @@ def _mounted_over_proc(made: DetachedMount, act: Callable[[], Result]) -> Result
 
 def in_own_namespace(act: Callable[[], Result]) -> Result:
     """Return ``act()``, done by a passing thread in a mount namespace that nobody else sees."""
-    import threading  # not for every start-up; what is in concurrent.futures takes ten times as long to load
 
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    def alone() -> Result:
+        system.unshare(system.CLONE_NEWNS)
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        return act()
 
-    def alone() -> None:
-        try:
-            system.unshare(system.CLONE_NEWNS)
-            mount("none", "/", flags=MS_REC | MS_PRIVATE)
-            results.append(act())
-        except BaseException as error:  # noqa: BLE001
-            errors.append(error)
-
-    thread = threading.Thread(target=alone)
-    thread.start()
-    try:
-        thread.join()
-    finally:
-        thread.join()  # a signal does not leave it at work
-    if errors:
-        raise errors[0]
-    return results[0]
+    return threads.at_once([alone])[0]
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:

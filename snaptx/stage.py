@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snaptx import difference, nested, system, transaction
+from snaptx import difference, nested, priority, system, transaction
 from snaptx.config import Priority
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
@@ -208,7 +208,7 @@ def apply(
 def _priority(machine: Machine, idle: bool) -> AbstractContextManager[None]:
     """Return how the work is to be scheduled; what comes after it is waited for by others."""
     wanted = idle or machine.config.staging.priority is Priority.IDLE
-    return system.idling() if wanted else nullcontext()
+    return priority.idling() if wanted else nullcontext()
 
 
 def rehearse(

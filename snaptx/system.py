@@ -15,7 +15,7 @@ import stat
 import struct
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -367,21 +367,6 @@ def free_percent(path: Path) -> float:
     """Return how much of a filesystem is free."""
     space = os.statvfs(path)
     return 100 * space.f_bavail / max(space.f_blocks, 1)
-
-
-@contextmanager
-def idling() -> Iterator[None]:
-    """Let every other process go first for the length of a with block, on the processor and on the disk.
-
-    The kernel takes the class of I/O from that of the processor where none was set (linux/ioprio.h).
-    """
-    before, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    try:
-        yield
-    finally:
-        with suppress(PermissionError):  # root without CAP_SYS_NICE stays idle
-            os.sched_setscheduler(0, before, parameters)
 
 
 def seen_by_others(path: Path) -> Path:

@@ -2,14 +2,15 @@
 
     python -m tests.bench_live [--files 1000,10000,100000] [--switches 1000] [--consistency COUNT]
 
-For each size there are two generations that differ in so many files of /usr.
-They are switched to and fro; measured are the two calls (mount beneath, detach),
-how long after the beginning of the first one a reader on another core, which
-opens a file of the tree in a tight loop, has the new one, the longest time that
-it needs for one round during a switch and without any, and the whole command.
-The second call goes on when the new tree is there: the kernel waits until no
+For each size there are two generations that differ in so many files of /usr, and in /opt.
+They are switched to and fro; measured are the calls that the switch consists of (for each
+of the two directories: mount beneath, detach), how long after the beginning of the first one
+a reader on another core, which opens a file of each in a tight loop, has the new /usr, for
+how long it sees one of them new and the other old, the longest time that it needs for one
+round during a switch and without any, and the whole command.
+A call that detaches goes on when the new tree is there: the kernel waits until no
 processor looks at the old mount any more, which a reader in a loop makes longer;
-so the two calls are also measured without one.
+so the calls are also measured without one.
 The reader ends with an error if a file is ever missing.
 ``--consistency`` counts how often 18 files that belong together are seen mixed.
 """
@@ -25,37 +26,59 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from snaptx import machine, mounting, scene
+from snaptx import machine, scene
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.running import trees
+from snaptx.running.trees import Step
 from tests.boxes import Box, made
 
 COMMANDS = 10
 PER_DIRECTORY = 500
 
+PATHS = ("/usr", "/opt")
+LATE = 1e-3
+"""Seconds that a reader should not wait for a new tree."""
+
+SETTLE = 5.0
+"""Seconds for what staging has left to the kernel to do."""
+
 READER = """
-import os, sys, time
-path, longest, count, moments, last = sys.argv[1], [], 0, [], None
+import json, os, sys, time
+root, longest, count, moments, apart, last, since, idle = sys.argv[1], [], 0, [], [], None, None, 0
+places = [root + "/usr/share/bench/0/0", root + "/opt/bench"]
 os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 os.set_blocking(0, False)
 print("ready", flush=True)
+
+def tree(path):
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+
 while True:
     begun = time.perf_counter()
-    fd = os.open(path, os.O_RDONLY)
+    usr = tree(places[0])
+    seen = time.perf_counter()
+    opt = tree(places[1])
     ended = time.perf_counter()
     longest.append(ended - begun)
-    tree = os.fstat(fd).st_dev
-    os.close(fd)
     count += 1
-    if tree != last:
-        moments.append(ended)
-        last = tree
+    if usr != last:
+        before, idle = idle, seen - time.thread_time()
+        moments.append([seen, idle - before])
+        last = usr
+    if (usr != opt) != (since is not None):
+        apart += [] if since is None else [ended - since]
+        since = ended if since is None else None
     if count % 1000 == 0:
         longest = sorted(longest)[-1000:]
         try:
@@ -63,13 +86,14 @@ while True:
             break
         except BlockingIOError:
             pass
-print(count, *sorted(longest)[-1000:], *moments)
+print(json.dumps({"rounds": count, "longest": longest, "moments": moments, "apart": apart}))
 """
-LONGEST = 1000  # so many of the longest rounds does the reader print
+"""Prints its rounds, the longest of them, when it saw a new /usr with the seconds
+that others had its processor since the last time, and how long both differed each time."""
 
 
 FOLLOWER = """
-import os, sys
+import json, os, sys
 root, rounds, by_path, by_directory = sys.argv[1], 0, 0, 0
 names = [str(number) for number in range(18)]  # a program and its 17 libraries
 os.set_blocking(0, False)
@@ -93,7 +117,7 @@ while True:
         break
     except BlockingIOError:
         pass
-print(rounds, by_path, by_directory)
+print(json.dumps({"rounds": rounds, "by_path": by_path, "by_directory": by_directory}))
 """
 
 
@@ -123,6 +147,9 @@ class Result:
     calls: Spread
     calls_beside_reader: Spread
     seen: Spread
+    apart: Spread
+    late: int
+    late_for_others: int
     reader_rounds: int
     reader_p999: float
     reader_worst: float
@@ -148,78 +175,62 @@ def prepared(files: int) -> Iterator[Box]:
         for number in (2, 3):
             payloads.append(Path(name) / str(number))
             fill(payloads[-1] / "usr/share/bench", files, f"{number}\n")
+            (payloads[-1] / "opt").mkdir()
+            (payloads[-1] / "opt/bench").write_text(f"{number}\n")
         with made(size=(1 << 30) + files * 20_000) as box:
+            (box.root / "opt").mkdir(exist_ok=True)
             for payload in payloads:
                 box.ok("apply", "--base", "1", str(payload))
+            box.ok("live", "2")
+            subprocess.run(["sync", "-f", box.root], check=True)
+            time.sleep(SETTLE)
             yield box
+            box.ok("live", "--off")
 
 
 @contextmanager
-def reading(path: Path, found: list[float], code: str = READER) -> Iterator[None]:
-    """Let a reader work on ``path`` meanwhile; ``found`` gets the numbers it prints."""
-    words = [sys.executable, "-c", code, str(path)]
+def reading(root: Path, found: dict[str, Any], code: str = READER) -> Iterator[None]:
+    """Let a reader work below ``root`` meanwhile; ``found`` gets what it prints."""
+    words = [sys.executable, "-c", code, str(root)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout
         reader.stdout.readline()
         yield
         said, _ = reader.communicate("x")
         assert reader.returncode == 0, "a file was missing"
-        found += map(float, said.split())
+        found |= json.loads(said)
 
 
 def switches(box: Box, one: Machine, count: int) -> list[tuple[float, float]]:
-    """Switch to and fro; return beginning and end of the two calls, whatever else runs."""
-    with _alone_on_a_core():
-        return _switches(box, one, count)
-
-
-@contextmanager
-def _alone_on_a_core() -> Iterator[None]:
-    """Run on the first core, before all other processes."""
+    """Switch to and fro, on the first core; return beginning and end of each."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-    yield
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    os.sched_setaffinity(0, cores)
-
-
-def _switches(box: Box, one: Machine, count: int) -> list[tuple[float, float]]:
-    target, now, taken = str(box.root / "usr"), scene.look(one), []
-    for index in range(count):
-        info = one.storage.describe(Tree(3 - index % 2, Part.ROOT))
-        assert info
-        fresh = trees.prepare(info.mount, now.root, ["/usr"], {})["/usr"]
-        with open_path(target) as place:
-            begun = time.perf_counter()
-            mounting.attach(fresh, place, beneath=True)
-            mounting.unmount(target, mounting.MNT_DETACH)
-            taken.append((begun, time.perf_counter()))
-        os.close(fresh)
-    return taken
-
-
-@contextmanager
-def open_path(path: str) -> Iterator[int]:
-    """Give a descriptor of a directory to mount at."""
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
     try:
-        yield fd
+        return [_switched(box, one, 3 - index % 2) for index in range(count)]
     finally:
+        os.sched_setaffinity(0, cores)
+
+
+def _switched(box: Box, one: Machine, number: int) -> tuple[float, float]:
+    info = one.storage.describe(Tree(number, Part.ROOT))
+    assert info
+    fresh = trees.prepare(info.mount, scene.look(one).root, PATHS, {})
+    begun = time.perf_counter()
+    trees.switch([Step(f"{box.root}{path}", 1, fd) for path, fd in fresh.items()])
+    ended = time.perf_counter()
+    for fd in fresh.values():
         os.close(fd)
+    return begun, ended
 
 
 def consistency(count: int) -> None:
     """Say what is seen of 18 files that belong together, by full paths and below an open directory."""
-    found: list[float] = []
-    with prepared(PER_DIRECTORY) as box:
-        box.ok("live", "2")
-        with reading(box.root, found, FOLLOWER):
-            switches(box, machine.open_machine(box.root), count)
-        box.ok("live", "--off")
-    rounds, by_path, by_directory = map(int, found)
+    found: dict[str, Any] = {}
+    with prepared(PER_DIRECTORY) as box, reading(box.root, found, FOLLOWER):
+        switches(box, machine.open_machine(box.root), count)
     print(
-        f"{count} switches, {rounds} rounds of 18 files: {by_path} mixed by path, {by_directory} by directory"
+        f"{count} switches, {found['rounds']} rounds of 18 files:"
+        f" {found['by_path']} mixed by path, {found['by_directory']} by directory"
     )
 
 
@@ -236,37 +247,34 @@ def commands(box: Box) -> list[float]:
 
 def measure(files: int, count: int) -> Result:
     """Measure one size."""
+    busy: dict[str, Any] = {}
+    idle: dict[str, Any] = {}
     with prepared(files) as box:
-        box.ok("live", "2")
         one = machine.open_machine(box.root)
-        path = box.root / "usr/share/bench/0/0"
-        busy: list[float] = []
-        idle: list[float] = []
         alone = switches(box, one, count)
-        with reading(path, busy):
+        with reading(box.root, busy):
             taken = switches(box, one, count)
-        with reading(path, idle):
+        with reading(box.root, idle):
             time.sleep(max(1.0, sum(end - begun for begun, end in taken)))
         whole = commands(box)
-        box.ok("live", "--off")
     calls, beside = (Spread.of([end - begun for begun, end in pairs]) for pairs in (alone, taken))
-    seen = Spread.of(_delays([begun for begun, _ in taken], busy[1 + LONGEST :]))
-    return Result(
-        files, count, calls, beside, seen, int(busy[0]), *_tail(busy), *_tail(idle), Spread.of(whole)
-    )
+    after = _after([begun for begun, _ in taken], busy["moments"])
+    spreads = (calls, beside, Spread.of([delay for delay, _ in after]), Spread.of(busy["apart"] or [0.0]))
+    late = [others for delay, others in after if delay > LATE]
+    counts = (len(late), sum(others > LATE for others in late), int(busy["rounds"]))
+    return Result(files, count, *spreads, *counts, *_tail(busy), *_tail(idle), Spread.of(whole))
 
 
-def _delays(begins: Sequence[float], moments: Sequence[float]) -> list[float]:
-    """Return how long after each beginning the reader had the new tree."""
-    after = [bisect.bisect(moments, begun) for begun in begins]
-    return [
-        moments[place] - begun for place, begun in zip(after, begins, strict=True) if place < len(moments)
-    ]
+def _after(begins: Sequence[float], moments: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return how long after each beginning the reader had the new tree, and how long it did not run."""
+    places = [bisect.bisect(moments, begun, key=lambda moment: moment[0]) for begun in begins]
+    pairs = [(begun, moments[at]) for begun, at in zip(begins, places, strict=True) if at < len(moments)]
+    return [(seen - begun, others) for begun, (seen, others) in pairs]
 
 
-def _tail(found: Sequence[float]) -> tuple[float, float]:
+def _tail(found: Mapping[str, Any]) -> tuple[float, float]:
     """Return the 99.9th percentile and the longest of a reader's rounds, in microseconds."""
-    rounds, longest = int(found[0]), sorted(found[1 : 1 + LONGEST])
+    rounds, longest = found["rounds"], sorted(found["longest"])
     return round(1e6 * longest[-max(1, min(len(longest), rounds // 1000))], 1), round(1e6 * longest[-1], 1)
 
 
@@ -289,16 +297,18 @@ def main() -> int:
         return 0
     results = []
     print(
-        "microseconds  two calls: median  p99  p99.9  worst | beside a reader: the same"
-        " | new tree seen after: the same | reader's round: p99.9 (idle)  worst (idle) | command"
+        "microseconds  all calls: median  p99  p99.9  worst | beside a reader: the same"
+        " | new /usr seen after: the same | /usr and /opt seen apart: the same"
+        " | after 1 ms (others had its processor) | reader's round: p99.9 (idle)  worst (idle) | command"
     )
     for files in map(int, args.files.split(",")):
         one = measure(files, args.switches)
         results.append(asdict(one))
         reader = f"{one.reader_p999} ({one.idle_p999})  {one.reader_worst} ({one.idle_worst})"
-        spreads = " | ".join(_row(two) for two in (one.calls, one.calls_beside_reader, one.seen))
+        spreads = " | ".join(_row(two) for two in (one.calls, one.calls_beside_reader, one.seen, one.apart))
+        late = f"{one.late} ({one.late_for_others})"
         whole = f"{one.command.median / 1e3:.0f} ms"
-        print(f"{files:7d} files, {one.switches} switches {spreads} | {reader} | {whole}")
+        print(f"{files:7d} files, {one.switches} switches {spreads} | {late} | {reader} | {whole}")
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     return 0

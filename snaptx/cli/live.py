@@ -74,7 +74,7 @@ def describe(done: Switched) -> Iterator[str]:
     pause = f"{done.pause_seconds * 1e6:.0f} \N{MICRO SIGN}s"
     yield f"{what} at {', '.join(done.paths)}; the switch took {pause}"
     if len(done.paths) > 1:
-        yield "  one after the other, in this order"
+        yield "  one right after the other, in this order"
     if done.carried:
         yield f"  brought along in /etc: {', '.join(f'/{shown_path(path)}' for path in done.carried[:20])}"
     for path in done.conflicts:

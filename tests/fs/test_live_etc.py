@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,14 +140,13 @@ def test_kill_on_the_way_back_loses_nothing(box: Box, call: int) -> None:
     change(box)
 
     def kill() -> None:
-        real, count = mounting.unmount, 0
+        real, calls, turn = mounting.unmount, itertools.count(1), threading.Lock()
 
         def unmount(target: str, flags: int = 0) -> None:
-            nonlocal count
-            count += 1
-            real(target, flags)
-            if count == call:
-                os.kill(os.getpid(), signal.SIGKILL)
+            with turn:  # they are made at once
+                real(target, flags)
+                if next(calls) == call:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         mounting.unmount = unmount
 

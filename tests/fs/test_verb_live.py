@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -266,17 +268,19 @@ def test_readers_see_old_or_new_and_never_nothing(ground: Box) -> None:
 
 
 def failing(call: int, act: Callable[[], object]) -> Callable[[], None]:
-    """Return what makes a verb's process do ``act`` instead of its ``call``-th visible step."""
+    """Return what makes a verb's process do ``act`` instead of its ``call``-th visible step.
+
+    The steps are made at once; here one is done before the next begins.
+    """
 
     def change() -> None:
-        real, count = mounting.unmount, 0
+        real, calls, turn = mounting.unmount, itertools.count(1), threading.Lock()
 
         def unmount(target: str, flags: int = 0) -> None:
-            nonlocal count
-            count += 1
-            if count == call:
-                act()
-            real(target, flags)
+            with turn:
+                if next(calls) == call:
+                    act()
+                real(target, flags)
 
         mounting.unmount = unmount
 
@@ -315,14 +319,13 @@ def test_kill_leaves_nothing_half(ground: Box, call: int, after: int, number: st
 
 def test_first_switch_that_is_killed_leaves_nothing_half(ground: Box) -> None:
     def change() -> None:
-        real, count = mounting.attach, 0
+        real, calls, turn = mounting.attach, itertools.count(1), threading.Lock()
 
         def attach(mounted: int, target: int, *, beneath: bool = False) -> None:
-            nonlocal count
-            count += 1
-            if count == 3:  # the first is out of sight
-                os.kill(os.getpid(), signal.SIGKILL)
-            real(mounted, target, beneath=beneath)
+            with turn:
+                if next(calls) == 3:  # the first is out of sight
+                    os.kill(os.getpid(), signal.SIGKILL)
+                real(mounted, target, beneath=beneath)
 
         mounting.attach = attach
 

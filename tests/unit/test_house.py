@@ -42,6 +42,7 @@ LAYERS = (
     "journal audit lock config generations",
     "durable run log places fstab window apart memory",
     "mounting",
+    "threads priority",
     "system",
     "model",
     "errors",

@@ -1,0 +1,56 @@
+"""What is done at once: results in order, errors, and nobody left at work."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+import pytest
+
+from snaptx import threads
+
+
+def test_each_has_a_thread_and_none_waits_for_another() -> None:
+    meeting = threading.Barrier(3)
+
+    def meet() -> int:
+        meeting.wait(10)
+        return threading.get_ident()
+
+    found = threads.at_once([meet, meet, meet])
+
+    assert len({*found, threading.get_ident()}) == 4
+
+
+def test_the_results_are_in_the_order_of_the_acts() -> None:
+    later = threading.Event()
+
+    def tell() -> bool:
+        later.set()
+        return False
+
+    assert threads.at_once([lambda: later.wait(10), tell]) == [True, False]
+
+
+def test_an_error_is_raised_when_all_have_ended() -> None:
+    ended = []
+
+    def fail() -> None:
+        raise OSError(errno.EBUSY, "taken")
+
+    def end() -> None:
+        ended.append(threading.current_thread())
+
+    with pytest.raises(OSError, match="taken"):
+        threads.at_once([fail, end])
+    assert [thread.is_alive() for thread in ended] == [False]
+
+
+def test_without_threads_it_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(OSError, match="no thread") as caught:
+        threads.at_once([int])
+    assert caught.value.errno == errno.EAGAIN
