@@ -207,7 +207,10 @@ class Record:
         yield from self._paged(_DIRECTORIES)
 
     def relinked(self) -> Iterator[bytes]:
-        """Yield the paths in the manifest whose inode gained or lost a name."""
+        """Yield the paths in the manifest whose inode gained or lost a name: all rows are read for that."""
+        with self._manifest.guard():
+            if not self._db.execute("SELECT 1 FROM linked LIMIT 1").fetchone():
+                return
         query = f"""SELECT path FROM rows WHERE inode IN (SELECT inode FROM linked)
                     AND path > ?1 ORDER BY path LIMIT {_BATCH}"""
         yield from (path for (path,) in self._paged(query))

@@ -23,28 +23,37 @@ FRESH = "./opt/fresh/"
 
 
 class Arena:
-    """A sandbox in ``directory``: a root of ``base_files`` files, updates of ``files`` entries over it."""
+    """A sandbox in ``directory``: a root of ``root_files`` files, updates of ``files`` entries over it.
+
+    Those that no update needs are small files of our own, so that updates are the same in every root.
+    """
 
     options: tuple[str, ...] = RUN
     """How snaptx is told which root it is about."""
 
-    def __init__(self, directory: Path, files: int, seed: int, base_files: int = 0) -> None:
+    def __init__(self, directory: Path, files: int, seed: int, root_files: int = 0) -> None:
         self.directory = directory
         self.files, self.seed = files, seed
-        self.base_files = max(base_files, SMALLEST_BASE, files * 11 // 10)
+        self.root_files = max(root_files, SMALLEST_BASE, files * 11 // 10)
         self.top = directory / "box/top"
         self.root = self.top / "@rootfs"
         self.base = directory / "base"
 
     def open(self) -> None:
         """Make the base and the sandbox, and read the base once."""
-        self.base_files = workload.make_base(self.base, self.base_files)
+        count = self.make_base()
         self.snaptx("sandbox", "create", "box", "--size", "24G", "--from", "base", anywhere=True)
+        more = self.root_files - count
+        self.root_files = count + (workload.pad(self.root, more) if more > count else 0)
         self.snaptx("init")
         # Warm, without new times of access: they would make every file read a changed file of the root.
         subprocess.run(["mount", "-o", "remount,noatime", self.top], check=True)
         warm = ["find", str(self.root), "-type", "f", "-exec", "cat", "{}", "+"]
         subprocess.run(warm, stdout=subprocess.DEVNULL, check=True)
+
+    def make_base(self) -> int:
+        """Make the tree of real files that updates are made for; return how many."""
+        return workload.make_base(self.base, max(SMALLEST_BASE, self.files * 11 // 10))
 
     def snaptx(self, *words: str | Path, anywhere: bool = False) -> Sample:
         """Run snaptx on the sandbox's root and return what it took."""
@@ -166,13 +175,13 @@ class Arenas:
         self.place, self._seed, self._tell, self._kind = place, seed, tell, kind
         self._open: dict[tuple[int, int], Arena] = {}
 
-    def get(self, files: int, base_files: int = 0) -> Arena:
-        """Return the arena for payloads of so many entries over a root of at least so many files."""
-        key = (files, base_files)
+    def get(self, files: int, root_files: int = 0) -> Arena:
+        """Return the arena for payloads of so many entries over a root of about so many files, or enough."""
+        key = (files, root_files)
         if key not in self._open:
             self._tell(f"preparing a root and payloads of {files:,} entries")
             directory = Path(tempfile.mkdtemp(prefix="snaptx-bench-", dir=self.place))
-            self._open[key] = self._kind(directory, files, self._seed, base_files)
+            self._open[key] = self._kind(directory, files, self._seed, root_files)
             self._open[key].open()
         return self._open[key]
 

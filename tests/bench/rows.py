@@ -191,12 +191,12 @@ def difference(bench: Bench) -> Iterator[Figure]:
         "log": partial(many.snaptx, "log"),
     }
     found = bench.turns(many, sides)
-    label = f"diff --stat, {many.files:,} changes of {many.base_files:,} files"
+    label = f"diff --stat, {many.files:,} changes of {many.root_files:,} files"
     yield ratio(label, "rsync -n", 0.2, found)
     yield ratio("log, with the counts of it", "rsync -n", 0.2, _only(found, "log", "rsync -n"))
     if few is not many:
         values = tuple(one.cpu / other.cpu for one, other in zip(found["snaptx"], found["few"], strict=True))
-        label, against = f"the same diff of {many.base_files:,} files", f"of {few.base_files:,} files"
+        label, against = f"the same diff of {many.root_files:,} files", f"of {few.root_files:,} files"
         yield Figure(label, against, Unit.RATIO, values, 1.2, "time of the processor")
 
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import workload
 from tests.bench.arena import Arena
 
 SIZE = 6 << 30
@@ -31,8 +30,8 @@ class PoolArena(Arena):
 
     options = ("--sysroot", "root")
 
-    def __init__(self, directory: Path, files: int, seed: int, base_files: int = 0) -> None:
-        super().__init__(directory, files, seed, base_files)
+    def __init__(self, directory: Path, files: int, seed: int, root_files: int = 0) -> None:
+        super().__init__(directory, files, seed, root_files)
         self.root = self.top = directory / "root"
         self.pool = "bench" + directory.name[-8:].replace("_", "-")
 
@@ -42,7 +41,7 @@ class PoolArena(Arena):
 
     def open(self) -> None:
         """Make the base and the pool with it."""
-        self.base_files = workload.make_base(self.base, self.base_files)
+        self.root_files = self.make_base()
         self._make_pool()
         _run("cp", "--archive", f"{self.base}/.", self.root)
         for name in ("vmlinuz-6.1.0", "initrd.img-6.1.0"):
