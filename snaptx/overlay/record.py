@@ -34,6 +34,7 @@ SCHEMA = "record"
 """What the tables' database is called beside the manifest's."""
 
 _BATCH = 1000
+_LOT = 10_000
 _BITS = 1 << 23
 _PUT = f"INSERT OR REPLACE INTO written VALUES ({', '.join('?' * 13)})"
 _ACTION = "SELECT action FROM written WHERE path = ?1 UNION ALL SELECT 'unchanged' FROM same WHERE path = ?1"
@@ -229,11 +230,18 @@ class Record:
     def settle(self) -> None:
         """Put what was written into the manifest's rows."""
         self.flush()
+        self._by_lots("gone", "DELETE FROM rows WHERE path IN (SELECT path FROM gone WHERE {})")
+        copy = f"INSERT OR REPLACE INTO rows SELECT {COLUMNS} FROM written WHERE action IN {_MADE} AND {{}}"
+        self._by_lots("written", copy)
+
+    def _by_lots(self, table: str, change: str) -> None:
+        """Make a change for all paths of ``table``, in lots: SQLite keeps in memory what it changes."""
+        lot = f"SELECT max(path) FROM (SELECT path FROM {table} WHERE path > ? ORDER BY path LIMIT {_LOT})"
+        after: bytes | str = ""
         with self._manifest.guard():
-            self._db.execute("DELETE FROM rows WHERE path IN (SELECT path FROM gone)")
-            self._db.execute(
-                f"INSERT OR REPLACE INTO rows SELECT {COLUMNS} FROM written WHERE action IN {_MADE}"
-            )
+            while (upto := self._db.execute(lot, (after,)).fetchone()[0]) is not None:
+                self._db.execute(change.format("path > ? AND path <= ?"), (after, upto))
+                after = upto
 
     def refresh(self, path: bytes, inode: int, ctime_ns: int, mtime_ns: int) -> None:
         """Put the inode and the times (ns) a path has by now into its row."""
@@ -252,17 +260,16 @@ class Record:
         """Return the sums; what was removed and written again counts as changed."""
         self.flush()
         with self._manifest.guard():
-            actions = self._db.execute("SELECT action, count(*) FROM written GROUP BY action")
-            by_action: dict[str, int] = dict(actions.fetchall())
-            made = f"SELECT path FROM written WHERE action IN {_MADE}"
-            query = f"SELECT count(*) FROM gone WHERE path IN ({made})"
-            again = int(self._db.execute(query).fetchone()[0])
-            gone = int(self._db.execute("SELECT count(*) FROM gone").fetchone()[0])
-            same = int(self._db.execute("SELECT count(*) FROM same").fetchone()[0])
+            count = {action: self._count(f"written WHERE action = '{action}'") for action in Action}
+            again = self._count(f"gone JOIN written USING (path) WHERE action IN {_MADE}")
+            gone, same = self._count("gone"), self._count("same")
         return Counts(
-            added=by_action.get("added", 0) + by_action.get("implied", 0) - again,
-            changed=by_action.get("changed", 0) + again,
+            added=count[Action.ADDED] + count[Action.IMPLIED] - again,
+            changed=count[Action.CHANGED] + again,
             removed=gone - again,
-            unchanged=by_action.get("unchanged", 0) + by_action.get("kept", 0) + same,
+            unchanged=count[Action.UNCHANGED] + count[Action.KEPT] + same,
             bytes_written=bytes_written,
         )
+
+    def _count(self, what: str) -> int:
+        return int(self._db.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
