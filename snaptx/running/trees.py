@@ -92,7 +92,7 @@ def switch(steps: Sequence[Step]) -> float:
 
     A mount that was detached is gone for everybody at once, but the call goes on
     until no processor looks at it any more, for milliseconds now and then.  So the
-    next directory does not wait for that.
+    next directory does not wait for that, but only until the call before has begun.
 
     Raises:
         OSError: the kernel refused one; the others may have been done.
