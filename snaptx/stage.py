@@ -24,7 +24,7 @@ from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
 from snaptx.overlay.feed import feed
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.payload import Limits, OpenPayload, open_payload
-from snaptx.overlay.readback import verify_written
+from snaptx.overlay.readback import reading_back
 from snaptx.overlay.writer import Writer
 from snaptx.recover import Act, remove
 from snaptx.sharing import attach
@@ -234,7 +234,7 @@ def _write(
         tell = (lambda files: progress(files, source.bytes_read, payload.total)) if progress else None
         with Writer(root_fd, base_fd, manifest, progress=tell) as writer:
             writer.write(source.pieces())
-            counts = writer.finish()
-        work.txn.step("verify")
-        verify_written(root_fd, manifest)
+            with reading_back(root_fd, manifest):
+                counts = writer.finish()
+                work.txn.step("verify")
         return counts, source.payload

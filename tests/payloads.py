@@ -14,7 +14,7 @@ from snaptx.overlay.base import Base
 from snaptx.overlay.content import Progress
 from snaptx.overlay.feed import Feed, frames
 from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.readback import differences, verify_written
+from snaptx.overlay.readback import differences, reading_back
 from snaptx.overlay.scan import scan_tree
 from snaptx.overlay.sift import sift
 from snaptx.overlay.writer import Writer
@@ -110,9 +110,7 @@ class Ground:
         index(self.base, self._old)
         self._snapshot(self.base, self.root)
 
-    def lay(
-        self, *members: Member, valid: bool = True, verify: bool = True, progress: Progress | None = None
-    ) -> Counts:
+    def lay(self, *members: Member, valid: bool = True, progress: Progress | None = None) -> Counts:
         """Lay a payload over the snapshot, read it back and return the counts."""
         if not self.root.exists():
             self.start()
@@ -123,10 +121,7 @@ class Ground:
             descriptor(self.base, flags) as base,
             Manifest.fork(self._old, self._new) as manifest,
         ):
-            counts = self._write(root, base, manifest, members, valid, progress)
-            if verify:
-                verify_written(root, manifest)
-            return counts
+            return self._write(root, base, manifest, members, valid, progress)
 
     def _write(
         self,
@@ -143,7 +138,8 @@ class Ground:
         ):
             travelled = map(b"".join, frames(sift(map(again, members), known), lambda: 0))
             writer.write(Feed(travelled).pieces())
-            return writer.finish()
+            with reading_back(root, manifest):
+                return writer.finish()
 
     def indexed(self) -> dict[bytes, Row]:
         """Return the rows of the new manifest, by path."""

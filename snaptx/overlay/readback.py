@@ -2,20 +2,21 @@
 
 ::
 
-    rows that were written ──> lot ──> one half:   open, hash, compare   here
-                                  └──> the other:  open, hash, compare   in a second process
+    rows that were written ──> lot ──> files:        open, hash, compare   in a second process
+                                  └──> all the rest: open, hash, compare   here
 
-This comes last, when nothing is written any more.  A third process that reads
-beside the writer costs more than it hides: each file has to be looked at once
-more at the end.
+This comes last, when no file is written any more.  What is left to be done by
+then, the manifest and the times of directories, is done here while the second
+process reads already.  A third one that reads beside the writer costs more than
+it hides: each file has to be looked at once more at the end.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 
 from snaptx import apart
 from snaptx.errors import HostileError, NotFoundError, VerifyError
@@ -37,38 +38,64 @@ _WORTH_A_FORK = 256
 _PER_PATH = 100_000
 """What opening a file costs beside reading it, in bytes read and hashed in that time."""
 
+_SETTLING = 25_000
+"""What it costs to put a path into the manifest, in the same bytes."""
 
-def verify_written(root_fd: int, manifest: Manifest) -> None:
+
+@contextmanager
+def reading_back(root_fd: int, manifest: Manifest) -> Iterator[None]:
     """Make sure that everything this transaction wrote is in the tree as it was asked for.
 
     Content, size, kind, mode, owner, attributes and mtime; then drop the
-    transaction's record from the manifest.  Where there is much of it a second
-    process reads a half.  To be called after ``Writer.finish`` and before the
-    tree is sealed.  Raises VerifyError.
+    transaction's record from the manifest.  Begin it when all files are written,
+    call ``Writer.finish`` in the with block: where there is much to be read, a
+    second process begins meanwhile.  Raises VerifyError at the end of the block.
     """
     record = Record(manifest)
     made = record.made()
+    first = list(islice(made, _LOT))
+    here, there = shared_out(first, _SETTLING * len(first))
+    with _beside(root_fd, there):
+        yield
+        _verify_all(root_fd, here)
     while lot := list(islice(made, _LOT)):
-        _verify_lot(root_fd, lot)
+        here, there = shared_out(lot)
+        with _beside(root_fd, there):
+            _verify_all(root_fd, here)
     record.drop()
     manifest.commit()
 
 
-def _verify_lot(root_fd: int, lot: Sequence[_Made]) -> None:
-    here, there = shared_out(lot) if len(lot) > _WORTH_A_FORK else (lot, [])
-    if not there:
-        _verify_all(root_fd, here)
+def shared_out(lot: Sequence[_Made], more: int = 0) -> tuple[list[_Made], list[_Made]]:
+    """Cut a list in two: the second half holds no directory, and both take about as long.
+
+    ``more`` is what else the first one has to do, counted as `_PER_PATH` is.
+    Each is in order, for neighbours share directories.
+    """
+    if len(lot) <= _WORTH_A_FORK:
+        return list(lot), []
+    there: list[_Made] = []
+    here: list[_Made] = []
+    left = (more + sum(_PER_PATH + row.size for row, _ in lot)) / 2
+    for made in lot:
+        row = made[0]
+        if left > 0 and row.kind is not Kind.DIRECTORY:
+            left -= _PER_PATH + row.size
+            there.append(made)
+        else:
+            here.append(made)
+    return here, there
+
+
+@contextmanager
+def _beside(root_fd: int, lot: Sequence[_Made]) -> Iterator[None]:
+    """Verify a list in a second process, which has to be done at the end of the with block."""
+    if not lot:
+        yield
         return
-    with apart.working(lambda _: _verify_all(root_fd, there)) as frames:
-        _verify_all(root_fd, here)
+    with apart.working(lambda _: _verify_all(root_fd, lot)) as frames:
+        yield
         deque(frames, maxlen=0)
-
-
-def shared_out(lot: Sequence[_Made]) -> tuple[Sequence[_Made], Sequence[_Made]]:
-    """Cut a list in two that take about as long to read back, in order: neighbours share directories."""
-    costs = list(accumulate(_PER_PATH + row.size for row, _ in lot))
-    cut = bisect_left(costs, costs[-1] / 2) + 1
-    return lot[:cut], lot[cut:]
 
 
 def _verify_all(root_fd: int, lot: Iterable[_Made]) -> None:

@@ -251,10 +251,10 @@ class Record:
 
     def made(self) -> Iterator[tuple[Row, Action]]:
         """Yield what was asked for at every path that was written, sorted."""
-        query = f"SELECT {COLUMNS}, action FROM written WHERE action IN {_MADE} ORDER BY path"
-        with self._manifest.guard():
-            for *values, action in self._db.execute(query):
-                yield to_row(values), Action(action)
+        query = f"""SELECT {COLUMNS}, action FROM written WHERE action IN {_MADE}
+                    AND path > ?1 ORDER BY path LIMIT {_BATCH}"""
+        for *values, action in self._paged(query):
+            yield to_row(values), Action(action)
 
     def counts(self, bytes_written: int) -> Counts:
         """Return the sums; what was removed and written again counts as changed."""

@@ -100,6 +100,7 @@ class Writer:
             except (OverflowError, ValueError) as err:
                 raise impossible(err, member.path) from err
             self._meter.tick()
+        self._record.flush()
 
     def _in_full(self, path: bytes) -> Piece:
         """Return the piece of a member that the base has, and the tree not any more."""
@@ -119,7 +120,7 @@ class Writer:
     def finish(self) -> Counts:
         """Complete the manifest, set the directories' times and return what was done.
 
-        The record of what was written stays for ``readback.verify_written``,
+        The record of what was written stays for ``readback.reading_back``,
         which drops it.  Nothing is durable before the caller's barrier.
         """
         try:

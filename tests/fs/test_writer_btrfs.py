@@ -17,7 +17,7 @@ from snaptx.model import Counts, Kind, Member, Row
 from snaptx.overlay import xattrs
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.readback import verify_written
+from snaptx.overlay.readback import reading_back
 from snaptx.overlay.sift import sift
 from snaptx.overlay.tar import read_tar
 from snaptx.overlay.writer import Writer
@@ -377,8 +377,8 @@ def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:
             Writer(root_fd, base_fd, manifest) as writer,
         ):
             writer.write(sift(read_tar(stream), known))
-            counts = writer.finish()
-        verify_written(root_fd, manifest)
+            with reading_back(root_fd, manifest):
+                counts = writer.finish()
         system.syncfs(root_fd)
     return counts
 

@@ -25,7 +25,7 @@ from snaptx.model import Kind, Member, Row
 from snaptx.overlay import readback
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
-from snaptx.overlay.readback import shared_out, verify_written
+from snaptx.overlay.readback import reading_back, shared_out
 from snaptx.overlay.record import Action
 from snaptx.overlay.sift import Piece, sift
 from snaptx.overlay.writer import Writer
@@ -163,13 +163,44 @@ def test_reading_back_notices_in_whichever_half_of_each_lot(
 
 
 @pytest.mark.parametrize(
-    ("sizes", "cut"), [([0] * 10, 5), ([1 << 30, 0, 0], 1), ([0, 0, 1 << 30], 3), ([5], 1)]
+    ("sizes", "more", "cut"),
+    [
+        ([0] * 10, 0, 5),
+        ([0] * 10, 400_000, 7),
+        ([0] * 10, 1 << 30, 10),
+        ([1 << 30, 0, 0], 0, 1),
+        ([0, 0, 1 << 30], 0, 3),
+    ],
 )
-def test_reading_back_is_shared_out_by_what_it_costs(sizes: list[int], cut: int) -> None:
-    row = Row(b"", Kind.FILE, 0, 0, 0, 0, 0, 0, b"", b"")
-    lot = [(row._replace(path=b"%d" % n, size=size), Action.ADDED) for n, size in enumerate(sizes)]
+def test_reading_back_is_shared_out_by_what_it_costs(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], more: int, cut: int
+) -> None:
+    monkeypatch.setattr(readback, "_WORTH_A_FORK", 0)
+    lot = [(_row(b"%d" % n, size=size), Action.ADDED) for n, size in enumerate(sizes)]
 
-    assert shared_out(lot) == (lot[:cut], lot[cut:])
+    assert shared_out(lot, more) == (lot[cut:], lot[:cut])
+
+
+def test_directories_are_read_back_when_they_have_their_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readback, "_WORTH_A_FORK", 0)
+    kinds = [Kind.DIRECTORY, Kind.FILE, Kind.DIRECTORY, Kind.FILE, Kind.FILE, Kind.DIRECTORY]
+    lot = [(_row(b"%d" % n, kind), Action.ADDED) for n, kind in enumerate(kinds)]
+    files = [made for made in lot if made[0].kind is Kind.FILE]
+
+    here, there = shared_out(lot)
+
+    assert there == files
+    assert here == [made for made in lot if made not in files]
+
+
+def test_few_are_read_back_by_one_process() -> None:
+    lot = [(_row(b"%d" % n), Action.ADDED) for n in range(256)]
+
+    assert shared_out(lot) == (lot, [])
+
+
+def _row(path: bytes, kind: Kind = Kind.FILE, size: int = 0) -> Row:
+    return Row(path, kind, 0, 0, 0, size, 0, 0, b"", b"")
 
 
 @pytest.mark.parametrize("name", ["new/0001", "new/linked"])
@@ -216,12 +247,10 @@ def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[
         descriptor(ground.root, os.O_RDONLY) as root,
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.fork(place / "base.manifest", place / "new") as manifest,
+        closing(Base(base, manifest, valid=True)) as known,
+        Writer(root, base, manifest) as writer,
     ):
-        with (
-            closing(Base(base, manifest, valid=True)) as known,
-            Writer(root, base, manifest) as writer,
-        ):
-            writer.write(sift(members, known))
-            writer.finish()
+        writer.write(sift(members, known))
         tamper()
-        verify_written(root, manifest)
+        with reading_back(root, manifest):
+            writer.finish()
