@@ -35,10 +35,10 @@ _LOT = 16_384
 _WORTH_A_FORK = 256
 """Rows that take longer to read back than it takes to begin a process."""
 
-_PER_PATH = 100_000
+_PER_PATH = 30_000
 """What opening a file costs beside reading it, in bytes read and hashed in that time."""
 
-_SETTLING = 25_000
+_SETTLING = 9_000
 """What it costs to put a path into the manifest, in the same bytes."""
 
 
