@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from snaptx import log, scene, switch, system
-from snaptx.errors import BootError, BusyError, ConflictError, SnaptxError, VerifyError
+from snaptx.errors import BootError, BusyError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
 from snaptx.machine import Machine
@@ -112,8 +112,6 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
             discard(machine, intent.generation)
         case Remedy.UNSEAL:
             unseal(machine, intent.generation)
-            if not isinstance(failure, (BootError, ConflictError)):  # they come before or after the carrying
-                _index_staged(machine, intent.generation)
     _record(machine, intent, remedy, failure)
     machine.journal.end()
     return remedy
@@ -178,11 +176,14 @@ def unseal(machine: Machine, number: int) -> None:
     if machine.storage.describe(before):
         machine.storage.delete(root)
         machine.storage.snapshot(before, root, writable=True)
-        machine.storage.delete(before)
+        _index_staged(machine, number)
+        machine.storage.delete(before)  # last: who begins again tells by it that this is to be done
+    elif scene.is_marked(machine, number):
+        _index_staged(machine, number)
 
 
 def _index_staged(machine: Machine, number: int) -> None:
-    """Index a staged root anew: it may hold carried files that its manifest does not know, or half knows."""
+    """Index a staged root anew: its manifest may half know what was carried, or done while it was live."""
     from snaptx import difference
 
     _drop_manifest(machine, number)
