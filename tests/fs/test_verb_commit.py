@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from snaptx.overlay.manifest import Manifest
 from tests.boxes import Box, changes, inspect, made
 from tests.fs.conftest import command
 
@@ -276,3 +277,15 @@ def test_a_removed_directory_does_not_take_the_updates_files_along(box: Box, tmp
     assert "/etc/sub" in box.refuses(41, "commit")
     box.ok("commit", "--conflicts=new")
     assert text(box, 2, "etc/sub/brought") == "by the update\n"
+
+
+def test_without_kernel_nothing_that_was_carried_stays_in_the_index(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "payload/boot").mkdir(parents=True)
+    (tmp_path / "payload/boot/.wh.vmlinuz-0.0.0-sandbox").touch()
+    box.ok("apply", str(tmp_path / "payload"))
+    (box.root / "etc/mine").write_text("mine\n")
+
+    assert box.run("commit").code == 60
+    with Manifest.open(box.state / "manifests/2.sqlite") as manifest:
+        assert manifest.get(b"etc/mine") is None
+    assert not (box.tree(2) / "etc/mine").exists()
