@@ -177,7 +177,7 @@ def test_an_interrupted_run_leaves_nothing(when: str, number: int, end: Callable
         _, said = run.communicate(timeout=20)
 
         assert (run.returncode, said) == (130, "interrupted\n")
-        eventually(lambda: not left(), 120)  # what another test has begun meanwhile looks the same, and ends
+        eventually(lambda: not left())
         assert scratches.PREFIX not in Path("/proc/self/mountinfo").read_text()
 
 
