@@ -78,7 +78,7 @@ def pad(root: Path, files: int) -> int:
     for number, place in enumerate(places):
         times = os.stat(place)
         os.mkdir(place + PADDING)
-        for _ in range(max(0, files) * (number + 1) // len(places) - count):
+        for _ in range(files * (number + 1) // len(places) - count):
             Path(os.fsdecode(place + PADDING), f"file-{count}").write_text(f"{count}\n")
             count += 1
         os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))

@@ -35,6 +35,8 @@ SCHEMA = "record"
 
 _BATCH = 1000
 _LOT = 10_000
+"""Paths whose rows change at a time."""
+
 _BITS = 1 << 23
 _PUT = f"INSERT OR REPLACE INTO written VALUES ({', '.join('?' * 13)})"
 _ACTION = "SELECT action FROM written WHERE path = ?1 UNION ALL SELECT 'unchanged' FROM same WHERE path = ?1"
@@ -260,7 +262,9 @@ class Record:
         """Return the sums; what was removed and written again counts as changed."""
         self.flush()
         with self._manifest.guard():
-            count = {action: self._count(f"written WHERE action = '{action}'") for action in Action}
+            sums = ", ".join(f"count(*) FILTER (WHERE action = '{action}')" for action in Action)
+            found = self._db.execute(f"SELECT {sums} FROM written").fetchone()
+            count: dict[Action, int] = dict(zip(Action, found, strict=True))
             again = self._count(f"gone JOIN written USING (path) WHERE action IN {_MADE}")
             gone, same = self._count("gone"), self._count("same")
         return Counts(

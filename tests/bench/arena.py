@@ -34,7 +34,7 @@ class Arena:
     def __init__(self, directory: Path, files: int, seed: int, root_files: int = 0) -> None:
         self.directory = directory
         self.files, self.seed = files, seed
-        self.root_files = max(root_files, SMALLEST_BASE, files * 11 // 10)
+        self.root_files = root_files
         self.top = directory / "box/top"
         self.root = self.top / "@rootfs"
         self.base = directory / "base"
@@ -44,7 +44,7 @@ class Arena:
         count = self.make_base()
         self.snaptx("sandbox", "create", "box", "--size", "24G", "--from", "base", anywhere=True)
         more = self.root_files - count
-        self.root_files = count + (workload.pad(self.root, more) if more > count else 0)
+        self.root_files = count + (workload.pad(self.root, more) if more > 0 else 0)
         self.snaptx("init")
         # Warm, without new times of access: they would make every file read a changed file of the root.
         subprocess.run(["mount", "-o", "remount,noatime", self.top], check=True)
@@ -176,7 +176,7 @@ class Arenas:
         self._open: dict[tuple[int, int], Arena] = {}
 
     def get(self, files: int, root_files: int = 0) -> Arena:
-        """Return the arena for payloads of so many entries over a root of about so many files, or enough."""
+        """Return the arena for payloads of so many entries over a root of so many files, or enough."""
         key = (files, root_files)
         if key not in self._open:
             self._tell(f"preparing a root and payloads of {files:,} entries")
