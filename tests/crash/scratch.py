@@ -51,8 +51,16 @@ def _remove(path: Path) -> None:
 
 def leftovers() -> list[Path]:
     """Return the directories of processes that are gone; asked where all processes are seen."""
-    return [path for path in home().glob(f"{PREFIX}*-*") if not Path("/proc", _owner(path)).exists()]
+    return [path for path in home().glob(f"{PREFIX}*-*") if not is_at_work(_owner(path))]
 
 
 def _owner(path: Path) -> str:
     return path.name.removeprefix(PREFIX).split("-")[0]
+
+
+def is_at_work(pid: str) -> bool:
+    """Return whether a process has not ended; one that is waited for has (proc_pid_cmdline(5))."""
+    try:
+        return bool(Path("/proc", pid, "cmdline").read_bytes())
+    except OSError:
+        return False

@@ -86,7 +86,7 @@ def _text(path: Path) -> str:
 def _owned(file: str) -> bool:
     """Return whether the process that made the directory of a loop device's file is there."""
     owner = re.search(rf"{scratches.PREFIX}(\d+)-", file)
-    return owner is None or Path("/proc", owner[1]).exists()
+    return owner is None or scratches.is_at_work(owner[1])
 
 
 def _processes(mark: str) -> list[str]:
@@ -179,6 +179,17 @@ def test_an_interrupted_run_leaves_nothing(when: str, number: int, end: Callable
         assert (run.returncode, said) == (130, "interrupted\n")
         eventually(lambda: not left())
         assert scratches.PREFIX not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_what_a_process_left_is_a_leftover_before_anybody_waited_for_it() -> None:
+    with subprocess.Popen(["true"]) as ended:
+        os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+        left = scratches.home() / f"{scratches.PREFIX}{ended.pid}-x"
+        left.mkdir()
+
+        scratches.remove_leftovers()
+
+        assert not left.exists()
 
 
 @pytest.mark.parametrize("when", ["building", "errors"])
