@@ -200,4 +200,4 @@ def test_of_a_killed_run_the_next_removes_all_that_is_left(when: str) -> None:
 
         eventually(lambda: all(scratches.PREFIX in what for what in left()))
         with scratches.scratch():
-            assert left() == []
+            eventually(lambda: not left())  # the kernel takes mounts away after their processes
