@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -71,10 +72,12 @@ def again(asked: Member) -> Member:
 
 
 def existing(base: Path, path: str) -> Member:
-    """Return the regular file ``path`` of ``base`` as a payload without attributes would hold it."""
+    """Return the file or directory ``path`` of ``base`` as a payload without attributes would hold it."""
     st = (base / path).stat()
-    data = (base / path).read_bytes()
-    return file(path, data, mode=st.st_mode & 0o7777, uid=st.st_uid, gid=st.st_gid, mtime_ns=st.st_mtime_ns)
+    about = {"mode": st.st_mode & 0o7777, "uid": st.st_uid, "gid": st.st_gid, "mtime_ns": st.st_mtime_ns}
+    if stat.S_ISDIR(st.st_mode):
+        return directory(path, **about)
+    return file(path, (base / path).read_bytes(), **about)
 
 
 def index(tree: Path, path: Path) -> None:

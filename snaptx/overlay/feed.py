@@ -33,8 +33,6 @@ _BATCH_BYTES = 256 << 10
 _BATCH_PIECES = 256
 _KINDS = {str(kind): kind for kind in Kind}
 _MATCHES = tuple(Match)
-_ALL = Match.ALL
-_IN_ROWS = (Kind.FILE, Kind.DIRECTORY)
 _LENGTH = Struct("=I")
 _ZEROS = bytes(CHUNK)
 _HOLE = -1
@@ -106,7 +104,7 @@ def _produce(payload: OpenPayload, base_fd: int, index: Path, send: apart.Send) 
     send(_frame(payload.bytes_read, (found.source, found.sha256, found.size), ()))
 
 
-def frames(pieces: Iterator[Piece], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
+def frames(pieces: Iterator[Piece | bytes], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
     """Yield the pieces as they travel."""
     for told, data in _batches(pieces):
         yield _frame(bytes_read(), told, data)
@@ -117,14 +115,14 @@ def _frame(bytes_read: int, told: Any, data: Sequence[bytes]) -> list[bytes]:
     return [_LENGTH.pack(len(head)), head, *data]
 
 
-def _batches(pieces: Iterator[Piece]) -> Iterator[tuple[list[tuple[Any, ...] | bytes], list[bytes]]]:
+def _batches(pieces: Iterator[Piece | bytes]) -> Iterator[tuple[list[tuple[Any, ...] | bytes], list[bytes]]]:
     """Yield what is told of some pieces, and their data."""
     told: list[tuple[Any, ...] | bytes] = []
     data: list[bytes] = []
     size = 0
     for piece in pieces:
-        if piece.match is _ALL and (path := _described(piece)):
-            told.append(path)
+        if isinstance(piece, bytes):
+            told.append(piece)
         else:
             zeros = piece.data == _ZEROS
             told.append(_told(piece, _HOLE if zeros else len(piece.data)))
@@ -135,15 +133,6 @@ def _batches(pieces: Iterator[Piece]) -> Iterator[tuple[list[tuple[Any, ...] | b
             yield told, data
             told, data, size = [], [], 0
     yield told, data
-
-
-def _described(piece: Piece) -> bytes:
-    """Return the path of a member if the row at that very path says all there is to know of it, else b""."""
-    member, row = piece.member, piece.row
-    assert member is not None
-    assert row is not None
-    alike = row.path == member.path and member.kind in _IN_ROWS and not member.xattrs
-    return row.path if alike else b""
 
 
 def _told(piece: Piece, length: int) -> tuple[Any, ...]:

@@ -52,8 +52,8 @@ class Places:
         """
         if self.record.is_gone(path):
             return False
-        self.refuse_twice(path)
-        self.record.keep(path)
+        if not self.record.keep(path):
+            self.refuse_twice(path)
         return True
 
     def has(self, piece: Piece, path: bytes) -> bool:

@@ -81,9 +81,13 @@ class _Bits:
     def __init__(self) -> None:
         self._bits = bytearray(_BITS // 8)
 
-    def add(self, path: bytes) -> None:
+    def add(self, path: bytes) -> bool:
+        """Add a path; return whether it may have been in the set."""
         bit = hash(path) % _BITS
-        self._bits[bit >> 3] |= 1 << (bit & 7)
+        place, mark = bit >> 3, 1 << (bit & 7)
+        before = self._bits[place]
+        self._bits[place] = before | mark
+        return before & mark != 0
 
     def __contains__(self, path: bytes) -> bool:
         bit = hash(path) % _BITS
@@ -124,12 +128,14 @@ class Record:
         if len(self._pending) >= _BATCH:
             self.flush()
 
-    def keep(self, path: bytes) -> None:
-        """Note that the payload names ``path`` just as the base's row has it."""
+    def keep(self, path: bytes) -> bool:
+        """Note that the payload names ``path`` just as the base's row has it, unless it named it before."""
+        if self._seen.add(path) and self.action(path) is not None:
+            return False
         self._same[path] = (path,)
-        self._seen.add(path)
         if len(self._same) >= _BATCH:
             self.flush()
+        return True
 
     def flush(self) -> None:
         """Write what waits in memory."""

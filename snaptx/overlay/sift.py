@@ -56,8 +56,8 @@ class Piece(NamedTuple):
     data: bytes | memoryview = b""
 
 
-def sift(members: Iterable[Member], base: Base) -> Iterator[Piece]:
-    """Yield the pieces of every member.
+def sift(members: Iterable[Member], base: Base) -> Iterator[Piece | bytes]:
+    """Yield the pieces of every member; the path alone of one that the base's row there describes in full.
 
     Raises:
         SourceError: the payload is shorter than it says, or what reading ``members`` raises.
@@ -102,11 +102,13 @@ def _is_unclean(path: bytes) -> bool:
     return b"//" in slashed or b"/../" in slashed or b"/./" in slashed or b"\0" in path
 
 
-def _bare(member: Member, base: Base) -> Piece:
+def _bare(member: Member, base: Base) -> Piece | bytes:
     """Sift what has no content of its own."""
     kind = member.kind
     if kind in _NEW:
         return Piece(member)
+    if kind is _DIRECTORY and base.has(member, b""):
+        return member.path
     row = base.row(member.path) if kind is _DIRECTORY else base.find(member.path)
     digest = sha256(member.link).digest() if kind is _SYMLINK else b""
     inner = (digest, os.makedev(*member.device))
@@ -120,9 +122,11 @@ def _row(member: Member, base: Base) -> Row | None:
     return row if row is not None and row.kind is _FILE and row.size == member.size else None
 
 
-def _small(member: Member, base: Base) -> Piece:
+def _small(member: Member, base: Base) -> Piece | bytes:
     data = take(member, member.size)
     digest = sha256(data).digest()
+    if base.has(member, digest):
+        return member.path
     row = _row(member, base)
     if row is None or row.sha256 != digest:
         return Piece(member, None, Match.NONE, 0, digest, data)
@@ -133,7 +137,7 @@ def _match(row: Row, member: Member) -> Match:
     return Match.ALL if same_metadata(row, member) else Match.CONTENT
 
 
-def _large(member: Member, base: Base) -> Iterator[Piece]:
+def _large(member: Member, base: Base) -> Iterator[Piece | bytes]:
     """Compare chunk by chunk while the content may be the base's, in constant memory."""
     row, stream = _row(member, base), _Stream(member)
     source = base.open(row) if row is not None else None
@@ -145,7 +149,8 @@ def _large(member: Member, base: Base) -> Iterator[Piece]:
     finally:
         os.close(source)
     if same == member.size and stream.digest() == row.sha256:
-        yield Piece(member, row, _match(row, member), same, row.sha256)
+        whole = Piece(member, row, _match(row, member), same, row.sha256)
+        yield member.path if base.has(member, row.sha256) else whole
     else:
         yield from _rest(member, row if same else None, same, stream, chunk)
 

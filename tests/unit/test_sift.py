@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,7 +32,7 @@ def ground(tmp_path: Path) -> Ground:
     return made
 
 
-def _sifted(ground: Ground, members: Iterable[Member], valid: bool = True) -> list[Piece]:
+def _sifted(ground: Ground, members: Iterable[Member], valid: bool = True) -> list[Piece | bytes]:
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.open(ground.base.parent / "base.manifest") as manifest,
@@ -40,8 +41,16 @@ def _sifted(ground: Ground, members: Iterable[Member], valid: bool = True) -> li
         return list(sift(members, known))
 
 
+def _pieces(ground: Ground, members: Iterable[Member]) -> list[Piece]:
+    return [piece for piece in _sifted(ground, members) if not isinstance(piece, bytes)]
+
+
 def _matches(ground: Ground, *members: Member, valid: bool = True) -> list[tuple[Match, int]]:
-    return [(piece.match, len(piece.data)) for piece in _sifted(ground, members, valid=valid)]
+    """Return how far each is the base's, and how much content is left of it; a path alone is all of it."""
+    return [
+        (Match.ALL, 0) if isinstance(piece, bytes) else (piece.match, len(piece.data))
+        for piece in _sifted(ground, members, valid=valid)
+    ]
 
 
 @pytest.mark.parametrize("path", ["etc/one", "usr/bin/large", "usr/lib/b"])
@@ -52,13 +61,38 @@ def test_content_of_the_base_is_left_behind(ground: Ground, path: str) -> None:
     assert _matches(ground, asked, dressed) == [(Match.ALL, 0), (Match.CONTENT, 0)]
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "mode": {"mode": 0o600},
+    "owner": {"uid": 1},
+    "group": {"gid": 1},
+    "time": {"mtime_ns": 1},
+    "attributes": {"xattrs": {b"user.one": b"1"}},
+}
+
+
+@pytest.mark.parametrize("path", ["etc/one", "etc"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_path_alone_is_told_only_of_what_is_just_the_same(ground: Ground, path: str, change: str) -> None:
+    other = existing(ground.base, path)._replace(**CHANGES[change])
+
+    assert _sifted(ground, [existing(ground.base, path)]) == [path.encode()]
+    assert [piece.match is Match.ALL for piece in _pieces(ground, [other])] == [False]
+
+
+def test_a_path_alone_is_not_told_of_a_file_that_changed_since_it_was_indexed(ground: Ground) -> None:
+    asked = existing(ground.base, "etc/one")
+    os.utime(ground.base / "etc/one", ns=(asked.mtime_ns, asked.mtime_ns))  # a new ctime is all
+
+    assert [piece.match for piece in _pieces(ground, [asked])] == [Match.NONE]
+
+
 def test_nothing_is_left_behind_without_an_index(ground: Ground) -> None:
     assert _matches(ground, existing(ground.base, "etc/one"), valid=False) == [(Match.NONE, 4)]
 
 
 def test_path_through_a_symlink_finds_the_row_behind_it(ground: Ground) -> None:
     asked = existing(ground.base, "lib/a")
-    (piece,) = _sifted(ground, [asked])
+    (piece,) = _pieces(ground, [asked])
 
     assert piece.row is not None
     assert (piece.match, piece.row.path, asked.path) == (Match.ALL, b"usr/lib/a", b"lib/a")
@@ -73,7 +107,7 @@ def test_nothing_is_known_below_what_the_base_has_not(ground: Ground) -> None:
 
 def test_large_file_is_told_from_where_it_differs(ground: Ground) -> None:
     data = LARGE[: 2 << 20] + b"!" + LARGE[(2 << 20) + 1 :]
-    first, *more = _sifted(ground, [file("usr/bin/large", data)])
+    first, *more = _pieces(ground, [file("usr/bin/large", data)])
 
     assert (first.match, first.same, first.digest) == (Match.NONE, 2 << 20, b"")
     assert b"".join(bytes(piece.data) for piece in (first, *more)) == data[2 << 20 :]
@@ -128,7 +162,7 @@ def test_what_is_fed_is_what_was_sifted(ground: Ground, tmp_path: Path) -> None:
     source = _tar(tmp_path / "tar", **files)
     found, digest, size = _fed(ground, source)
     with open_payload(source) as payload:
-        expected = [_travelled(piece) for piece in _sifted(ground, payload.members)]
+        expected = [_travelled(piece) for piece in _pieces(ground, payload.members)]
         told = payload.finish()
 
     assert found == expected

@@ -221,7 +221,7 @@ def test_reading_back_drops_the_record(ground: Ground) -> None:
 
 
 def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) -> None:
-    pieces: list[Piece] = []
+    pieces: list[Piece | bytes] = []
     ground.start()
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
