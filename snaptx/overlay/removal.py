@@ -44,7 +44,7 @@ class Remover:
         if stat.S_ISDIR(st.st_mode):
             self._clear(canonical, keep=written)
         elif not written:
-            self._unlink(parent, name)
+            self._unlink(parent, name, st)
             if stat.S_ISLNK(st.st_mode):
                 self._beneath.forget(canonical)
 
@@ -56,7 +56,7 @@ class Remover:
             return
         self._clear(directory.path, keep=True)
 
-    def _unlink(self, parent: Directory, name: bytes) -> None:
+    def _unlink(self, parent: Directory, name: bytes, st: os.stat_result) -> None:
         path = parent.join(name)
         if self._record.is_linked(path):
             message = f"the payload removes {shown(path)} and makes a hard link to it"
@@ -64,6 +64,8 @@ class Remover:
         touch(parent, self._record)
         os.unlink(name, dir_fd=parent.fd)
         self._record.remove(path)
+        if st.st_nlink > 1:
+            self._record.link(path, st.st_ino)
 
     def _clear(self, top: bytes, *, keep: bool) -> None:
         """Empty a tree from the leaves up; one directory is read at a time, whatever the depth."""
@@ -90,7 +92,7 @@ class Remover:
                 if entry.is_dir(follow_symlinks=False):
                     directories.append(here.join(name))
                 elif not written or self._record.action(here.join(name)) is None:
-                    self._unlink(here, name)
+                    self._unlink(here, name, entry.stat(follow_symlinks=False))
         return directories
 
     def _rmdir(self, path: bytes, written: bool) -> None:

@@ -245,6 +245,14 @@ def test_hard_links_keep_a_true_manifest(ground: Ground) -> None:
     assert (ground.root / "one").stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("gone", [whiteout("two"), whiteout("d"), opaque("d")])
+def test_other_names_of_what_is_removed_keep_a_true_manifest(ground: Ground, gone: Member) -> None:
+    (ground.base / "d/plain").hardlink_to(ground.base / "plain")
+    lay(ground, gone)
+
+    assert (ground.root / ("one" if gone.path == b"two" else "plain")).stat().st_nlink == 1
+
+
 def test_devices_sockets_and_odd_names(ground: Ground) -> None:
     lay(
         ground,
