@@ -113,7 +113,7 @@ class Ground:
         index(self.base, self._old)
         self._snapshot(self.base, self.root)
 
-    def lay(self, *members: Member, valid: bool = True, progress: Progress | None = None) -> Counts:
+    def lay(self, *members: Member, progress: Progress | None = None) -> Counts:
         """Lay a payload over the snapshot, read it back and return the counts."""
         if not self.root.exists():
             self.start()
@@ -124,7 +124,7 @@ class Ground:
             descriptor(self.base, flags) as base,
             Manifest.fork(self._old, self._new) as manifest,
         ):
-            return self._write(root, base, manifest, members, valid, progress)
+            return self._write(root, base, manifest, members, progress)
 
     def _write(
         self,
@@ -132,11 +132,10 @@ class Ground:
         base: int,
         manifest: Manifest,
         members: Iterable[Member],
-        valid: bool,
         progress: Progress | None,
     ) -> Counts:
         with (
-            closing(Base(base, manifest, valid=valid)) as known,
+            closing(Base(base, manifest)) as known,
             Writer(root, base, manifest, progress=progress) as writer,
         ):
             travelled = map(b"".join, frames(sift(map(again, members), known), lambda: 0))
@@ -175,9 +174,9 @@ def small_base(place: Path) -> Ground:
     return ground
 
 
-def lay_checked(ground: Ground, *members: Member, valid: bool = True) -> Counts:
+def lay_checked(ground: Ground, *members: Member) -> Counts:
     """Lay a payload; the new manifest must be what a scan of the tree finds, inodes and ctimes included."""
-    counts = ground.lay(*members, valid=valid)
+    counts = ground.lay(*members)
     found, indexed = rows(ground.root), ground.indexed()
     assert sorted(indexed) == sorted(found)
     touched = [path for path, row in indexed.items() if differences(row, found[path])]

@@ -104,16 +104,12 @@ class Ahead:
 
 
 class Base:
-    """The base generation: its index and its live directory ``fd``, which stays the caller's.
+    """The base generation: its index and its live directory ``fd``, which stays the caller's."""
 
-    With ``valid`` false the index is not trusted and nothing is known.
-    """
-
-    def __init__(self, fd: int, manifest: Manifest, *, valid: bool) -> None:
+    def __init__(self, fd: int, manifest: Manifest) -> None:
         self._fd = fd
         self._manifest = manifest
         self._index = Ahead(manifest)
-        self._valid = valid
         self._device = os.fstat(fd).st_dev
         self._beneath = Beneath(fd)
         self._alias = (b"", b"")
@@ -129,7 +125,7 @@ class Base:
         ``digest`` is that of the content.  Most of a payload is so: no row is made of what is found.
         """
         path, kind, mode, uid, gid, mtime_ns, size, *_ = member
-        if member.xattrs or not self._valid or path.startswith(self._absent):
+        if member.xattrs or path.startswith(self._absent):
             return False
         found = self._index.values(path)
         asked = (path, kind, mode, uid, gid, size, mtime_ns, 0, digest, b"")
@@ -137,8 +133,7 @@ class Base:
 
     def row(self, path: bytes) -> Row | None:
         """Return the index's row of ``path`` if the live base still is what it says."""
-        known = self._valid and not path.startswith(self._absent)
-        row = self._index.get(path) if known else None
+        row = None if path.startswith(self._absent) else self._index.get(path)
         live = row is not None and self._is_live(path, row.kind, row.size, row.inode, row.ctime_ns)
         return row if live else None
 
@@ -147,7 +142,7 @@ class Base:
         if path.startswith(self._absent):
             return None
         row = self.row(path)
-        if row is not None or not self._valid:
+        if row is not None:
             return row
         head, slash, name = path.rpartition(b"/")
         if head != self._alias[0]:

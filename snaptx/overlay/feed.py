@@ -97,7 +97,7 @@ def feed(payload: OpenPayload, base_fd: int, index: Path) -> Iterator[Feed]:
 
 
 def _produce(payload: OpenPayload, base_fd: int, index: Path, send: apart.Send) -> None:
-    with Manifest.open(index) as manifest, closing(Base(base_fd, manifest, valid=True)) as base:
+    with Manifest.open(index) as manifest, closing(Base(base_fd, manifest)) as base:
         for frame in frames(sift(payload.members, base), lambda: payload.bytes_read):
             send(frame)
     found = payload.finish()

@@ -158,7 +158,7 @@ def lay(payload: str, root: Path, live: Path, index: Path, into: Path | None) ->
         descriptor(live, _DIRECTORY) as base_fd,
         Manifest.fork(index, index.with_suffix(".floor")) as manifest,
     ):
-        with open_payload(payload) as opened, closing(Base(base_fd, manifest, valid=True)) as known:
+        with open_payload(payload) as opened, closing(Base(base_fd, manifest)) as known:
             sifted = [b"".join(frame) for frame in frames(sift(opened.members, known), lambda: 0)]
         with Writer(root_fd, base_fd, manifest) as writer, taking_down(calls) if into else nullcontext():
             begun, before = time.monotonic(), time.process_time()

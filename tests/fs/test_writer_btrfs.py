@@ -69,9 +69,9 @@ def ground(btrfs: Path) -> Ground:
     return ground
 
 
-def lay(ground: Ground, *members: Member, valid: bool = True) -> Counts:
+def lay(ground: Ground, *members: Member) -> Counts:
     """Lay a payload; the manifest must be what a scan of the tree finds, with inodes and ctimes."""
-    counts = ground.lay(*members, valid=valid)
+    counts = ground.lay(*members)
     assert ground.indexed() == rows(ground.root)
     return counts
 
@@ -381,7 +381,7 @@ def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:
         payload.open("rb") as stream,
     ):
         with (
-            closing(Base(base_fd, manifest, valid=True)) as known,
+            closing(Base(base_fd, manifest)) as known,
             Writer(root_fd, base_fd, manifest) as writer,
         ):
             writer.write(sift(read_tar(stream), known))

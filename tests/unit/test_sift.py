@@ -32,11 +32,11 @@ def ground(tmp_path: Path) -> Ground:
     return made
 
 
-def _sifted(ground: Ground, members: Iterable[Member], valid: bool = True) -> list[Piece | bytes]:
+def _sifted(ground: Ground, members: Iterable[Member]) -> list[Piece | bytes]:
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.open(ground.base.parent / "base.manifest") as manifest,
-        closing(Base(base, manifest, valid=valid)) as known,
+        closing(Base(base, manifest)) as known,
     ):
         return list(sift(members, known))
 
@@ -45,11 +45,11 @@ def _pieces(ground: Ground, members: Iterable[Member]) -> list[Piece]:
     return [piece for piece in _sifted(ground, members) if not isinstance(piece, bytes)]
 
 
-def _matches(ground: Ground, *members: Member, valid: bool = True) -> list[tuple[Match, int]]:
+def _matches(ground: Ground, *members: Member) -> list[tuple[Match, int]]:
     """Return how far each is the base's, and how much content is left of it; a path alone is all of it."""
     return [
         (Match.ALL, 0) if isinstance(piece, bytes) else (piece.match, len(piece.data))
-        for piece in _sifted(ground, members, valid=valid)
+        for piece in _sifted(ground, members)
     ]
 
 
@@ -84,10 +84,6 @@ def test_a_path_alone_is_not_told_of_a_file_that_changed_since_it_was_indexed(gr
     os.utime(ground.base / "etc/one", ns=(asked.mtime_ns, asked.mtime_ns))  # a new ctime is all
 
     assert [piece.match for piece in _pieces(ground, [asked])] == [Match.NONE]
-
-
-def test_nothing_is_left_behind_without_an_index(ground: Ground) -> None:
-    assert _matches(ground, existing(ground.base, "etc/one"), valid=False) == [(Match.NONE, 4)]
 
 
 def test_path_through_a_symlink_finds_the_row_behind_it(ground: Ground) -> None:

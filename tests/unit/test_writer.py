@@ -72,12 +72,6 @@ def test_identical_file_is_not_touched(ground: Ground) -> None:
     assert (inode(ground.root / "etc/one"), (ground.root / "etc").stat().st_mtime_ns) == before
 
 
-def test_everything_is_written_when_the_index_is_not_trusted(ground: Ground) -> None:
-    counts = lay(ground, existing(ground.base, "etc/one"), valid=False)
-
-    assert counts == Counts(changed=1, bytes_written=4)
-
-
 @pytest.mark.parametrize("path", ["etc/one", "usr/bin/large"])
 def test_base_changed_behind_the_index_is_not_believed(ground: Ground, path: str) -> None:
     ground.start()

@@ -226,7 +226,7 @@ def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) ->
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.open(ground.base.parent / "base.manifest") as manifest,
-        closing(Base(base, manifest, valid=True)) as known,
+        closing(Base(base, manifest)) as known,
     ):
         pieces.extend(sift([whiteout("etc/one"), existing(ground.base, "etc/one")], known))
     (ground.base / "etc/one").write_bytes(b"two\n")
@@ -247,7 +247,7 @@ def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[
         descriptor(ground.root, os.O_RDONLY) as root,
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.fork(place / "base.manifest", place / "new") as manifest,
-        closing(Base(base, manifest, valid=True)) as known,
+        closing(Base(base, manifest)) as known,
         Writer(root, base, manifest) as writer,
     ):
         writer.write(sift(members, known))
