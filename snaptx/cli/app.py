@@ -12,12 +12,10 @@ from snaptx.apps.application import App
 from snaptx.apps.move import Moved
 from snaptx.apps.runners import Instance
 from snaptx.cli import apply as apply_verb
-from snaptx.cli import commit as commit_verb
 from snaptx.cli import common, options
 from snaptx.cli import list as list_verb
 from snaptx.cli import log as log_verb
 from snaptx.cli.common import Progress
-from snaptx.config import Conflicts
 from snaptx.errors import BusyError, SnaptxError, UsageError
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
@@ -58,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     made["apply"].add_argument("--allow-devices", action="store_true", help="let it make device nodes")
     for name in ("switch", "rollback"):
         made[name].add_argument("number", nargs="?", type=int, metavar="N", help="the generation")
-    commit_verb.add_policy(made["switch"])
+    common.add_conflicts(made["switch"])
     for name in ("create", "apply", "switch", "rollback"):
         made[name].add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
     log_verb.add_arguments(made["log"])
@@ -131,7 +129,7 @@ def _apply(args: Namespace, _host: Machine, app: App) -> int:
 def _switch(args: Namespace, host: Machine, app: App) -> int:
     request = common.request(args)
     if args.action == "switch":
-        policy = Conflicts(args.conflicts) if args.conflicts else None
+        policy = common.conflicts(args)
         done = move.switch(host, app, request, args.number, policy)
     else:
         done = move.back(host, app, request, args.number)

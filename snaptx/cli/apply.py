@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from snaptx import stage, transaction
-from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
 from snaptx.machine import Machine
 from snaptx.stage import Staged
@@ -42,7 +41,7 @@ def add_staging(parser: ArgumentParser, when: str = "at once") -> None:
     )
     add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
     add("--commit", action="store_true", help=f"commit {when}")
-    commit_verb.add_policy(parser)
+    common.add_conflicts(parser)
     common.add_unchanged(parser)
 
 
@@ -79,6 +78,8 @@ def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome |
     # What stands against it is to be known before anything boots that was to be live first.
     going = _going_live(args, machine, staged.number)
     if args.commit:
+        from snaptx.cli import commit as commit_verb
+
         result["committed"] = commit_verb.perform(args, machine, staged.number)
         lines += commit_verb.describe(result["committed"])
     if going:

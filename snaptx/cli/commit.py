@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from snaptx import carry, commit, transaction
 from snaptx.cli import common
 from snaptx.commit import Committed
-from snaptx.config import Conflicts
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 
@@ -19,25 +18,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "number", nargs="?", type=int, metavar="N", help="the generation (default: the newest staged)"
     )
     parser.add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
-    add_policy(parser)
-
-
-def add_policy(parser: ArgumentParser) -> None:
-    """Add ``--conflicts``."""
-    parser.add_argument(
-        "--conflicts",
-        choices=[choice.value for choice in Conflicts],
-        help="where update and running root changed the same path: fail, or keep the new or the old version",
-    )
+    common.add_conflicts(parser)
 
 
 def perform(args: Namespace, machine: Machine, number: int | None) -> Committed:
     """Commit; the caller holds the lock."""
-    return commit.commit(machine, common.request(args), number, _policy(args))
-
-
-def _policy(args: Namespace) -> Conflicts | None:
-    return Conflicts(args.conflicts) if args.conflicts else None
+    return commit.commit(machine, common.request(args), number, common.conflicts(args))
 
 
 def describe(done: Committed) -> Iterator[str]:
@@ -56,7 +42,7 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     if args.dry_run:
         number = commit.choose(machine, args.number)
-        found = carry.foresee(machine, number, _policy(args) or machine.config.staging.conflicts)
+        found = carry.foresee(machine, number, common.conflicts(args) or machine.config.staging.conflicts)
         text = f"would commit generation {number}, carrying {len(found.carried)} path(s) over"
         common.emit(args, {"number": number, "carried": found.carried, "conflicts": found.conflicts}, text)
         return 0

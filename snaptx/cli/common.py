@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from snaptx import system
+from snaptx.config import Conflicts
 from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
@@ -118,6 +119,20 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ArgumentTypeError(f"{text!r} is no whole number, 0 or more")
     return int(text)
+
+
+def add_conflicts(parser: ArgumentParser) -> None:
+    """Add ``--conflicts``."""
+    parser.add_argument(
+        "--conflicts",
+        choices=[choice.value for choice in Conflicts],
+        help="where update and running root changed the same path: fail, or keep the new or the old version",
+    )
+
+
+def conflicts(args: Namespace) -> Conflicts | None:
+    """Return what ``--conflicts`` says, None if it was not given."""
+    return Conflicts(args.conflicts) if args.conflicts else None
 
 
 def add_unchanged(parser: ArgumentParser) -> None:

@@ -6,9 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from snaptx import live, scene, transaction
-from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
-from snaptx.config import Conflicts
 from snaptx.errors import UsageError
 from snaptx.live import Switched
 from snaptx.machine import Machine
@@ -21,7 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("number", nargs="?", type=int, metavar="N", help="the generation (default: show what is live)")
     add("--off", action="store_true", help="take away what is live: what booted is seen again")
     add("--etc", action="store_true", help="its /etc as well, with what was changed in the running one")
-    commit_verb.add_policy(parser)
+    common.add_conflicts(parser)
     add("--force", action="store_true", help="also where the C library, systemd or modules are others")
     add("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
     common.add_unchanged(parser)
@@ -55,7 +53,7 @@ def perform(args: Namespace, machine: Machine, number: int) -> Switched | None:
     chosen = live.choose(machine, number, force=args.force, with_etc=args.etc)
     if not live.is_due(machine, chosen):
         return None
-    policy = Conflicts(args.conflicts) if args.conflicts else None
+    policy = common.conflicts(args)
     return live.make(machine, common.request(args), chosen, policy)
 
 
