@@ -30,7 +30,7 @@ from snaptx.overlay.scan import index_row
 _Made = tuple[Row, Action]
 
 _LOT = 16_384
-"""Rows that are read back at a time: 10 MiB of them are in memory at once, and each time takes a fork."""
+"""Rows that are read back at a time: 10 to 20 MiB of them are in memory, and each time takes a fork."""
 
 _WORTH_A_FORK = 256
 """Rows that take longer to read back than it takes to begin a process."""
@@ -53,17 +53,23 @@ def reading_back(root_fd: int, manifest: Manifest) -> Iterator[None]:
     """
     record = Record(manifest)
     made = record.made()
-    first = list(islice(made, _LOT))
-    here, there = shared_out(first, _SETTLING * len(first))
+    here, there = _lot(made, _SETTLING)
     with _beside(root_fd, there):
         yield
         _verify_all(root_fd, here)
-    while lot := list(islice(made, _LOT)):
-        here, there = shared_out(lot)
+    while here or there:
+        here, there = [], []  # only one lot is in memory at a time
+        here, there = _lot(made)
         with _beside(root_fd, there):
             _verify_all(root_fd, here)
     record.drop()
     manifest.commit()
+
+
+def _lot(made: Iterator[_Made], more: int = 0) -> tuple[list[_Made], list[_Made]]:
+    """Return the next rows to read back, shared out; ``more`` is what each of them costs besides."""
+    lot = list(islice(made, _LOT))
+    return shared_out(lot, more * len(lot))
 
 
 def shared_out(lot: Sequence[_Made], more: int = 0) -> tuple[list[_Made], list[_Made]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 from collections.abc import Callable, Iterable
@@ -208,6 +209,24 @@ def test_reading_back_notices_at_either_name_of_a_file(ground: Ground, name: str
     members = [file("new/0001", b"good", mode=0o600), hardlink("new/linked", "new/0001")]
     with pytest.raises(VerifyError, match=r"new/(0001|linked).*mode"):
         _lay_and_tamper(ground, members, lambda: (ground.root / name).chmod(0o644))
+
+
+def test_one_lot_is_in_memory_while_it_is_read_back(ground: Ground, mocker: MockerFixture) -> None:
+    mocker.patch.object(readback, "_LOT", 200)
+    seen = [_rows_alive()]
+
+    def verify(*_: object) -> None:  # a mock would keep what it is called with
+        seen.append(_rows_alive())
+
+    mocker.patch.object(readback, "_verify_all", verify)
+    ground.lay(*(file(f"new/{number:04}") for number in range(1000)))
+
+    assert len(seen) == 1 + 7  # five lots, the directory, nothing
+    assert max(seen) - seen[0] == 200
+
+
+def _rows_alive() -> int:
+    return sum(isinstance(thing, Row) for thing in gc.get_objects())
 
 
 def test_reading_back_drops_the_record(ground: Ground) -> None:
