@@ -129,7 +129,7 @@ class Record:
             self.flush()
 
     def keep(self, path: bytes) -> bool:
-        """Note that the payload names ``path`` just as the base's row has it, unless it named it before."""
+        """Note that the payload names ``path`` just as the base has it; return whether that is news."""
         if self._seen.add(path) and self.action(path) is not None:
             return False
         self._same[path] = (path,)
