@@ -78,21 +78,16 @@ class Ahead:
 
     def get(self, path: bytes) -> Row | None:
         """Return the row of one path, or None."""
-        found = self.values(path)
+        if not self._first <= path <= self._last:
+            self._move(path)
+        found = self._window.get(path)
         if found is None:
             return None
+        self._used += 1
         try:
             return to_row(found)
         except (KeyError, TypeError) as err:
             raise self._manifest.failure(err) from err
-
-    def values(self, path: bytes) -> tuple[Any, ...] | None:
-        """Return the row of one path as `to_row` takes it, or None."""
-        if not self._first <= path <= self._last:
-            self._move(path)
-        found = self._window.get(path)
-        self._used += found is not None
-        return found
 
     def _move(self, path: bytes) -> None:
         """Begin a window at ``path``: twice the last one if half of that was of use, else half of it."""
@@ -122,20 +117,20 @@ class Base:
     def has(self, member: Member, digest: bytes) -> bool:
         """Return whether the base holds a file or directory without attributes just as ``member`` asks.
 
-        ``digest`` is that of the content.  Most of a payload is so: no row is made of what is found.
+        ``digest`` is that of the content.  Most of a payload is so: one comparison is enough to tell.
         """
         path, kind, mode, uid, gid, mtime_ns, size, *_ = member
-        if member.xattrs or path.startswith(self._absent):
-            return False
-        found = self._index.values(path)
         asked = (path, kind, mode, uid, gid, size, mtime_ns, 0, digest, b"")
-        return found is not None and found[:-2] == asked and self._is_live(path, kind, size, *found[-2:])
+        row = None if member.xattrs else self._indexed(path)
+        return row is not None and row[:-2] == asked and self._is_live(row)
 
     def row(self, path: bytes) -> Row | None:
         """Return the index's row of ``path`` if the live base still is what it says."""
-        row = None if path.startswith(self._absent) else self._index.get(path)
-        live = row is not None and self._is_live(path, row.kind, row.size, row.inode, row.ctime_ns)
-        return row if live else None
+        row = self._indexed(path)
+        return row if row is not None and self._is_live(row) else None
+
+    def _indexed(self, path: bytes) -> Row | None:
+        return None if path.startswith(self._absent) else self._index.get(path)
 
     def find(self, path: bytes) -> Row | None:
         """Do as ``row``, also where symlinks of the base lie on the way; the row has the real path."""
@@ -176,13 +171,13 @@ class Base:
             else:
                 return directory
 
-    def _is_live(self, path: bytes, kind: Kind, size: int, inode: int, ctime_ns: int) -> bool:
+    def _is_live(self, row: Row) -> bool:
         try:
-            st = os.stat(path, dir_fd=self._fd, follow_symlinks=False)
+            st = os.stat(row.path, dir_fd=self._fd, follow_symlinks=False)
         except OSError:
             return False
-        sized = kind is not Kind.FILE or st.st_size == size
-        return st.st_dev == self._device and sized and (st.st_ino, st.st_ctime_ns) == (inode, ctime_ns)
+        sized = row.kind is not Kind.FILE or st.st_size == row.size
+        return st.st_dev == self._device and sized and same_inode(st, row)
 
     def open(self, row: Row) -> int | None:
         """Open the file ``row`` describes, None if it is gone or changed meanwhile."""
