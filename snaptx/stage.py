@@ -182,13 +182,14 @@ def apply(
     idle: bool = False,
     called: str = "",
     progress: Callable[[int, int, int | None], None] | None = None,
+    reread: Callable[[int], None] | None = None,
 ) -> Staged:
     """Lay a payload over a snapshot of the base and leave the result staged.
 
     ``idle`` lets every other process go first while it is written, whatever is configured.
     ``called`` is what the records call it, by default ``source``.
     ``progress`` is told members, packed bytes read and packed bytes in all
-    (None if unknown).
+    (None if unknown); then ``reread`` what of them has been read back.
 
     Raises:
         SourceError: the payload is unreadable, hostile, too large or not the announced one.
@@ -201,7 +202,7 @@ def apply(
     ):
         work.txn.step("write")
         with _priority(machine, idle):
-            counts, origin = _write(work, payload, progress)
+            counts, origin = _write(work, payload, progress, reread)
         return work.keep(counts, replace(origin, source=called or origin.source))
 
 
@@ -221,7 +222,10 @@ def rehearse(
 
 
 def _write(
-    work: Workspace, payload: OpenPayload, progress: Callable[[int, int, int | None], None] | None
+    work: Workspace,
+    payload: OpenPayload,
+    progress: Callable[[int, int, int | None], None] | None,
+    reread: Callable[[int], None] | None,
 ) -> tuple[Counts, Payload]:
     storage = work.machine.storage
     live, index = storage.path(Tree(work.base.number, Part.ROOT)), work.machine.manifest(work.number)
@@ -234,7 +238,7 @@ def _write(
         tell = (lambda files: progress(files, source.bytes_read, payload.total)) if progress else None
         with Writer(root_fd, base_fd, manifest, progress=tell) as writer:
             writer.write(source.pieces())
-            with reading_back(root_fd, manifest):
+            with reading_back(root_fd, manifest, reread):
                 counts = writer.finish()
                 work.txn.step("verify")
         return counts, source.payload

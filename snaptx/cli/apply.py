@@ -60,6 +60,7 @@ def run(args: Namespace) -> int:
             allow_devices=args.allow_devices,
             idle=args.idle,
             progress=progress,
+            reread=progress.reread,
         )
         progress.close()
         return finish(args, machine, staged)

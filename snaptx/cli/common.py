@@ -160,17 +160,26 @@ class Progress:
 
     def __call__(self, files: int, done: int, total: int | None = None) -> None:
         """Show files and bytes done, and the part of ``total`` bytes if that is known."""
+        if self._is_due():
+            rate = files / max(self._last - self._begun, 0.001)
+            bar = (
+                f"[{'#' * int(self.WIDTH * done / total):<{self.WIDTH}}] {100 * done // total:3d} % "
+                if total
+                else ""
+            )
+            self._write(f"\r\x1b[K{self._label} {bar}{files} files, {size(done)}, {rate:.0f} files/s")
+
+    def reread(self, files: int) -> None:
+        """Show how many files have been read back since they were written."""
+        if self._is_due():
+            self._write(f"\r\x1b[Kreading back {files} files")
+
+    def _is_due(self) -> bool:
         moment = time.monotonic()
         if not self._shown or moment - self._last < 0.1:
-            return
+            return False
         self._last = moment
-        rate = files / max(moment - self._begun, 0.001)
-        bar = (
-            f"[{'#' * int(self.WIDTH * done / total):<{self.WIDTH}}] {100 * done // total:3d} % "
-            if total
-            else ""
-        )
-        self._write(f"\r\x1b[K{self._label} {bar}{files} files, {size(done)}, {rate:.0f} files/s")
+        return True
 
     def close(self) -> None:
         """Clear the bar's line."""

@@ -32,9 +32,9 @@ class Meter:
         self._next = 0.0
         self.files = 0
 
-    def tick(self) -> None:
-        """Count one more."""
-        self.files += 1
+    def tick(self, files: int = 1) -> None:
+        """Count some more."""
+        self.files += files
         if self._progress and time.monotonic() >= self._next:
             self._progress(self.files)
             self._next = time.monotonic() + _INTERVAL
@@ -67,6 +67,8 @@ def _copy(source: int, target: int, length: int) -> None:
 
 class Sink:
     """Writes a file from ``offset`` on, but only where ``extents`` say that there is data."""
+
+    __slots__ = ("_extents", "_fd", "_next", "_offset", "written")
 
     def __init__(self, fd: int, extents: tuple[tuple[int, int], ...] | None, offset: int = 0) -> None:
         self._fd = fd

@@ -8,8 +8,8 @@ after the other.  The head is ``(raw bytes read so far, [piece, ...])`` in
 Python's marshal format, with the length of the data in each piece, of the last
 batch ``(raw bytes read, (source, sha256, size))``: both ends are one program at
 one moment, so the format need not outlive it.  A chunk of zeros, which is what
-the holes of a file are read as, does not travel; of a member that is the base's
-in everything only the path does.
+the holes of a file are read as, does not travel; of members that are the base's
+in everything only the paths do, those in a row in one list.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ _KINDS = {str(kind): kind for kind in Kind}
 _MATCHES = tuple(Match)
 _LENGTH = Struct("=I")
 _ZEROS = bytes(CHUNK)
+_Told = tuple[Any, ...] | list[bytes]
 _HOLE = -1
 """The length of a chunk of zeros."""
 
@@ -47,8 +48,8 @@ class Feed:
         self.bytes_read = 0
         self._payload: Payload | None = None
 
-    def pieces(self) -> Iterator[Piece | bytes]:
-        """Yield all pieces, once; the path alone of a member that the base's row describes in full."""
+    def pieces(self) -> Iterator[Piece | list[bytes]]:
+        """Yield all pieces, once; the paths alone of members that the base's rows describe in full."""
         for frame in self._frames:
             view = memoryview(frame)
             at = _LENGTH.size + _LENGTH.unpack_from(frame)[0]
@@ -57,7 +58,7 @@ class Feed:
                 self._payload = Payload(*found)
                 continue
             for told in found:
-                if isinstance(told, bytes):
+                if isinstance(told, list):
                     yield told
                     continue
                 member, row, match, same, digest, length = told
@@ -104,7 +105,7 @@ def _produce(payload: OpenPayload, base_fd: int, index: Path, send: apart.Send) 
     send(_frame(payload.bytes_read, (found.source, found.sha256, found.size), ()))
 
 
-def frames(pieces: Iterator[Piece | bytes], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
+def frames(pieces: Iterator[Piece | list[bytes]], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
     """Yield the pieces as they travel."""
     for told, data in _batches(pieces):
         yield _frame(bytes_read(), told, data)
@@ -115,23 +116,26 @@ def _frame(bytes_read: int, told: Any, data: Sequence[bytes]) -> list[bytes]:
     return [_LENGTH.pack(len(head)), head, *data]
 
 
-def _batches(pieces: Iterator[Piece | bytes]) -> Iterator[tuple[list[tuple[Any, ...] | bytes], list[bytes]]]:
+def _batches(pieces: Iterator[Piece | list[bytes]]) -> Iterator[tuple[list[_Told], list[bytes]]]:
     """Yield what is told of some pieces, and their data."""
-    told: list[tuple[Any, ...] | bytes] = []
+    told: list[_Told] = []
     data: list[bytes] = []
-    size = 0
+    size = members = 0
     for piece in pieces:
-        if isinstance(piece, bytes):
+        if isinstance(piece, list):
             told.append(piece)
+            members += len(piece)
         else:
+            members += 1
             zeros = piece.data == _ZEROS
             told.append(_told(piece, _HOLE if zeros else len(piece.data)))
             if piece.data and not zeros:
                 data.append(bytes(piece.data))
                 size += len(piece.data)
-        if size >= _BATCH_BYTES or len(told) >= _BATCH_PIECES:
+        if size >= _BATCH_BYTES or members >= _BATCH_PIECES:
             yield told, data
-            told, data, size = [], [], 0
+            told, data = [], []
+            size = members = 0
     yield told, data
 
 

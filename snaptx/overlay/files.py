@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from snaptx.errors import SourceError
 from snaptx.model import Member, Row
@@ -34,7 +34,7 @@ class Files:
         self._base_fd = base_fd
         self.bytes_written = 0
 
-    def apply(self, member: Member, piece: Piece, more: Iterator[Piece | bytes]) -> None:
+    def apply(self, member: Member, piece: Piece, more: Iterator[Piece | list[bytes]]) -> None:
         """Bring one file into the tree; ``more`` yields what follows of its content."""
         if self._places.has(piece, member.path):
             return
@@ -77,30 +77,37 @@ class Files:
         finally:
             os.close(fd)
 
-    def _replace(self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece | bytes]) -> None:
+    def _replace(self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece | list[bytes]]) -> None:
         """Put a new file in the place, which shares with the base's what both begin with."""
-        with self._source(piece) if piece.same else nullcontext() as source:
-            self._places.vacate(spot)
-            fd = nodes.create_file(spot.parent, spot.name, member.mode)
-            try:
-                if source is not None:
-                    share(source, fd, piece.same)
-                sink = Sink(fd, member.extents, piece.same)
+        if not piece.same:
+            self._make(spot, member, piece, more)
+            return
+        with self._source(piece) as source:
+            self._make(spot, member, piece, more, source)
+
+    def _make(
+        self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece | list[bytes]], source: int = -1
+    ) -> None:
+        self._places.vacate(spot)
+        fd = nodes.create_file(spot.parent, spot.name, member.mode)
+        try:
+            share(source, fd, piece.same)
+            sink = Sink(fd, member.extents, piece.same)
+            sink.write(piece.data)
+            while not piece.digest:
+                piece = _following(more)
                 sink.write(piece.data)
-                while not piece.digest:
-                    piece = _following(more)
-                    sink.write(piece.data)
-                sink.finish()
-                st = nodes.dress(fd, member, fresh=not spot.parent.inherits)
-            finally:
-                os.close(fd)
+            sink.finish()
+            st = nodes.dress(fd, member, fresh=not spot.parent.inherits)
+        finally:
+            os.close(fd)
         self.bytes_written += sink.written
         self._places.note(spot, member, st, piece.digest)
 
 
-def _following(more: Iterator[Piece | bytes]) -> Piece:
+def _following(more: Iterator[Piece | list[bytes]]) -> Piece:
     """Return the next piece of the same file."""
     piece = next(more)
-    if isinstance(piece, bytes) or piece.member is not None:
+    if isinstance(piece, list) or piece.member is not None:
         raise RuntimeError("a file without its end")
     return piece

@@ -7,8 +7,10 @@ hard link was made to it.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 from snaptx.errors import HostileError
@@ -44,6 +46,10 @@ class Places:
     def __init__(self, root_fd: int, record: Record) -> None:
         self.record = record
         self.beneath = Beneath(root_fd, record.wrote, self._imply)
+
+    def keep(self, paths: Sequence[bytes]) -> Iterator[bytes]:
+        """Do as `keeps` for many paths; yield those where it is not so."""
+        return itertools.filterfalse(self.keeps, self.record.keep_new(paths))
 
     def keeps(self, path: bytes) -> bool:
         """Record as unchanged what the base, and so the tree at ``path``, holds just as it is asked for.

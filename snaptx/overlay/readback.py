@@ -15,17 +15,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 from snaptx import apart
 from snaptx.errors import HostileError, NotFoundError, VerifyError
 from snaptx.model import Kind, Row
+from snaptx.overlay.content import Meter, Progress
 from snaptx.overlay.failure import shown
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.record import Action, Record
 from snaptx.overlay.resolve import Beneath
-from snaptx.overlay.scan import index_row
+from snaptx.overlay.scan import file_row, index_row
 
 _Made = tuple[Row, Action]
 
@@ -43,25 +44,27 @@ _SETTLING = 9_000
 
 
 @contextmanager
-def reading_back(root_fd: int, manifest: Manifest) -> Iterator[None]:
+def reading_back(root_fd: int, manifest: Manifest, progress: Progress | None = None) -> Iterator[None]:
     """Make sure that everything this transaction wrote is in the tree as it was asked for.
 
     Content, size, kind, mode, owner, attributes and mtime; then drop the
     transaction's record from the manifest.  Begin it when all files are written,
     call ``Writer.finish`` in the with block: where there is much to be read, a
-    second process begins meanwhile.  Raises VerifyError at the end of the block.
+    second process begins meanwhile.  ``progress`` gets the rows so far, at most
+    every 100 ms.  Raises VerifyError at the end of the block.
     """
-    record = Record(manifest)
+    record, meter = Record(manifest), Meter(progress)
     made = record.made()
     here, there = _lot(made, _SETTLING)
     with _beside(root_fd, there):
         yield
-        _verify_all(root_fd, here)
+        _verify_all(root_fd, here, meter)
     while here or there:
+        meter.tick(len(there))
         here, there = [], []  # only one lot is in memory at a time
         here, there = _lot(made)
         with _beside(root_fd, there):
-            _verify_all(root_fd, here)
+            _verify_all(root_fd, here, meter)
     record.drop()
     manifest.commit()
 
@@ -99,16 +102,17 @@ def _beside(root_fd: int, lot: Sequence[_Made]) -> Iterator[None]:
     if not lot:
         yield
         return
-    with apart.working(lambda _: _verify_all(root_fd, lot)) as frames:
+    with apart.working(lambda _: _verify_all(root_fd, lot, Meter(None))) as frames:
         yield
         deque(frames, maxlen=0)
 
 
-def _verify_all(root_fd: int, lot: Iterable[_Made]) -> None:
+def _verify_all(root_fd: int, lot: Iterable[_Made], meter: Meter) -> None:
     beneath = Beneath(root_fd, lambda path: True)
     try:
         for row, action in lot:
             _verify(beneath, row, action)
+            meter.tick()
     finally:
         beneath.close()
 
@@ -117,7 +121,7 @@ def _verify(beneath: Beneath, asked: Row, action: Action) -> None:
     hint = "apply the payload again; if it happens twice, look for errors with: dmesg"
     try:
         parent, name = beneath.parent(asked.path)
-        found = index_row(parent.fd, name, asked.path)
+        found = _found(parent.fd, name, asked)
     except (FileNotFoundError, HostileError, NotFoundError) as err:
         raise VerifyError(f"{shown(asked.path)} was written and is not there", hint=hint) from err
     wrong = differences(asked, found)
@@ -125,6 +129,14 @@ def _verify(beneath: Beneath, asked: Row, action: Action) -> None:
         wrong.remove("mtime")
     if wrong:
         raise VerifyError(f"{shown(asked.path)} is not what was written: {', '.join(wrong)}", hint=hint)
+
+
+def _found(dirfd: int, name: bytes, asked: Row) -> Row:
+    """Return what is there; most is a file, as it should be, and each call counts."""
+    if asked.kind is Kind.FILE:
+        with suppress(OSError):
+            return file_row(dirfd, name, asked.path)
+    return index_row(dirfd, name, asked.path)
 
 
 def differences(asked: Row, found: Row) -> list[str]:

@@ -15,15 +15,15 @@ The manifest's own rows stay the base's until `settle` turns all of this into
 rows: who tells what the base holds may read them meanwhile.  The tables stay
 for the verification and go with `drop`.
 
-The last thousand entries of ``written`` and of ``same`` wait in memory and are
-looked up there first.  A bit per hash of a path (1 MiB for each set) answers most questions for
-a path that was not named or removed yet.
+The last thousand entries of ``written``, ``same`` and ``disturbed`` wait in
+memory, and paths are looked up there first.  A bit per hash of a path (1 MiB for
+each set) answers most questions for a path that was not named or removed yet.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -89,6 +89,21 @@ class _Bits:
         self._bits[place] = before | mark
         return before & mark != 0
 
+    def add_new(self, paths: Iterable[bytes], other: _Bits) -> tuple[list[bytes], list[bytes]]:
+        """Add the paths that are surely in neither set; return them, and those that may be in one."""
+        new, rest = [], []
+        bits, others = self._bits, other._bits
+        for path in paths:
+            bit = hash(path) % _BITS
+            place, mark = bit >> 3, 1 << (bit & 7)
+            before = bits[place]
+            if (before | others[place]) & mark:
+                rest.append(path)
+            else:
+                bits[place] = before | mark
+                new.append(path)
+        return new, rest
+
     def __contains__(self, path: bytes) -> bool:
         bit = hash(path) % _BITS
         return bool(self._bits[bit >> 3] & 1 << (bit & 7))
@@ -102,6 +117,7 @@ class Record:
         self._db = manifest.db
         self._pending: dict[bytes, tuple[Any, ...]] = {}
         self._same: dict[bytes, tuple[bytes]] = {}
+        self._disturbed: dict[bytes, tuple[bytes]] = {}
         self._seen = _Bits()
         self._gone = _Bits()
 
@@ -128,6 +144,14 @@ class Record:
         if len(self._pending) >= _BATCH:
             self.flush()
 
+    def keep_new(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Do as `keep` for what was surely neither named nor removed before; return all others."""
+        new, others = self._seen.add_new(paths, self._gone)
+        self._same.update(zip(new, zip(new, strict=True), strict=True))
+        if len(self._same) >= _BATCH:
+            self.flush()
+        return others
+
     def keep(self, path: bytes) -> bool:
         """Note that the payload names ``path`` just as the base has it; return whether that is news."""
         if self._seen.add(path) and self.action(path) is not None:
@@ -139,12 +163,13 @@ class Record:
 
     def flush(self) -> None:
         """Write what waits in memory."""
-        if self._pending or self._same:
+        if self._pending or self._same or self._disturbed:
             with self._manifest.guard():
                 self._db.executemany(_PUT, self._pending.values())
                 self._db.executemany("INSERT INTO same VALUES (?)", self._same.values())
-            self._pending.clear()
-            self._same.clear()
+                self._db.executemany("INSERT OR IGNORE INTO disturbed VALUES (?)", self._disturbed.values())
+            for waiting in (self._pending, self._same, self._disturbed):
+                waiting.clear()
 
     def action(self, path: bytes) -> Action | None:
         """Return what became of ``path``, None when the payload did not name it so far."""
@@ -197,8 +222,9 @@ class Record:
 
     def touch(self, path: bytes) -> None:
         """Note that the entries of the directory ``path`` changed."""
-        with self._manifest.guard():
-            self._db.execute("INSERT OR IGNORE INTO disturbed VALUES (?)", (path,))
+        self._disturbed[path] = (path,)
+        if len(self._disturbed) >= _BATCH:
+            self.flush()
 
     def link(self, path: bytes, inode: int) -> None:
         """Note that ``inode``, known as ``path``, gained or lost a name."""

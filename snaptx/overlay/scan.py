@@ -85,8 +85,12 @@ def _row(path: bytes, st: os.stat_result, size: int, content: bytes, attributes:
     )  # fmt: skip
 
 
-def _file_row(dirfd: int, name: bytes, path: bytes) -> Row:
-    """Stat before reading: a change while reading leaves a row that no longer matches, never a false one."""
+def file_row(dirfd: int, name: bytes, path: bytes) -> Row:
+    """Do as `index_row` for what is a regular file, without a look at what it is first.
+
+    The stat comes before the reading: a change while reading leaves a row that no longer matches, never a
+    false one.  Raises OSError where there is something else, or nothing.
+    """
     fd = open_file(dirfd, name)
     try:
         st = os.fstat(fd)
@@ -116,7 +120,7 @@ def index_row(dirfd: int, name: bytes, path: bytes) -> Row:
     try:
         st = os.stat(name, dir_fd=dirfd, follow_symlinks=False)
         if stat.S_ISREG(st.st_mode):
-            return _file_row(dirfd, name, path)
+            return file_row(dirfd, name, path)
         if not stat.S_ISDIR(st.st_mode):
             return _node_row(dirfd, name, path, st)
         fd = os.open(name, DIRECTORY, dir_fd=dirfd)
@@ -170,7 +174,7 @@ def _scan_directory(fd: int, path: bytes, todo: list[bytes]) -> Iterator[Row]:
                 continue
             try:
                 if entry.is_file(follow_symlinks=False):
-                    yield _file_row(fd, name, prefix + name)
+                    yield file_row(fd, name, prefix + name)
                 else:
                     yield index_row(fd, name, prefix + name)
             except (FileNotFoundError, NotFoundError):

@@ -28,6 +28,9 @@ from snaptx.overlay.names import PATH_MAX
 _FILE, _SYMLINK, _DIRECTORY = Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY
 _MAX_NS = (1 << 63) - 1  # what SQLite and the kernel's nanoseconds can hold
 _TRUST = "do not trust this payload"
+MOST_KEPT = 256
+"""Paths that travel together."""
+
 _NEW = (Kind.HARDLINK, Kind.WHITEOUT, Kind.OPAQUE)
 
 
@@ -56,14 +59,30 @@ class Piece(NamedTuple):
     data: bytes | memoryview = b""
 
 
-def sift(members: Iterable[Member], base: Base) -> Iterator[Piece | bytes]:
-    """Yield the pieces of every member; the path alone of one that the base's row there describes in full.
+def sift(members: Iterable[Member], base: Base) -> Iterator[Piece | list[bytes]]:
+    """Yield the pieces of every member; of those that the base's rows there describe in full only the paths.
 
     Raises:
         SourceError: the payload is shorter than it says, or what reading ``members`` raises.
         HostileError: a path, a time or an ACL that no reader lets pass.
         StorageError: the base can't be read.
     """
+    kept: list[bytes] = []
+    for told in _sifted(members, base):
+        if isinstance(told, bytes):
+            kept.append(told)
+            if len(kept) < MOST_KEPT:
+                continue
+        if kept:
+            yield kept
+            kept = []
+        if not isinstance(told, bytes):
+            yield told
+    if kept:
+        yield kept
+
+
+def _sifted(members: Iterable[Member], base: Base) -> Iterator[Piece | bytes]:
     for asked in members:
         member = _checked(asked)
         try:

@@ -75,7 +75,7 @@ class Writer:
             Kind.OPAQUE: lambda member, _: remover.opaque(member.path),
         }
 
-    def write(self, pieces: Iterator[Piece | bytes]) -> None:
+    def write(self, pieces: Iterator[Piece | list[bytes]]) -> None:
         """Bring all members into the tree; a path alone is a member that is the base's row there.
 
         Raises HostileError and SourceError for what is wrong with the payload,
@@ -83,23 +83,13 @@ class Writer:
         filesystem.  After any error the tree is to be discarded.
         """
         for told in pieces:
-            if isinstance(told, bytes):
-                if self._places.keeps(told):
-                    self._meter.tick()
-                    continue
-                piece = self._in_full(told)
+            if isinstance(told, list):
+                for path in self._places.keep(told):
+                    self._bring(self._in_full(path), pieces)
+                self._meter.tick(len(told))
             else:
-                piece = told
-            member = piece.member
-            if member is None:
-                raise RuntimeError("content without a file")
-            try:
-                self._apply(member, piece, pieces)
-            except OSError as err:
-                raise translate(err, member.path) from err
-            except (OverflowError, ValueError) as err:
-                raise impossible(err, member.path) from err
-            self._meter.tick()
+                self._bring(told, pieces)
+                self._meter.tick()
         self._record.flush()
 
     def _in_full(self, path: bytes) -> Piece:
@@ -111,11 +101,20 @@ class Writer:
         member = Member(path, row.kind, row.mode, row.uid, row.gid, *times)
         return Piece(member, row, Match.ALL, row.size, row.sha256)
 
-    def _apply(self, member: Member, piece: Piece, more: Iterator[Piece | bytes]) -> None:
-        if member.kind is _FILE:
-            self._files.apply(member, piece, more)
-        else:
-            self._handlers[member.kind](member, piece)
+    def _bring(self, piece: Piece, more: Iterator[Piece | list[bytes]]) -> None:
+        """Bring one member into the tree; ``more`` yields what follows of its content."""
+        member = piece.member
+        if member is None:
+            raise RuntimeError("content without a file")
+        try:
+            if member.kind is _FILE:
+                self._files.apply(member, piece, more)
+            else:
+                self._handlers[member.kind](member, piece)
+        except OSError as err:
+            raise translate(err, member.path) from err
+        except (OverflowError, ValueError) as err:
+            raise impossible(err, member.path) from err
 
     def finish(self) -> Counts:
         """Complete the manifest, set the directories' times and return what was done.

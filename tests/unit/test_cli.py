@@ -205,6 +205,21 @@ def test_progress_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err == ""
 
 
+def test_progress_tells_of_writing_and_of_reading_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
+        progress(10, 1000, 2000)
+    with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
+        progress.reread(10)
+    staged, _, read_back, _ = capsys.readouterr().err.removeprefix("\r\x1b[K").split("\r\x1b[K")
+
+    assert staged.startswith("staging [###")
+    assert "10 files" in staged
+    assert read_back == "reading back 10 files"
+
+
 def test_help_starts_fast_and_loads_little() -> None:
     script = "import sys; from snaptx.cli import main\ntry: main.main(['--help'])\nexcept SystemExit: pass\n"
     heavy = "{'sh', 'structlog', 'btrfsutil', 'sqlite3', 'zstandard', 'tomllib'}"

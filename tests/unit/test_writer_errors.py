@@ -23,7 +23,7 @@ from snaptx.errors import (
     VerifyError,
 )
 from snaptx.model import Kind, Member, Row
-from snaptx.overlay import readback
+from snaptx.overlay import content, readback
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.readback import reading_back, shared_out
@@ -136,12 +136,24 @@ def _into_directory(path: Path) -> None:
     path.mkdir()
 
 
+def _into_symlink(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("good")
+
+
+def _into_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 TAMPERED: dict[str, Callable[[Path], object]] = {
     "content": lambda path: path.write_bytes(b"evil"),
     "mode": lambda path: path.chmod(0o666),
     "mtime": lambda path: os.utime(path, ns=(1, 1)),
     "not there": lambda path: path.unlink(),
     "kind": _into_directory,
+    "kind, mode": _into_symlink,
+    "kind, content, size": _into_fifo,
 }
 
 
@@ -240,7 +252,7 @@ def test_reading_back_drops_the_record(ground: Ground) -> None:
 
 
 def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) -> None:
-    pieces: list[Piece | bytes] = []
+    pieces: list[Piece | list[bytes]] = []
     ground.start()
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
@@ -259,7 +271,23 @@ def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) ->
         writer.write(iter(pieces))
 
 
-def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[[], object]) -> None:
+def test_what_is_read_back_is_told_now_and_then(ground: Ground, mocker: MockerFixture) -> None:
+    mocker.patch.object(readback, "_LOT", 500)
+    told: list[int] = []
+    members = [file(f"new/{number:04}") for number in range(1200)]
+    _lay_and_tamper(ground, members, lambda: mocker.patch.object(content, "_INTERVAL", 0.0), told.append)
+
+    assert 400 < len(told) < 1201  # the second process tells nothing of its half
+    assert told == sorted(told)
+    assert 1100 < told[-1] <= 1201
+
+
+def _lay_and_tamper(
+    ground: Ground,
+    members: Iterable[Member],
+    tamper: Callable[[], object],
+    progress: Callable[[int], None] | None = None,
+) -> None:
     ground.start()
     place = ground.root.parent
     with (
@@ -271,5 +299,5 @@ def _lay_and_tamper(ground: Ground, members: Iterable[Member], tamper: Callable[
     ):
         writer.write(sift(members, known))
         tamper()
-        with reading_back(root, manifest):
+        with reading_back(root, manifest, progress):
             writer.finish()
