@@ -105,6 +105,7 @@ def deb(bench: Bench) -> Iterator[Figure]:
     sides = {
         "snaptx": partial(contestants.apply, arena, arena.plain),
         "dpkg": partial(contestants.dpkg, arena, package),
+        "dpkg --force-unsafe-io": partial(contestants.dpkg, arena, package, "--force-unsafe-io"),
     }
     yield ratio(_about("apply, as a .deb", arena.plain), "dpkg --unpack", 0.25, bench.turns(arena, sides))
 
