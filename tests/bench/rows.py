@@ -17,6 +17,8 @@ from tests.bench.foreground import Foreground
 from tests.bench.measure import Sample, Side
 from tests.bench.results import Figure, Unit, ratio, shown
 
+Sides = Mapping[str, Sequence[Sample]]
+
 MEMORY_BAR = 64
 START_BAR = 0.15
 HOOK_BAR = 0.1
@@ -158,24 +160,31 @@ def commit(bench: Bench) -> Iterator[Figure]:
 
 
 def scaling(bench: Bench) -> Iterator[Figure]:
-    """Stage payloads of all sizes: memory, and what a file costs."""
-    costs: dict[int, list[float]] = {}
-    figures: list[Figure] = []
+    """Stage payloads of all sizes: memory, and what a file costs, here and with tar."""
+    found: dict[int, dict[str, list[Sample]]] = {}
     for files in dict.fromkeys([*bench.settings.sizes, bench.settings.files]):
         arena = bench.arenas.get(files)
-        found = bench.turns(arena, {"snaptx": partial(contestants.apply, arena, arena.mixed)})["snaptx"]
-        costs[files] = [one.seconds / files for one in found]
-        peak = tuple(one.kib / 1024 for one in found)
-        figures.append(
-            Figure(f"peak memory, {files:,} entries", "", Unit.MIB, peak, MEMORY_BAR, _rate(files, found))
-        )
-        bench.arenas.drop(keep=bench.settings.files)
-    middle = statistics.median(costs[bench.settings.files])
-    yield from figures
-    for files, values in costs.items():
+        sides = {
+            "snaptx": partial(contestants.apply, arena, arena.mixed),
+            "tar": partial(contestants.tar, arena, arena.mixed),
+        }
+        found[files] = bench.turns(arena, sides)
+        mine = found[files]["snaptx"]
+        peak = tuple(one.kib / 1024 for one in mine)
+        yield Figure(f"peak memory, {files:,} entries", "", Unit.MIB, peak, MEMORY_BAR, _rate(files, mine))
         if files != bench.settings.files:
-            label, against = f"cost per file, {files:,} entries", f"at {bench.settings.files:,}"
-            yield Figure(label, against, Unit.RATIO, tuple(value / middle for value in values), 1.15)
+            yield ratio(_about(f"apply, {files:,} entries", arena.mixed), "tar + sync -f", None, found[files])
+        bench.arenas.drop(keep=bench.settings.files)
+    for files in bench.settings.sizes:
+        yield _cost(files, found[files], bench.settings.files, found[bench.settings.files])
+
+
+def _cost(files: int, found: Sides, middle: int, there: Sides) -> Figure:
+    """Return what a file costs in a payload, to what it does in the middle one; the note tells tar's."""
+    costs = {side: measure.seconds(samples) / middle for side, samples in there.items()}
+    values = tuple(one.seconds / files / costs["snaptx"] for one in found["snaptx"])
+    note = f"tar {measure.seconds(found['tar']) / files / costs['tar']:.2f} x"
+    return Figure(f"cost per file, {files:,} entries", f"at {middle:,}", Unit.RATIO, values, 1.15, note)
 
 
 def difference(bench: Bench) -> Iterator[Figure]:
