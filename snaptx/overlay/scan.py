@@ -89,7 +89,7 @@ def file_row(dirfd: int, name: bytes, path: bytes) -> Row:
     """Do as `index_row` for what is a regular file, without a look at what it is first.
 
     The stat comes before the reading: a change while reading leaves a row that no longer matches, never a
-    false one.  Raises OSError where there is something else, or nothing.
+    false one.  What else can be opened gets the row of its own kind; OSError where nothing can.
     """
     fd = open_file(dirfd, name)
     try:

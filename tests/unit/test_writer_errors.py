@@ -121,6 +121,14 @@ def test_duplicate_is_noticed_across_batches(ground: Ground) -> None:
         ground.lay(*members)
 
 
+@pytest.mark.parametrize("between", [0, 1, 1100])
+def test_what_the_base_holds_is_refused_the_second_time(ground: Ground, between: int) -> None:
+    asked = existing(ground.base, "etc/one")
+    others = [file(f"many/{number}") for number in range(between)]
+    with pytest.raises(HostileError, match="etc/one is in the payload twice"):
+        ground.lay(asked, *others, asked)
+
+
 def test_no_descriptor_is_left(ground: Ground) -> None:
     ground.start()
     before = len(os.listdir("/proc/self/fd"))
