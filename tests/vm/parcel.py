@@ -38,4 +38,6 @@ def _add(tar: tarfile.TarFile, name: str, content: Content) -> None:
 def _of_root(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     if Path(member.name).name in LEFT_OUT:
         return None
-    return member.replace(uid=0, gid=0, uname="root", gname="root", deep=False)
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
