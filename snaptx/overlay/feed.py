@@ -27,7 +27,7 @@ from snaptx.overlay.base import Base
 from snaptx.overlay.content import CHUNK
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.payload import OpenPayload
-from snaptx.overlay.sift import Match, Piece, sift
+from snaptx.overlay.sift import Match, Piece, Sifted, sift
 
 _BATCH_BYTES = 256 << 10
 _BATCH_PIECES = 256
@@ -48,8 +48,8 @@ class Feed:
         self.bytes_read = 0
         self._payload: Payload | None = None
 
-    def pieces(self) -> Iterator[Piece | list[bytes]]:
-        """Yield all pieces, once; the paths alone of members that the base's rows describe in full."""
+    def pieces(self) -> Iterator[Sifted]:
+        """Yield all pieces, once."""
         for frame in self._frames:
             view = memoryview(frame)
             at = _LENGTH.size + _LENGTH.unpack_from(frame)[0]
@@ -105,7 +105,7 @@ def _produce(payload: OpenPayload, base_fd: int, index: Path, send: apart.Send) 
     send(_frame(payload.bytes_read, (found.source, found.sha256, found.size), ()))
 
 
-def frames(pieces: Iterator[Piece | list[bytes]], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
+def frames(pieces: Iterator[Sifted], bytes_read: Callable[[], int]) -> Iterator[list[bytes]]:
     """Yield the pieces as they travel."""
     for told, data in _batches(pieces):
         yield _frame(bytes_read(), told, data)
@@ -116,7 +116,7 @@ def _frame(bytes_read: int, told: Any, data: Sequence[bytes]) -> list[bytes]:
     return [_LENGTH.pack(len(head)), head, *data]
 
 
-def _batches(pieces: Iterator[Piece | list[bytes]]) -> Iterator[tuple[list[_Told], list[bytes]]]:
+def _batches(pieces: Iterator[Sifted]) -> Iterator[tuple[list[_Told], list[bytes]]]:
     """Yield what is told of some pieces, and their data."""
     told: list[_Told] = []
     data: list[bytes] = []

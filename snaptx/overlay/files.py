@@ -19,7 +19,7 @@ from snaptx.overlay.base import open_base, same_inode
 from snaptx.overlay.content import Sink, share
 from snaptx.overlay.failure import shown
 from snaptx.overlay.place import Places, Spot
-from snaptx.overlay.sift import Match, Piece
+from snaptx.overlay.sift import Match, Piece, Sifted
 
 
 class Files:
@@ -34,7 +34,7 @@ class Files:
         self._base_fd = base_fd
         self.bytes_written = 0
 
-    def apply(self, member: Member, piece: Piece, more: Iterator[Piece | list[bytes]]) -> None:
+    def apply(self, member: Member, piece: Piece, more: Iterator[Sifted]) -> None:
         """Bring one file into the tree; ``more`` yields what follows of its content."""
         if self._places.has(piece, member.path):
             return
@@ -77,7 +77,7 @@ class Files:
         finally:
             os.close(fd)
 
-    def _replace(self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece | list[bytes]]) -> None:
+    def _replace(self, spot: Spot, member: Member, piece: Piece, more: Iterator[Sifted]) -> None:
         """Put a new file in the place, which shares with the base's what both begin with."""
         if not piece.same:
             self._make(spot, member, piece, more)
@@ -86,7 +86,7 @@ class Files:
             self._make(spot, member, piece, more, source)
 
     def _make(
-        self, spot: Spot, member: Member, piece: Piece, more: Iterator[Piece | list[bytes]], source: int = -1
+        self, spot: Spot, member: Member, piece: Piece, more: Iterator[Sifted], source: int = -1
     ) -> None:
         self._places.vacate(spot)
         fd = nodes.create_file(spot.parent, spot.name, member.mode)
@@ -105,7 +105,7 @@ class Files:
         self._places.note(spot, member, st, piece.digest)
 
 
-def _following(more: Iterator[Piece | list[bytes]]) -> Piece:
+def _following(more: Iterator[Sifted]) -> Piece:
     """Return the next piece of the same file."""
     piece = next(more)
     if isinstance(piece, list) or piece.member is not None:

@@ -28,10 +28,9 @@ from snaptx.overlay.names import PATH_MAX
 _FILE, _SYMLINK, _DIRECTORY = Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY
 _MAX_NS = (1 << 63) - 1  # what SQLite and the kernel's nanoseconds can hold
 _TRUST = "do not trust this payload"
-MOST_KEPT = 256
-"""Paths that travel together."""
-
 _NEW = (Kind.HARDLINK, Kind.WHITEOUT, Kind.OPAQUE)
+_MOST_KEPT = 256
+"""Paths that are told together."""
 
 
 class Match(IntEnum):
@@ -59,8 +58,12 @@ class Piece(NamedTuple):
     data: bytes | memoryview = b""
 
 
-def sift(members: Iterable[Member], base: Base) -> Iterator[Piece | list[bytes]]:
-    """Yield the pieces of every member; of those that the base's rows there describe in full only the paths.
+Sifted = Piece | list[bytes]
+"""A piece, or only the paths of some members: those that the base's rows there describe in full."""
+
+
+def sift(members: Iterable[Member], base: Base) -> Iterator[Sifted]:
+    """Yield the pieces of every member.
 
     Raises:
         SourceError: the payload is shorter than it says, or what reading ``members`` raises.
@@ -71,7 +74,7 @@ def sift(members: Iterable[Member], base: Base) -> Iterator[Piece | list[bytes]]
     for told in _sifted(members, base):
         if isinstance(told, bytes):
             kept.append(told)
-            if len(kept) < MOST_KEPT:
+            if len(kept) < _MOST_KEPT:
                 continue
         if kept:
             yield kept

@@ -42,7 +42,7 @@ from snaptx.overlay.place import Places
 from snaptx.overlay.record import Record
 from snaptx.overlay.removal import Remover
 from snaptx.overlay.settle import settle
-from snaptx.overlay.sift import Match, Piece
+from snaptx.overlay.sift import Match, Piece, Sifted
 
 _FILE = Kind.FILE
 
@@ -75,7 +75,7 @@ class Writer:
             Kind.OPAQUE: lambda member, _: remover.opaque(member.path),
         }
 
-    def write(self, pieces: Iterator[Piece | list[bytes]]) -> None:
+    def write(self, pieces: Iterator[Sifted]) -> None:
         """Bring all members into the tree; a path alone is a member that is the base's row there.
 
         Raises HostileError and SourceError for what is wrong with the payload,
@@ -101,7 +101,7 @@ class Writer:
         member = Member(path, row.kind, row.mode, row.uid, row.gid, *times)
         return Piece(member, row, Match.ALL, row.size, row.sha256)
 
-    def _bring(self, piece: Piece, more: Iterator[Piece | list[bytes]]) -> None:
+    def _bring(self, piece: Piece, more: Iterator[Sifted]) -> None:
         """Bring one member into the tree; ``more`` yields what follows of its content."""
         member = piece.member
         if member is None:

@@ -175,8 +175,10 @@ def scaling(bench: Bench) -> Iterator[Figure]:
         if files != bench.settings.files:
             yield ratio(_about(f"apply, {files:,} entries", arena.mixed), "tar + sync -f", None, found[files])
         bench.arenas.drop(keep=bench.settings.files)
-    for files in bench.settings.sizes:
-        yield _cost(files, found[files], bench.settings.files, found[bench.settings.files])
+    middle = bench.settings.files
+    for files, each in found.items():
+        if files != middle:
+            yield _cost(files, each, middle, found[middle])
 
 
 def _cost(files: int, found: Sides, middle: int, there: Sides) -> Figure:

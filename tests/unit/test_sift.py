@@ -20,7 +20,7 @@ from snaptx.overlay.base import Ahead, Base
 from snaptx.overlay.feed import feed
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.payload import open_payload
-from snaptx.overlay.sift import Match, Piece, sift
+from snaptx.overlay.sift import Match, Piece, Sifted, sift
 from snaptx.system import descriptor
 from tests.payloads import LARGE, Ground, directory, existing, file, hardlink, small_base, symlink, whiteout
 
@@ -32,7 +32,7 @@ def ground(tmp_path: Path) -> Ground:
     return made
 
 
-def _sifted(ground: Ground, members: Iterable[Member]) -> list[Piece | list[bytes]]:
+def _sifted(ground: Ground, members: Iterable[Member]) -> list[Sifted]:
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
         Manifest.open(ground.base.parent / "base.manifest") as manifest,

@@ -28,7 +28,7 @@ from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.readback import reading_back, shared_out
 from snaptx.overlay.record import Action
-from snaptx.overlay.sift import Piece, sift
+from snaptx.overlay.sift import Sifted, sift
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
 from tests.payloads import (
@@ -260,7 +260,7 @@ def test_reading_back_drops_the_record(ground: Ground) -> None:
 
 
 def test_base_that_changes_while_it_is_shared_is_not_believed(ground: Ground) -> None:
-    pieces: list[Piece | list[bytes]] = []
+    pieces: list[Sifted] = []
     ground.start()
     with (
         descriptor(ground.base, os.O_RDONLY) as base,
