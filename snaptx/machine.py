@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,8 +135,10 @@ class Machine:
 
     def protect_pinned(self) -> bool:
         """Have the filesystem keep what is pinned from others, as the records say; return if that is new."""
-        recorded = self.generations.recorded()
-        return self.storage.protect(generation.number for generation in recorded if generation.pinned)
+        return self.storage.protect(self._pinned())
+
+    def _pinned(self) -> Iterator[int]:
+        yield from (generation.number for generation in self.generations.recorded() if generation.pinned)
 
     def staged(self) -> list[int]:
         """Return the staged generations, ascending."""

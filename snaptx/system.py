@@ -212,6 +212,10 @@ class Mount:
     parent: int = 0
 
 
+ESCAPED = frozenset(" \t\n\\#")
+"""What stands for itself in no field of mountinfo (show_mountinfo in the kernel's fs/proc_namespace.c)."""
+
+
 def _unescape(text: str) -> str:
     for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, char)
@@ -238,9 +242,9 @@ def parse_mounts(text: str, word: str = "") -> Iterator[Mount]:
         )
 
 
-def mounts() -> list[Mount]:
-    """Return what is mounted in this process's mount namespace."""
-    return list(parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape")))
+def mounts(word: str = "") -> list[Mount]:
+    """Return what is mounted in this process's mount namespace; with ``word`` what has it in its line."""
+    return list(parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"), word))
 
 
 def mounts_everywhere(word: str) -> Iterator[Mount]:
@@ -263,7 +267,8 @@ def mounts_everywhere(word: str) -> Iterator[Mount]:
 def mount_at(path: Path) -> Mount | None:
     """Return the topmost mount whose mount point is exactly ``path``, or None."""
     wanted = str(path.resolve())
-    found = [mount for mount in mounts() if mount.target == wanted]
+    word = "" if ESCAPED & set(wanted) else f" {wanted} "
+    found = [mount for mount in mounts(word) if mount.target == wanted]
     return found[-1] if found else None
 
 
