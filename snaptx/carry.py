@@ -14,9 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snaptx import difference, log, system, views
+from snaptx import log, system, views
 from snaptx.config import Conflicts
-from snaptx.difference import DIRECTORY
 from snaptx.errors import ConflictError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Op, Part, Tree
@@ -55,16 +54,14 @@ def reference(machine: Machine, number: int, running: int) -> Tree | None:
     return None
 
 
-def carry_over(machine: Machine, number: int, policy: Conflicts) -> Carried:
-    """Bring the running root's later changes into generation ``number``.
+def carry_over(machine: Machine, number: int, ancestor: Tree, policy: Conflicts) -> Carried:
+    """Bring what the running root changed since ``ancestor`` into generation ``number``.
 
     Raises:
         ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
     """
     # The snapshot that seals the generation comes next, and makes it last that this one is gone.
-    with running_root(machine, number, lasting=False) as (ancestor, latest):
-        if ancestor is None:
-            return Carried()
+    with running_root(machine, number, lasting=False) as latest:
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
         if chosen:
             # What a commit that is taken back restores.
@@ -88,18 +85,15 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
 
 
 @contextmanager
-def running_root(
-    machine: Machine, number: int, *, lasting: bool = True
-) -> Iterator[tuple[Tree | None, Tree]]:
-    """Give the ancestor, None if there is none, and a read-only view of the running root.
+def running_root(machine: Machine, number: int, *, lasting: bool = True) -> Iterator[Tree]:
+    """Give a read-only view of the running root: LATEST of ``number``.
 
-    The view is LATEST of ``number``, and goes with the block, for good if ``lasting``.
+    It goes with the block, for good if ``lasting``.
     """
-    ancestor, latest = reference(machine, number, machine.booted), Tree(number, Part.LATEST)
+    latest = Tree(number, Part.LATEST)
     try:
-        if ancestor is not None:
-            machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
-        yield ancestor, latest
+        machine.storage.snapshot(Tree(machine.booted, Part.ROOT), latest, writable=False)
+        yield latest
     finally:
         machine.storage.delete(latest, lasting=lasting)
 
@@ -122,6 +116,8 @@ def choose(
     Raises:
         ConflictError: both sides changed a path and the policy is to fail.
     """
+    from snaptx import difference
+
     ours = [
         change
         for change in difference.between(machine, ancestor, latest, renames=False)
@@ -161,8 +157,8 @@ def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iter
             paths.add(path)
             path = os.path.dirname(path)
     with (
-        system.descriptor(machine.storage.path(ancestor), DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as new_fd,
+        system.descriptor(machine.storage.path(ancestor), system.DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as new_fd,
     ):
         paths.update(compare.below(new_fd, [change.path for change in ours if _takes_away(change)]))
         return list(compare.compare(old_fd, new_fd, paths, renames=False))
@@ -177,8 +173,8 @@ def _judge(machine: Machine, number: int, latest: Tree, ours: list[Change], thei
     from snaptx.trees.conflicts import conflicts
 
     with (
-        system.descriptor(machine.storage.path(latest), DIRECTORY) as ours_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as theirs_fd,
+        system.descriptor(machine.storage.path(latest), system.DIRECTORY) as ours_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as theirs_fd,
         compare.sameness(ours_fd, theirs_fd) as same,
     ):
         return conflicts(ours, theirs, same)
@@ -213,11 +209,12 @@ def transfer(
     Raises:
         StorageError: the filesystem refused one of them.
     """
+    from snaptx import difference
     from snaptx.overlay.transplant import transplant, uproot
 
     with (
-        system.descriptor(machine.storage.path(source), DIRECTORY) as source_fd,
-        system.descriptor(machine.storage.path(target), DIRECTORY) as target_fd,
+        system.descriptor(machine.storage.path(source), system.DIRECTORY) as source_fd,
+        system.descriptor(machine.storage.path(target), system.DIRECTORY) as target_fd,
     ):
         try:
             for change in sorted(chosen, key=lambda item: item.path, reverse=True):

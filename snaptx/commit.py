@@ -10,7 +10,7 @@ from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
-from snaptx.model import Part, Phase, Tree
+from snaptx.model import BootState, Part, Phase, Tree
 from snaptx.recover import Act
 from snaptx.transaction import Request, Transaction
 
@@ -62,22 +62,43 @@ def commit(
     """
     number = choose(machine, wanted)
     previous = machine.boot_state().default
-    with transaction.begin(machine, Act.COMMIT, request, generation=number, base=previous) as txn:
-        brought = _seal(machine, txn, number, policy or machine.config.staging.conflicts)
-        machine.protect_pinned()
+    # On its own filesystem all that is written before the first commit gets safe with it, the journal too.
+    with transaction.begin(
+        machine, Act.COMMIT, request, generation=number, base=previous, lasting=machine.boot.apart
+    ) as txn:
+        lived.index(machine, number)
+        state, brought = _prepare(machine, txn, number, policy or machine.config.staging.conflicts)
         if ready:
             txn.step("ready")
             ready(number)
-        pause = txn.switch(number, spent=(Tree(number, Part.BEFORE),))
+        pause = txn.turn(state, spent=(Tree(number, Part.BEFORE),))
         left = {"running": machine.booted, "carried": brought.carried, "conflicts": brought.conflicts}
         txn.succeed(previous=previous, **left)
     return Committed(number, previous, brought.carried, brought.conflicts, pause)
 
 
-def _seal(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> Carried:
-    lived.index(machine, number)
+def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Carried]:
+    """Carry over, seal and write the entry file; of a running root that nobody writes to there is nothing
+    to carry over, which the seal's own barrier confirms.
+    """
     txn.step("carry")
-    brought = carry.carry_over(machine, number, policy)
+    ancestor = carry.reference(machine, number, machine.booted)
+    running = Tree(machine.booted, Part.ROOT)
+    if ancestor is None:
+        return _seal(machine, txn, number), Carried()
+    if machine.storage.unwritten(running, ancestor):
+        state = _seal(machine, txn, number)
+        if machine.storage.unwritten(running, ancestor):
+            return state, Carried()
+        machine.storage.delete(Tree(number, Part.SEALED))
+    brought = carry.carry_over(machine, number, ancestor, policy)
+    return _seal(machine, txn, number), brought
+
+
+def _seal(machine: Machine, txn: Transaction, number: int) -> BootState:
+    def complete() -> None:
+        machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.SEALED), writable=False)
+        machine.protect_pinned()
+
     txn.step("seal")
-    machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.SEALED), writable=False)
-    return brought
+    return txn.prepare(number, complete)

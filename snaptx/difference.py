@@ -16,7 +16,6 @@ from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 NEAR = 16
 """Generations in a row whose indexes are asked what was touched; to compare two whole ones is not slow."""
 
@@ -97,8 +96,8 @@ def _bases(machine: Machine, number: int) -> Iterator[int]:
 @contextmanager
 def _opened(machine: Machine, old: Tree, new: Tree) -> Iterator[tuple[int, int]]:
     with (
-        system.descriptor(machine.storage.path(old), DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd,
+        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
     ):
         yield old_fd, new_fd
 
@@ -138,7 +137,7 @@ def reindex(
     watch: Callable[[Change], None] = lambda _: None,
 ) -> Counts:
     """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
-    with system.descriptor(machine.storage.path(new), DIRECTORY) as new_fd:
+    with system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd:
         found = between(machine, old, new, renames=False, labels=True, brief=True)
         return tally(_follow(manifest, new_fd, found, watch))
 
@@ -163,7 +162,7 @@ def index(machine: Machine, tree: Tree) -> None:
     fresh = machine.fresh_manifest(tree.number)
     fresh.unlink(missing_ok=True)
     with (
-        system.descriptor(machine.storage.path(tree), DIRECTORY) as fd,
+        system.descriptor(machine.storage.path(tree), system.DIRECTORY) as fd,
         Manifest.create(fresh) as manifest,
     ):
         manifest.put(scan.scan_tree(fd))

@@ -27,10 +27,16 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def send_off(fd: int) -> None:
+    """Begin to write a file to the disk and return at once: what commits next has less to do, or nothing."""
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # Linux begins to write and drops what is clean
+
+
 def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True) -> None:
     """Write ``data`` to ``path``, replacing it, and flush the file (not its name).
 
-    Without ``flush`` a barrier has to follow before anything names the file.
+    Without ``flush`` a barrier has to follow before anything names the file; until
+    then it is on its way to the disk, which spares the barrier the waiting.
 
     Raises:
         StorageError: the filesystem refused; nothing is left at ``path``.
@@ -41,6 +47,8 @@ def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True)
             _write_all(fd, data)
             if flush:
                 os.fsync(fd)
+            else:
+                send_off(fd)
     except OSError as error:
         _take_away(path)
         raise storage_error(error, f"cannot write {path.name}") from error

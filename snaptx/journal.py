@@ -66,7 +66,7 @@ class Journal:
         self.path = directory / "open"
 
     def begin(self, intent: Intent, *, lasting: bool = True) -> None:
-        """Make ``intent`` durable; without ``lasting`` it gets so with the first act, which is a snapshot.
+        """Make ``intent`` durable; without ``lasting`` it gets so with the next commit of the filesystem.
 
         Raises:
             StorageError: the filesystem refused; no transaction is open.
@@ -77,6 +77,7 @@ class Journal:
         """Note that a step begins; a full disk is no reason not to begin it."""
         with suppress(OSError), descriptor(self.path, os.O_WRONLY | os.O_APPEND) as fd:
             os.write(fd, json.dumps({"step": name}).encode() + b"\n")
+            durable.send_off(fd)
 
     def end(self) -> None:
         """Close the transaction; a power cut may bring it back, then it is closed again."""

@@ -14,7 +14,6 @@ from typing import Any
 from snaptx import carry, system, views
 from snaptx.carry import Carried, Settled
 from snaptx.config import Conflicts
-from snaptx.difference import DIRECTORY
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.trees import compare
@@ -64,8 +63,8 @@ def _settled(machine: Machine, number: int, record: Mapping[str, Any]) -> Iterat
     """Give a test for paths that the commit carried over and nobody has changed here since."""
     carried = {str(path).encode("utf-8", "surrogateescape") for path in record.get("carried", ())}
     with (
-        system.descriptor(machine.storage.path(Tree(number, Part.SEALED)), DIRECTORY) as sealed,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), DIRECTORY) as root,
+        system.descriptor(machine.storage.path(Tree(number, Part.SEALED)), system.DIRECTORY) as sealed,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as root,
         compare.sameness(sealed, root) as same,
     ):
         yield lambda path: path in carried and same(path)

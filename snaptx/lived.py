@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from snaptx import carry, difference, log, scene, views
+from snaptx import carry, log, scene, views
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import LiveError
@@ -29,10 +29,11 @@ def go_along(machine: Machine, number: int, policy: Conflicts) -> Carried:
         LiveError: the generation does not stem from what runs.
         ConflictError: both changed a path and the policy is to fail; nothing was brought.
     """
-    with carry.running_root(machine, number) as (ancestor, latest):
-        if ancestor is None:
-            message = f"/etc of generation {number} can't go live: it does not stem from what runs"
-            raise LiveError(message, hint="leave out --etc, or reboot into it")
+    ancestor = carry.reference(machine, number, machine.booted)
+    if ancestor is None:
+        message = f"/etc of generation {number} can't go live: it does not stem from what runs"
+        raise LiveError(message, hint="leave out --etc, or reboot into it")
+    with carry.running_root(machine, number) as latest:
         chosen, clashes = carry.choose(machine, number, ancestor, latest, policy, only=ETC)
         if machine.phase(number) is Phase.STAGED:
             carry.bring(machine, number, latest, chosen)
@@ -72,6 +73,7 @@ def _since(machine: Machine, number: int) -> Iterator[Tree]:
     """Give a read-only view of a generation's root; if it is staged its manifest is brought up to that."""
     with views.passing(machine, number, Tree(number, Part.ROOT)) as view:
         if machine.phase(number) is Phase.STAGED:
+            from snaptx import difference
             from snaptx.overlay.manifest import Manifest
 
             with Manifest.open(machine.manifest(number), writable=True) as manifest:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from snaptx import system
+from snaptx import durable, system
 from snaptx.errors import LockError
 from snaptx.system import descriptor
 
@@ -68,6 +68,7 @@ def _sign(fd: int, verb: str) -> None:
     with suppress(OSError):  # a full disk does not keep anybody from working on it
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(holder).encode(), 0)
+        durable.send_off(fd)
 
 
 def _holder(fd: int) -> str:

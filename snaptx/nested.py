@@ -65,8 +65,8 @@ def _make_directories(machine: Machine, base: int, number: int) -> None:
     if not inside:
         return
     with (
-        system.descriptor(machine.storage.path(Tree(base, Part.ROOT)), difference.DIRECTORY) as source_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), difference.DIRECTORY) as target_fd,
+        system.descriptor(machine.storage.path(Tree(base, Part.ROOT)), system.DIRECTORY) as source_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as target_fd,
         Manifest.open(machine.manifest(number), writable=True) as manifest,
     ):
         for path in map(os.fsencode, inside):

@@ -112,7 +112,9 @@ def _restore(
     machine: Machine, request: Request, target: int, previous: int, ready: Callable[[int], None] | None
 ) -> RolledBack:
     number = machine.generations.reserve()
-    with transaction.begin(machine, Act.ROLLBACK, request, generation=number, base=target) as txn:
+    with transaction.begin(
+        machine, Act.ROLLBACK, request, generation=number, base=target, lasting=False
+    ) as txn:  # a snapshot comes first, and commits the journal with it
         txn.step("snapshot")
         _copy(machine, target, number)
         txn.step("record")

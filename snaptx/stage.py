@@ -127,8 +127,8 @@ def staging(machine: Machine, request: Request, wanted: int | None) -> Iterator[
     grown_from = base.staged and wanted is None and not machine.generations.read(base.number).pinned
     targets = (base.number,) if grown_from else ()
     with transaction.begin(
-        machine, Act.STAGE, request, generation=number, base=base.number, targets=targets
-    ) as txn:
+        machine, Act.STAGE, request, generation=number, base=base.number, targets=targets, lasting=False
+    ) as txn:  # a snapshot comes first, and commits the journal with it
         txn.step("snapshot")
         _snapshot(machine, base, number)
         txn.step("index")

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -136,8 +136,39 @@ def _about(generation: Generation) -> str:
     return f"{generation.number}: {date}{mark} {generation.message or generation.verb}"
 
 
-def perform(machine: Machine, state: BootState, spent: Iterable[Tree] = ()) -> float:
-    """Make ``state`` what boots; return the seconds the rename took.
+def perform(machine: Machine, state: BootState) -> None:
+    """Make ``state`` what boots.
+
+    Raises:
+        SnaptxError: nothing that boots has changed.
+        OutcomeUnknownError: the rename was made, but may not survive a power cut.
+    """
+    prepare(machine, state)
+    turn(machine, state)
+
+
+def prepare(machine: Machine, state: BootState, complete: Callable[[], None] = lambda: None) -> None:
+    """Make all that comes before the rename, and make it last.
+
+    ``complete`` does what the generation still lacks.  It comes after the entry
+    file was written: a snapshot commits both at once, and the barrier has little
+    left to do.
+
+    Raises:
+        SnaptxError: nothing that boots has changed, and no entry file is left beside the current one.
+    """
+    try:
+        machine.boot.prepare(state)
+        complete()
+        machine.storage.barrier()
+        machine.boot.barrier()
+    except SnaptxError:
+        machine.boot.discard()
+        raise
+
+
+def turn(machine: Machine, state: BootState, spent: Iterable[Tree] = ()) -> float:
+    """Make the prepared ``state`` what boots; return the seconds the rename took.
 
     ``spent`` trees are deleted between the rename and the last barrier.
 
@@ -146,13 +177,6 @@ def perform(machine: Machine, state: BootState, spent: Iterable[Tree] = ()) -> f
         OutcomeUnknownError: the rename was made, but may not survive a power cut.
     """
     tree = Tree(state.default, Part.ROOT)
-    try:
-        machine.boot.prepare(state)
-        machine.storage.barrier()
-        machine.boot.barrier()
-    except SnaptxError:
-        machine.boot.discard()
-        raise
     with undisturbed():
         begun = time.perf_counter()
         machine.boot.switch()

@@ -356,6 +356,10 @@ def identity() -> Identity:
     return Identity(uid, user, os.environ.get("SUDO_USER", ""), "" if login in unset else login)
 
 
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+"""How a directory is opened to work below it."""
+
+
 @contextmanager
 def descriptor(
     path: str | bytes | Path, flags: int, mode: int = 0o600, *, dir_fd: int | None = None

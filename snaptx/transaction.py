@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,11 +26,8 @@ from snaptx import lock, log, recover, switch, system
 from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.journal import Intent
 from snaptx.machine import Machine
-from snaptx.model import Tree, jsonable
+from snaptx.model import BootState, Tree, jsonable
 from snaptx.recover import Act
-
-SNAPSHOT_FIRST = frozenset({Act.STAGE, Act.COMMIT, Act.ROLLBACK})
-"""The acts that begin with a snapshot: that commits the filesystem, and the journal with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +86,18 @@ class Transaction:
         self._steps[name] = round(time.monotonic() - self.begun, 6)
         log.debug(name)
 
-    def switch(self, number: int, *, spent: Iterable[Tree] = ()) -> float:
-        """Make generation ``number`` what boots; return the seconds the rename took.
+    def prepare(self, number: int, complete: Callable[[], None] = lambda: None) -> BootState:
+        """Make all that comes before the rename (switch.prepare); return what is to boot then.
+
+        Raises:
+            SnaptxError: nothing that boots has changed.
+        """
+        state = switch.plan(self.machine, number)
+        switch.prepare(self.machine, state, complete)
+        return state
+
+    def turn(self, state: BootState, *, spent: Iterable[Tree] = ()) -> float:
+        """Make what was prepared boot; return the seconds the rename took.
 
         ``spent`` trees were kept for the way back, and go with it.
 
@@ -99,9 +106,13 @@ class Transaction:
             OutcomeUnknownError: the rename was made, but may not survive a power cut.
         """
         self.step("switch")
-        pause = switch.perform(self.machine, switch.plan(self.machine, number), spent)
+        pause = switch.turn(self.machine, state, spent)
         self.switched = True
         return pause
+
+    def switch(self, number: int) -> float:
+        """Make generation ``number``, which is complete, what boots: ``prepare`` and ``turn``."""
+        return self.turn(self.prepare(number))
 
     def succeed(self, **details: Any) -> None:
         """Record success: durable before anybody is told."""
@@ -139,8 +150,12 @@ def begin(
     generation: int,
     base: int = 0,
     targets: tuple[int, ...] = (),
+    lasting: bool = True,
 ) -> Iterator[Transaction]:
     """Open a transaction; the journal is durable before the block runs.
+
+    Without ``lasting`` it gets so with the first commit of its filesystem: for
+    a block that writes nowhere else before that.
 
     Raises:
         SnaptxError: whatever the block raised, after what it did was settled.
@@ -150,7 +165,7 @@ def begin(
     if act is Act.REMOVE:
         machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
     try:
-        machine.journal.begin(txn.intent, lasting=act not in SNAPSHOT_FIRST)
+        machine.journal.begin(txn.intent, lasting=lasting)
         yield txn
         if not txn.ended:
             raise RuntimeError("a transaction ended without saying how")

@@ -23,6 +23,11 @@ class BootLoader(Protocol):
         """Return where the loader counts the tries of a generation on trial, "" if it can't."""
         ...
 
+    @property
+    def apart(self) -> bool:
+        """Return whether it keeps what it writes on another filesystem than the generations."""
+        ...
+
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation; changes nothing that boots. Idempotent.
 

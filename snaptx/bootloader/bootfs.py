@@ -28,6 +28,7 @@ class Bootfs:
     """A loader that follows ``bootfs``; ``home`` is where the states are kept."""
 
     counter = ""
+    apart = False
 
     def __init__(self, home: Path, storage: Storage) -> None:
         self.home = home

@@ -115,9 +115,9 @@ class Grub:
     def prepare(self, state: BootState) -> None:
         """Write the next entry file beside the current one, and what it needs besides."""
         self._renew()
+        durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644, flush=False)
         if not state.confirmed:
             self._prepare_trial(state)
-        durable.write_new(self._next, entryfile.render(state, self.uuid).encode(), 0o644, flush=False)
 
     def _renew(self) -> None:
         """Let grub.cfg be the one that this snaptx writes entry files for."""

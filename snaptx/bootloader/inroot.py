@@ -31,6 +31,8 @@ from snaptx.storage.zfs import names as zfs
 class GrubInRoot(Grub):
     """GRUB that reads kernels out of the generations, on the same filesystem; ``home`` is beside them."""
 
+    apart = False
+
     def __init__(
         self,
         home: Path,

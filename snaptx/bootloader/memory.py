@@ -13,6 +13,8 @@ from snaptx.storage.base import TreeInfo
 class MemoryBootLoader:
     """The entry file as a string."""
 
+    apart = False
+
     def __init__(self) -> None:
         self.counter = ""
         self._text: str | None = None

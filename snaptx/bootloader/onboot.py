@@ -33,6 +33,8 @@ UNFINISHED = ".tmp"
 class GrubOnBoot(Grub):
     """GRUB that reads kernels from a /boot of its own."""
 
+    apart = True
+
     def __init__(
         self,
         boot: Path,

@@ -22,6 +22,7 @@ NAME = "current"
 class Pointer:
     """The pointer file in the directory ``home``."""
 
+    apart = False
     counter = ""
     """Nothing counts tries: who starts an instance checks it at once."""
 

@@ -126,6 +126,13 @@ class Storage(Protocol):
         """Name every path that may differ between two read-only trees, in time proportional to that."""
         ...
 
+    def unwritten(self, tree: Tree, since: Tree) -> bool:
+        """Return whether nothing was written in ``tree`` after its snapshot ``since``, by the last barrier.
+
+        Said only where that is known without another snapshot.
+        """
+        ...
+
     def make_default(self, tree: Tree) -> None:
         """Make ``tree`` what a mount without further options shows; derived state, not the switch."""
         ...

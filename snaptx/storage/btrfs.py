@@ -197,6 +197,12 @@ class BtrfsStorage:
         ):
             yield from sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd))
 
+    def unwritten(self, tree: Tree, since: Tree) -> bool:
+        """Compare transactions: its snapshot is the last that a tree shows until it is written to."""
+        with _translated(f"cannot read the subvolumes of generation {tree}"):
+            now, then = (btrfsutil.subvolume_info(str(self.path(one))) for one in (tree, since))
+        return any(now.uuid) and then.parent_uuid == now.uuid and now.generation <= then.otransid
+
     def make_default(self, tree: Tree) -> None:
         """Set the default subvolume; only the next barrier makes it durable."""
         with _translated(f"cannot make generation {tree} the default subvolume"):

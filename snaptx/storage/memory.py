@@ -108,6 +108,10 @@ class MemoryStorage:
             for path in root.rglob("*"):
                 yield os.fsencode(path.relative_to(root))
 
+    def unwritten(self, tree: Tree, since: Tree) -> bool:
+        """Never say so: a plain copy does not tell."""
+        return False
+
     def make_default(self, tree: Tree) -> None:
         """Remember ``tree`` as the default."""
         self._default = str(self.path(tree).relative_to(self._top))

@@ -7,6 +7,7 @@ import pytest
 from snaptx.errors import BusyError, NotFoundError, StorageError
 from snaptx.model import Part, Tree
 from snaptx.storage.base import CACHE, STATE_DIRECTORIES, Storage
+from snaptx.storage.btrfs import BtrfsStorage
 from tests.contract.conftest import OF_A_MACHINE, choose
 
 ROOT = Tree(1, Part.ROOT)
@@ -128,6 +129,18 @@ def test_touched_names_at_least_what_changed(storage: Storage) -> None:
     found = set(storage.touched(Tree(2, Part.ORIGIN), Tree(2, Part.SEALED)))
 
     assert found >= {b"etc/hostname", b"etc/new", b"usr/bin/tool"}
+
+
+def test_what_was_written_to_is_never_called_unwritten(storage: Storage) -> None:
+    tree, origin = staged(storage, 2), Tree(2, Part.ORIGIN)
+    storage.barrier()
+    untouched = storage.unwritten(ROOT, origin)
+    (storage.path(ROOT) / "etc/hostname").write_text("two\n")
+    storage.barrier()
+
+    assert untouched or not isinstance(storage, BtrfsStorage)
+    assert not storage.unwritten(ROOT, origin)
+    assert not storage.unwritten(tree, origin)  # which is no snapshot of it
 
 
 def test_the_barrier_can_be_called_at_any_time(storage: Storage) -> None:

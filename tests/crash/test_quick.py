@@ -83,20 +83,20 @@ def test_an_application_is_at_the_old_or_the_new(recorded: Recorded) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "sync", "complaint"),
+    ("name", "hasty", "sync", "complaint"),
     [
-        ("commit", "fsync journal/open.tmp", "damaged"),
-        ("commit", "barrier", "GRUB boots 1, not 2"),
-        ("commit", "fsync audit/log", "the audit trail does not know of it"),
-        ("rollback", "barrier", "GRUB boots 2, not 3"),
+        ("commit", DISK, "fsync journal/open.tmp", "damaged"),
+        ("commit", "", "barrier", "GRUB boots 1, not 2"),
+        ("commit", "", "fsync audit/log", "the audit trail does not know of it"),
+        ("rollback", "", "barrier", "GRUB boots 2, not 3"),
     ],
 )
 def test_a_missing_barrier_or_fsync_is_noticed(
-    recorded: Recorded, name: str, sync: str, complaint: str
+    recorded: Recorded, name: str, hasty: str, sync: str, complaint: str
 ) -> None:
     number = controls.number_of(recorded(name), sync)
     with scratch() as place:
-        failure = controls.without(name, number, place)
+        failure = controls.without(name, number, place, hasty=hasty)
 
     assert failure is not None
     assert complaint in "\n".join(failure.problems)

@@ -17,6 +17,7 @@ import pytest
 from snaptx import recover, system, verify
 from snaptx.journal import Journal
 from snaptx.overlay import transplant
+from snaptx.storage.btrfs import BtrfsStorage
 from tests.boxes import Box, Running, Said, changes, made
 from tests.fs.conftest import command
 from tests.minimal_root import eventually
@@ -200,12 +201,27 @@ def patched(module: object, name: str, number: int, at: int) -> Callable[[], Non
     return before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_in_the_middle_of_carrying_over(box: Box, update: str, number: int) -> None:
+ANEW = [("snapshot", at) for at in (1, 2, 3, 4)] + [
+    (name, at) for name in ("barrier", "delete") for at in (1, 2)
+]
+"""What a commit calls that finds the root it runs in written to after it has sealed the new one."""
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "at", "number"),
+    [
+        (transplant, "transplant", 2, signal.SIGTERM),
+        (transplant, "transplant", 2, signal.SIGKILL),
+        *((BtrfsStorage, *call, signal.SIGKILL) for call in ANEW),
+    ],
+)
+def test_in_the_middle_of_carrying_over(
+    box: Box, update: str, module: object, name: str, at: int, number: int
+) -> None:
     box.ok("apply", update)
-    for name in ("one", "two", "three"):
-        (box.root / f"etc/{name}").write_text(name)
-    code = box.start("commit", before=patched(transplant, "transplant", number, 2)).wait().code
+    for edited in ("one", "two", "three"):
+        (box.root / f"etc/{edited}").write_text(edited)
+    code = box.start("commit", before=patched(module, name, number, at)).wait().code
     assert code == (-9 if number == signal.SIGKILL else 143)
     box.run("repair")
     assert box.boot().default == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -125,7 +126,8 @@ def test_without_kernel_it_stays_staged(box: Box, tmp_path: Path) -> None:
     assert box.marks() == {1: "NRG", 2: "s"}
 
 
-def test_edits_of_every_kind_are_carried_over(staged: Box) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_edits_of_every_kind_are_carried_over(staged: Box, on_disk: bool) -> None:
     etc = staged.root / "etc"
     (etc / "kept").write_text("edited\n")
     (etc / "new").write_text("new\n")
@@ -140,6 +142,8 @@ def test_edits_of_every_kind_are_carried_over(staged: Box) -> None:
     (etc / "group").mkdir()
     (etc / "sub/file").rename(etc / "sub/moved")
     os.link(etc / "kept", etc / "also")
+    if on_disk:
+        command("sync", "-f", etc)
     done = staged.json("commit")
     new, mine = inspect(staged.tree(2) / "etc"), inspect(etc)
 
@@ -149,6 +153,13 @@ def test_edits_of_every_kind_are_carried_over(staged: Box) -> None:
     assert text(staged, 2, "etc/kept") == text(staged, 2, "etc/also") == "edited\n"
     assert staged.json("verify")["problems"] == []
     assert staged.audit()[-1]["carried"] == done["carried"]
+
+
+def test_a_store_to_a_mapped_file_is_carried(staged: Box) -> None:
+    with (staged.root / "etc/kept").open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:4] = b"KEPT"
+        assert staged.json("commit")["carried"] == ["etc/kept"]
+    assert text(staged, 2, "etc/kept") == "KEPT\n"
 
 
 def test_a_directory_that_became_a_file_is_carried(staged: Box) -> None:
