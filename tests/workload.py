@@ -21,7 +21,7 @@ from tests.specials import MAKERS, acl, large, sparse, text, write_file
 
 SOURCES = (b"etc", b"usr/bin", b"usr/sbin", b"usr/lib", b"usr/share")
 LARGEST = 8 << 20
-MOST_BYTES = 260_000_000
+MOST_BYTES = 200_000_000
 """Of a base of 20,000 files: an update of 10,000 of them is of 120 MB."""
 
 OFTEN = tuple(maker for maker in MAKERS if maker not in (sparse, large))
@@ -48,7 +48,7 @@ Walk = list[tuple[bytes, list[bytes]]]
 
 
 def make_base(target: Path, files: int) -> int:
-    """Fill ``target`` with about ``files`` files of this machine, 260 MB at most; return their number.
+    """Fill ``target`` with about ``files`` files of this machine, 200 MB at most; return their number.
 
     Whole directories are taken, spread evenly over /usr and /etc.  Where the
     machine has too few files they come again below opt/again-N.
@@ -218,20 +218,36 @@ class _Writer:
         self.new = 0
 
     def pick(self, files: int, *, changed: int, new: int, removed: int) -> None:
-        """Decide what happens to which path of the base."""
+        """Decide what happens to which path of the base: whole directories are touched, as by packages."""
         regular, links, leaves = self._survey()
         chosen = self.rng.sample(leaves, min(3, len(leaves)))
         self.gone_directories, self.opaque = chosen[:2], chosen[2:]
         closed = {*chosen}
         regular = [path for path in regular if os.path.dirname(path) not in closed]
         links = [path for path in links if os.path.dirname(path) not in closed]
-        self.rng.shuffle(regular)
-        self.links = self.rng.sample(links, min(len(links), files // 30))
-        self.gone, rest = regular[:removed], regular[removed:]
-        self.altered, rest = rest[:changed], rest[changed:]
-        self.same = rest[: max(0, files - changed - new - removed - len(self.links) - len(chosen))]
+        wanted = min(len(links), files // 30)
+        picked = self._together(regular)[: max(changed + removed, files - new - wanted - len(chosen))]
+        self.links = self._nearest(links, picked)[:wanted]
+        self.rng.shuffle(picked)
+        self.gone, rest = picked[:removed], picked[removed:]
+        self.altered, self.same = rest[:changed], rest[changed:]
         missing = files - len(self.gone) - len(self.altered) - len(self.same) - len(self.links) - len(chosen)
         self.new = max(missing, len(MAKERS))
+
+    def _together(self, paths: list[bytes]) -> list[bytes]:
+        """Return the paths directory by directory, in an order drawn for those."""
+        places: dict[bytes, list[bytes]] = {}
+        for path in paths:
+            places.setdefault(os.path.dirname(path), []).append(path)
+        order = list(places)
+        self.rng.shuffle(order)
+        return [path for place in order for path in places[place]]
+
+    def _nearest(self, links: list[bytes], paths: list[bytes]) -> list[bytes]:
+        """Return links in an order drawn for them, first those that lie beside one of the paths."""
+        beside = {os.path.dirname(path) for path in paths}
+        drawn = self.rng.sample(links, len(links))
+        return sorted(drawn, key=lambda link: os.path.dirname(link) not in beside)
 
     def _survey(self) -> tuple[list[bytes], list[bytes], list[bytes]]:
         regular, links, leaves = [], [], []

@@ -15,6 +15,7 @@ from snaptx.overlay import xattrs
 from snaptx.overlay.resolve import Directory
 
 _CREATE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC
+_WRITE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_WRONLY | os.O_CLOEXEC
 _EDIT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPECIAL = stat.S_ISUID | stat.S_ISGID
 _FORMAT = {
@@ -38,6 +39,11 @@ def create_file(parent: Directory, name: bytes, mode: int) -> int:
     return os.open(name, _CREATE, mode & 0o777, dir_fd=parent.fd)
 
 
+def write_file(parent: Directory, name: bytes) -> int:
+    """Open an existing file to write into it."""
+    return os.open(name, _WRITE, dir_fd=parent.fd)
+
+
 def edit_file(parent: Directory, name: bytes) -> int:
     """Open an existing file to change what is known about it."""
     return os.open(name, _EDIT, dir_fd=parent.fd)
@@ -57,8 +63,8 @@ def dress(fd: int, member: Member, *, fresh: bool, times: bool = True) -> os.sta
 
     ``fresh`` says that it carries no attributes yet.  Returns its final stat.
     """
-    if fresh and times and not member.xattrs:
-        # Most files are made with the right owner and mode: one look tells, and is the final one.
+    if times and not member.xattrs and (fresh or not xattrs.any_on(fd)):
+        # Most files have the right owner and mode: one look tells, and is the final one.
         os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         st = os.fstat(fd)
         if (stat.S_IMODE(st.st_mode), st.st_uid, st.st_gid) == (member.mode, member.uid, member.gid):

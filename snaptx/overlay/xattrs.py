@@ -62,23 +62,27 @@ def digest(xattrs: Mapping[bytes, bytes]) -> bytes:
 def read(target: int | bytes) -> dict[bytes, bytes]:
     """Return the attributes of a descriptor, or of a path whose last link is not followed."""
     follow = isinstance(target, int)
+    names = _names(target)
+    return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
+
+
+def _names(target: int | bytes) -> list[str]:
     try:
-        names = os.listxattr(target, follow_symlinks=follow)
+        return os.listxattr(target, follow_symlinks=isinstance(target, int))
     except OSError as err:
         if err.errno == errno.ENOTSUP:
-            return {}
+            return []
         raise
-    return {os.fsencode(name): os.getxattr(target, name, follow_symlinks=follow) for name in names}
+
+
+def any_on(fd: int) -> bool:
+    """Return whether the open file ``fd`` has an attribute that counts."""
+    return any(counts(os.fsencode(name)) for name in _names(fd))
 
 
 def has_default_acl(fd: int) -> bool:
     """Return whether new entries of the directory ``fd`` inherit an ACL from it."""
-    try:
-        return DEFAULT.decode() in os.listxattr(fd)
-    except OSError as err:
-        if err.errno == errno.ENOTSUP:
-            return False
-        raise
+    return DEFAULT.decode() in _names(fd)
 
 
 def by_name(dirfd: int, name: bytes) -> bytes:
