@@ -306,7 +306,7 @@ class _Writer:
             os.setxattr(target, b"user.version", b"%d" % index)
         os.chmod(target, stat.S_IMODE(info.st_mode) ^ (0o020 if kind == "mode" else 0))
         keeps_time = kind in {"mode", "xattr", "owner"}
-        mtime = info.st_mtime_ns + (0 if keeps_time else self.rng.randint(1, 10**15))
+        mtime = info.st_mtime_ns - (0 if keeps_time else self.rng.randint(1, 10**15))
         os.utime(target, ns=(mtime, mtime))
         self._count("changed", kind=kind)
 
