@@ -78,8 +78,10 @@ def commit(
 
 
 def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Carried]:
-    """Carry over, seal and write the entry file; of a running root that nobody writes to there is nothing
-    to carry over, which the seal's own barrier confirms.
+    """Carry over, seal and write the entry file.
+
+    Of a running root that nobody writes to there is nothing to carry over; the
+    barrier behind the seal tells whether that was so to the end.
     """
     txn.step("carry")
     ancestor = carry.reference(machine, number, machine.booted)

@@ -39,8 +39,6 @@ ALTERATIONS = ("rewritten", "rewritten", "blocks", "blocks", "grown", "cut", "mo
 NOT_TOUCHED = {b"etc/fstab", b"etc/default/grub"}
 """What a sandbox writes itself."""
 
-PADDING = b"/more-files"
-
 LONG_AGO = 1_700_000_000_000_000_000
 """Nanoseconds since the epoch: the time of everything new."""
 
@@ -68,25 +66,6 @@ def make_base(target: Path, files: int) -> int:
     for name in ("bin", "sbin", "lib", "lib64"):
         if os.path.islink(f"/{name}"):
             (target / name).symlink_to(os.readlink(f"/{name}"))
-    return count
-
-
-def pad(root: Path, files: int) -> int:
-    """Put small files beside those of a base, in directories of their own all over it; return how many.
-
-    The base's own directories keep their times: what an update changes stays the same.
-    """
-    places = [
-        place for source in (b"etc", b"usr") for place, _, _ in os.walk(os.fsencode(root) + b"/" + source)
-    ]
-    count = 0
-    for number, place in enumerate(places):
-        times = os.stat(place)
-        os.mkdir(place + PADDING)
-        for _ in range(files * (number + 1) // len(places) - count):
-            Path(os.fsdecode(place + PADDING), f"file-{count}").write_text(f"{count}\n")
-            count += 1
-        os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
     return count
 
 

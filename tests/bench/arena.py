@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,7 @@ ODD = ("--exclude=new-package-*", "--exclude=new-*")
 """What neither dpkg nor ostree takes: lines in names, FIFOs."""
 
 FRESH = "./opt/fresh/"
+PADDING = b"/more-files"
 
 
 class Arena:
@@ -44,7 +46,7 @@ class Arena:
         count = self.make_base()
         self.snaptx("sandbox", "create", "box", "--size", "24G", "--from", "base", anywhere=True)
         more = self.root_files - count
-        self.root_files = count + (workload.pad(self.root, more) if more > 0 else 0)
+        self.root_files = count + (_pad(self.root, more) if more > 0 else 0)
         self.snaptx("init")
         # Warm, without new times of access: they would make every file read a changed file of the root.
         subprocess.run(["mount", "-o", "remount,noatime", self.top], check=True)
@@ -166,6 +168,25 @@ class Arena:
         if (self.directory / "box/sandbox.json").exists():
             self.snaptx("sandbox", "destroy", "box", anywhere=True)
         shutil.rmtree(self.directory)
+
+
+def _pad(root: Path, files: int) -> int:
+    """Put small files beside those of a base, in directories of their own all over it; return how many.
+
+    The base's own directories keep their times: what an update changes stays the same.
+    """
+    places = [
+        place for source in (b"etc", b"usr") for place, _, _ in os.walk(os.fsencode(root) + b"/" + source)
+    ]
+    count = 0
+    for number, place in enumerate(places):
+        times = os.stat(place)
+        os.mkdir(place + PADDING)
+        for _ in range(files * (number + 1) // len(places) - count):
+            Path(os.fsdecode(place + PADDING), f"file-{count}").write_text(f"{count}\n")
+            count += 1
+        os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return count
 
 
 class Arenas:

@@ -14,7 +14,7 @@ import pytest
 from snaptx import system
 from snaptx.errors import HostileError, LimitError, NoSpaceError, ReadOnlyError
 from snaptx.model import Counts, Kind, Member, Row
-from snaptx.overlay import nodes, xattrs
+from snaptx.overlay import xattrs
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.readback import reading_back
@@ -198,77 +198,6 @@ def test_equal_start_of_a_large_file_is_shared(ground: Ground) -> None:
     assert (ground.root / "large").read_bytes() == data
     assert counts.bytes_written == 2 * MIB
     assert shared(ground.root / "large") == 6 * MIB
-
-
-OWN_START = {"its own start": 3 * MIB}
-CHANGED: dict[str, tuple[bytes, dict[str, object]]] = {
-    "shorter": (b"new", {"mode": 0o640}),
-    "longer": (RANDOM[:300_000], {}),
-    "empty": (b"", {}),
-    "its own start": (RANDOM[: 3 * MIB] + RANDOM[:MIB], {}),
-    "with a hole": (b"x" + bytes(70_000) + b"y", {"extents": ((0, 1), (70_001, 1))}),
-    "of another owner": (b"new", {"uid": 3, "gid": 4, "mode": 0o6755}),
-    "with attributes": (
-        b"new",
-        {"mode": 0o674, "xattrs": {b"security.capability": CAPABILITY, b"user.n": b"n", ACCESS: acl(7)}},
-    ),
-}
-"""What a file becomes: its content, and what else is said of it."""
-
-
-def _with_an_odd_file(ground: Ground) -> Path:
-    """Give the base a file with everything that a change of content alone would leave, or lose."""
-    odd = ground.base / "d/odd"
-    odd.write_bytes(RANDOM[: 4 * MIB])
-    os.chown(odd, 5, 6)
-    odd.chmod(0o4755)
-    for name, value in (("security.capability", CAPABILITY), ("user.old", b"old"), (ACCESS, acl(1000))):
-        os.setxattr(odd, name, value)
-    return odd
-
-
-def _change(ground: Ground, how: str) -> None:
-    """Lay a payload that changes the odd file; it must be what was asked for."""
-    data, more = CHANGED[how]
-    lay(ground, file("d/odd", data, **more))
-    assert ground.read("d/odd") == data
-    assert attributes(ground.root / "d/odd") == more.get("xattrs", {})
-
-
-@pytest.mark.parametrize("how", CHANGED)
-def test_a_file_without_another_name_is_changed_in_place(ground: Ground, how: str) -> None:
-    odd = _with_an_odd_file(ground)
-    above = (ground.base / "d").stat()
-    _change(ground, how)
-
-    assert (ground.root / "d/odd").stat().st_ino == odd.stat().st_ino
-    assert (ground.root / "d").stat().st_ctime_ns == above.st_ctime_ns
-    assert odd.read_bytes() == RANDOM[: 4 * MIB]
-    assert shared(ground.root / "d/odd") == OWN_START.get(how, 0)
-
-
-@pytest.mark.parametrize("how", CHANGED)
-def test_a_file_that_must_not_be_written_to_is_replaced(
-    ground: Ground, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Let it be as with fs-verity, which not every kernel has."""
-
-    def refuse(*_: object) -> int:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
-    odd = _with_an_odd_file(ground)
-    monkeypatch.setattr(nodes, "write_file", refuse)
-    _change(ground, how)
-
-    assert (ground.root / "d/odd").stat().st_ino != odd.stat().st_ino
-    assert shared(ground.root / "d/odd") == OWN_START.get(how, 0)
-
-
-def test_what_has_another_name_is_not_written_to(ground: Ground) -> None:
-    lay(ground, file("one", b"new"), file("plain", b"new"))
-
-    assert ground.read("two") == RANDOM[: 2 * MIB]
-    assert (ground.root / "one").stat().st_ino != (ground.base / "one").stat().st_ino
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
