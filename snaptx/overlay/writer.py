@@ -8,7 +8,7 @@ with the whole generation.  What the base already holds is not written again::
     member --> hash --> compare --> Piece --> still as the base has it?  --yes--> record "unchanged"
                                                   | no
                                                   v
-                              find the place (Beneath) --> replace --> dress --> record the row
+                              find the place (Beneath) --> write --> dress --> record the row
 
     base.py     what the base holds           place.py    where a member goes
     files.py    regular files                 others.py   everything else

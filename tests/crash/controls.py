@@ -36,7 +36,11 @@ _OF_THIS_BOOT = "the note names its boot: after a power cut it holds for nobody"
 _STATES = ("@snaptx", "web")
 """Where the machine's state lies, and the application's."""
 
+_COPIES_FIRST = [f"boot-{verb}: fsync @snaptx/journal 1" for verb in ("commit", "rebuilt")]
+"""Needed where others of their kind are not: the kernel is copied to /boot before the root's disk commits."""
+
 SPARE = {
+    **dict.fromkeys(_COPIES_FIRST, ""),
     **{
         f"fsync {state}/journal": "what follows commits: a snapshot, a barrier, the fsync of a name"
         for state in _STATES
@@ -101,7 +105,10 @@ SPARE = {
     "app-rollback: barrier 1": _SEALED,
     "app-rollback: barrier 3": _POINTER,
 }
-"""By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is."""
+"""By the names that ``faults.Syncs`` gives; a barrier by flow, name and which of its name it is.
+
+The most special name counts, and "" is no reason.
+"""
 
 
 @dataclass(frozen=True, slots=True)
