@@ -2,9 +2,9 @@
 
 A file whose row, live base and payload agree is skipped.  One that has no other
 name is changed in place, in what is known about it or from where its content
-differs on: that takes half as long as a new file, and its directory stays as it
-was.  Anything else is replaced by a new file, never written through, so that
-other names of the old one keep what they had.
+differs on: that takes less than two thirds of what a new file takes, and its
+directory stays as it was.  Anything else is replaced by a new file, never
+written through, so that other names of the old one keep what they had.
 """
 
 from __future__ import annotations
