@@ -212,12 +212,16 @@ class Mount:
     parent: int = 0
 
 
-ESCAPED = frozenset(" \t\n\\#")
-"""What stands for itself in no field of mountinfo (show_mountinfo in the kernel's fs/proc_namespace.c)."""
+_ESCAPES = {" ": "\\040", "\t": "\\011", "\n": "\\012", "\\": "\\134"}
+"""How mountinfo writes these in a path (show_mountinfo in the kernel's fs/proc_namespace.c)."""
+
+
+def _escape(path: str) -> str:
+    return "".join(_ESCAPES.get(char, char) for char in path)
 
 
 def _unescape(text: str) -> str:
-    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+    for char, code in _ESCAPES.items():
         text = text.replace(code, char)
     return text
 
@@ -267,8 +271,7 @@ def mounts_everywhere(word: str) -> Iterator[Mount]:
 def mount_at(path: Path) -> Mount | None:
     """Return the topmost mount whose mount point is exactly ``path``, or None."""
     wanted = str(path.resolve())
-    word = "" if ESCAPED & set(wanted) else f" {wanted} "
-    found = [mount for mount in mounts(word) if mount.target == wanted]
+    found = [mount for mount in mounts(f" {_escape(wanted)} ") if mount.target == wanted]
     return found[-1] if found else None
 
 
