@@ -56,6 +56,8 @@ ROW_SCHEMA = """(path BLOB PRIMARY KEY NOT NULL, kind TEXT NOT NULL, mode INTEGE
 FICLONE = 0x40049409  # linux/fs.h
 READ_AHEAD = 64 << 20
 """Bytes of a new copy that are read at once: an index of 200,000 paths."""
+_WINDOW = 128 << 10
+"""The kernel reads no more for one call than a file system's read-ahead, which is seldom less."""
 
 _PRAGMAS = (
     "journal_mode=OFF",
@@ -140,8 +142,7 @@ class Manifest:
             target = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600)
             try:
                 _clone(source.fileno(), target)
-                # A clone's pages are not the original's: each would be read by itself when first needed.
-                os.posix_fadvise(target, 0, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+                _read_ahead(target)
             finally:
                 os.close(target)
         return cls._open_fork(path, successor=successor)
@@ -380,6 +381,12 @@ def _clone(source: int, target: int) -> None:
     except OSError:
         while os.copy_file_range(source, target, 1 << 24):
             pass
+
+
+def _read_ahead(copy: int) -> None:
+    """Have a copy's pages read: they are not the original's, and each is read alone when first needed."""
+    for start in range(0, min(os.fstat(copy).st_size, READ_AHEAD), _WINDOW):
+        os.posix_fadvise(copy, start, _WINDOW, os.POSIX_FADV_WILLNEED)
 
 
 @contextmanager
