@@ -38,6 +38,13 @@ def command(*argv: str | Path) -> str:
     return result.stdout
 
 
+def shared_bytes(path: Path) -> int:
+    """Return how many bytes of a file share their blocks with another, by FIEMAP."""
+    os.sync()
+    fields = command("btrfs", "filesystem", "du", "--raw", path).splitlines()[-1].split()
+    return int(fields[0]) - int(fields[1])
+
+
 def _unmount(target: Path) -> None:
     """Unmount with whatever a test left mounted inside; the loop device goes with the last mount."""
     if target.is_mount():

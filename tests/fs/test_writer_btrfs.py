@@ -13,7 +13,7 @@ import pytest
 
 from snaptx import system
 from snaptx.errors import HostileError, LimitError, NoSpaceError, ReadOnlyError
-from snaptx.model import Counts, Kind, Member, Row
+from snaptx.model import Counts, Kind, Member
 from snaptx.overlay import xattrs
 from snaptx.overlay.base import Base
 from snaptx.overlay.manifest import Manifest
@@ -23,7 +23,7 @@ from snaptx.overlay.tar import read_tar
 from snaptx.overlay.writer import Writer
 from snaptx.system import descriptor
 from tests import oracle, workload
-from tests.fs.conftest import MIB, MakeBtrfs, command
+from tests.fs.conftest import MIB, MakeBtrfs, command, shared_bytes
 from tests.payloads import (
     Ground,
     directory,
@@ -74,13 +74,6 @@ def lay(ground: Ground, *members: Member) -> Counts:
     counts = ground.lay(*members)
     assert ground.indexed() == rows(ground.root)
     return counts
-
-
-def shared(path: Path) -> int:
-    """Return how many bytes of a file share their blocks with another, by FIEMAP."""
-    os.sync()
-    fields = command("btrfs", "filesystem", "du", "--raw", path).splitlines()[-1].split()
-    return int(fields[0]) - int(fields[1])
 
 
 def attributes(path: Path) -> dict[bytes, bytes]:
@@ -197,7 +190,7 @@ def test_equal_start_of_a_large_file_is_shared(ground: Ground) -> None:
 
     assert (ground.root / "large").read_bytes() == data
     assert counts.bytes_written == 2 * MIB
-    assert shared(ground.root / "large") == 6 * MIB
+    assert shared_bytes(ground.root / "large") == 6 * MIB
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
@@ -207,7 +200,7 @@ def test_metadata_of_one_name_only_shares_all_content(ground: Ground, name: str)
 
     assert sorted(modes) == [0o600, 0o644]
     assert counts == Counts(changed=1)
-    assert shared(ground.root / name) == 2 * MIB
+    assert shared_bytes(ground.root / name) == 2 * MIB
 
 
 def test_small_file_with_another_name_shares_too(ground: Ground) -> None:
@@ -216,7 +209,7 @@ def test_small_file_with_another_name_shares_too(ground: Ground) -> None:
     counts = lay(ground, file("s", RANDOM[:100_000], mode=0o600))
 
     assert counts.bytes_written == 0
-    assert shared(ground.root / "s") > 90_000
+    assert shared_bytes(ground.root / "s") > 90_000
 
 
 def test_sparse_file_has_holes(ground: Ground) -> None:
@@ -389,12 +382,3 @@ def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:
                 counts = writer.finish()
         system.syncfs(root_fd)
     return counts
-
-
-def test_fork_of_a_manifest_shares_its_blocks(btrfs: Path) -> None:
-    with Manifest.create(btrfs / "many") as manifest:
-        row = Row(b"", Kind.FIFO, 0, 0, 0, 0, 0, 0, b"", b"")
-        manifest.put(row._replace(path=b"%d" % number) for number in range(9000))
-    Manifest.fork(btrfs / "many", btrfs / "fork").close()
-
-    assert shared(btrfs / "fork") > 200_000

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.overlay import nodes
-from tests.fs.conftest import MIB
+from tests.fs.conftest import MIB, shared_bytes
 from tests.fs.test_writer_btrfs import (  # noqa: F401 - a fixture among them
     ACCESS,
     CAPABILITY,
@@ -17,7 +17,6 @@ from tests.fs.test_writer_btrfs import (  # noqa: F401 - a fixture among them
     attributes,
     ground,
     lay,
-    shared,
 )
 from tests.payloads import Ground, file
 from tests.specials import acl
@@ -66,7 +65,7 @@ def test_a_file_without_another_name_is_changed_in_place(ground: Ground, how: st
     assert (ground.root / "d/odd").stat().st_ino == odd.stat().st_ino
     assert (ground.root / "d").stat().st_ctime_ns == above.st_ctime_ns
     assert odd.read_bytes() == RANDOM[: 4 * MIB]
-    assert shared(ground.root / "d/odd") == OWN_START.get(how, 0)
+    assert shared_bytes(ground.root / "d/odd") == OWN_START.get(how, 0)
 
 
 @pytest.mark.parametrize("how", CHANGED)
@@ -85,7 +84,7 @@ def test_a_file_that_must_not_be_written_to_is_replaced(
     _change(ground, how)
 
     assert (ground.root / "d/odd").stat().st_ino != odd.stat().st_ino
-    assert shared(ground.root / "d/odd") == OWN_START.get(how, 0)
+    assert shared_bytes(ground.root / "d/odd") == OWN_START.get(how, 0)
 
 
 def test_what_has_another_name_is_not_written_to(ground: Ground) -> None:  # noqa: F811
