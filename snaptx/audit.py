@@ -26,7 +26,7 @@ from typing import Any
 
 from snaptx import durable
 from snaptx.errors import FormatError, NoSpaceError, VerifyError
-from snaptx.system import descriptor, syncfs
+from snaptx.system import DIRECTORY, descriptor, syncfs
 
 FORMAT = 1
 RESERVE = 256 << 10
@@ -122,7 +122,7 @@ class Audit:
         Raises:
             StorageError: the filesystem refused; the trail is as it was.
         """
-        with descriptor(self.log.parent, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        with descriptor(self.log.parent, DIRECTORY) as fd:
             # Not every verb that is recorded holds the machine's lock.
             fcntl.flock(fd, fcntl.LOCK_EX)
             return self._append(record)
@@ -147,7 +147,7 @@ class Audit:
             self._reserve.unlink()
         except FileNotFoundError:
             return False
-        with descriptor(self.log.parent, os.O_RDONLY | os.O_DIRECTORY) as fd:
+        with descriptor(self.log.parent, DIRECTORY) as fd:
             syncfs(fd)  # until then it is not free
         return True
 

@@ -12,12 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from snaptx.errors import storage_error
-from snaptx.system import descriptor
+from snaptx.system import DIRECTORY, descriptor
 
 
 def sync_directory(directory: Path) -> None:
     """Make the names in ``directory`` durable."""
-    with descriptor(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+    with descriptor(directory, DIRECTORY) as fd:
         os.fsync(fd)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -127,7 +126,7 @@ def initialise(
 def _index(machine: Machine, progress: Callable[[int, int], None] | None) -> None:
     tree = machine.storage.path(Tree(1, Part.SEALED))
     with (
-        system.descriptor(tree, os.O_RDONLY | os.O_DIRECTORY) as fd,
+        system.descriptor(tree, system.DIRECTORY) as fd,
         Manifest.create(machine.manifest(1)) as manifest,
     ):
         manifest.put(_told(scan.scan_tree(fd), progress))

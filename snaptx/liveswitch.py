@@ -53,7 +53,7 @@ def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
         raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
     wanted = (*(path for path in machine.config.live.paths if path != ETC), *([ETC] if etc else []))
     release = os.uname().release
-    flags = os.O_RDONLY | os.O_DIRECTORY
+    flags = system.DIRECTORY
     with (
         system.descriptor(machine.sysroot, flags) as running,
         system.descriptor(machine.storage.path(tree), flags) as fresh,

@@ -55,7 +55,7 @@ def held(directory: Path) -> Iterator[None]:
     Raises:
         LockError: somebody else holds it.
     """
-    with descriptor(directory, os.O_RDONLY | os.O_DIRECTORY) as fd:
+    with descriptor(directory, system.DIRECTORY) as fd:
         if not _taken(fd):
             message = f"another snaptx is at work in {directory.parent.name}/{directory.name}"
             raise LockError(message, hint="wait for it to end")

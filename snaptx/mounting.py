@@ -111,7 +111,7 @@ def detached_mount(fstype: str, source: str, options: dict[str, str]) -> Detache
     """Mount a filesystem without a mount point."""
     owner = fresh_mount(fstype, source, options)
     # fsmount's own descriptor is O_PATH: it can't be read or flushed.
-    fd = os.open(f"/proc/self/fd/{owner}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(f"/proc/self/fd/{owner}", system.DIRECTORY | os.O_CLOEXEC)
     text = ",".join(f"{key}={value}" for key, value in options.items() if value)
     made = DetachedMount(owner, fd, fstype, source, text, MS_RDONLY if "ro" in options else 0)
     _detached[made.path] = made
@@ -145,7 +145,7 @@ def detached_tree(fstype: str, parts: Mapping[str, str], at: int | None = None) 
 
     owner = in_own_namespace(assemble)
     fd = nothing() if at is None else at
-    with system.descriptor(f"/proc/self/fd/{owner}", os.O_RDONLY | os.O_DIRECTORY) as top:
+    with system.descriptor(f"/proc/self/fd/{owner}", system.DIRECTORY) as top:
         os.dup2(top, fd, inheritable=False)
     made = DetachedMount(owner, fd, fstype, parts[""], "", 0)
     _detached[made.path] = made

@@ -78,7 +78,7 @@ def _make_directories(machine: Machine, base: int, number: int) -> None:
 def _carry(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> None:
     source, target = (machine.storage.path(Tree(n, Part.ROOT)) for n in (base, number))
     with (
-        system.descriptor(target, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
+        system.descriptor(target, system.DIRECTORY) as root_fd,
         Manifest.open(machine.manifest(number), writable=True) as manifest,
     ):
         for path in paths:
@@ -91,9 +91,7 @@ def _share(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> 
     info = machine.storage.describe(Tree(base, Part.ROOT))
     name = info.name if info else ""
     with (
-        system.descriptor(
-            machine.storage.path(Tree(number, Part.ROOT)), os.O_RDONLY | os.O_DIRECTORY
-        ) as root_fd,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as root_fd,
         Manifest.open(machine.manifest(number), writable=True) as manifest,
     ):
         _add_to_fstab(root_fd, [_fstab_line(machine.storage.uuid, name, path) for path in paths])

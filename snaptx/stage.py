@@ -9,7 +9,6 @@ lives on.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -230,8 +229,8 @@ def _write(
     storage = work.machine.storage
     live, index = storage.path(Tree(work.base.number, Part.ROOT)), work.machine.manifest(work.number)
     with (
-        system.descriptor(work.root, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
-        system.descriptor(live, os.O_RDONLY | os.O_DIRECTORY) as base_fd,
+        system.descriptor(work.root, system.DIRECTORY) as root_fd,
+        system.descriptor(live, system.DIRECTORY) as base_fd,
         feed(payload, base_fd, index) as source,
         Manifest.open(index, writable=True) as manifest,
     ):

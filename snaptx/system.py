@@ -53,6 +53,8 @@ AT_FDCWD = -100
 AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+"""How a directory is opened to work below it."""
 
 HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """The signals that end this program in good order."""
@@ -99,7 +101,7 @@ def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) ->
 @contextmanager
 def in_root(root: Path, name: str, flags: int) -> Iterator[int]:
     """Open ``name`` below ``root``, as if that were /, for the length of a with block."""
-    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+    with descriptor(root, DIRECTORY) as fd:
         found = _open_as_root(fd, name, flags)
     try:
         yield found
@@ -114,7 +116,7 @@ def _open_as_root(root: int, name: str, flags: int) -> int:
 @contextmanager
 def _if_in_root(root: Path, name: str, flags: int) -> Iterator[int | None]:
     """Like ``in_root``, with None for what can't be opened."""
-    with descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as fd:
+    with descriptor(root, DIRECTORY) as fd:
         try:
             found = _open_as_root(fd, name, flags)
         except OSError:
@@ -151,7 +153,7 @@ def names_in_root(root: Path, name: str) -> list[str]:
 
     Links are resolved as if ``root`` were /.
     """
-    with _if_in_root(root, name, os.O_RDONLY | os.O_DIRECTORY) as fd:
+    with _if_in_root(root, name, DIRECTORY) as fd:
         return [] if fd is None else os.listdir(fd)
 
 
@@ -357,10 +359,6 @@ def identity() -> Identity:
         login = ""
     unset = {"4294967295", "-1"}
     return Identity(uid, user, os.environ.get("SUDO_USER", ""), "" if login in unset else login)
-
-
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
-"""How a directory is opened to work below it."""
 
 
 @contextmanager

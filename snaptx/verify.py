@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ def generation(
     manifest(machine, number)
     path = machine.storage.path(Tree(number, part))
     with (
-        system.descriptor(path, os.O_RDONLY | os.O_DIRECTORY) as fd,
+        system.descriptor(path, system.DIRECTORY) as fd,
         Manifest.open(machine.manifest(number)) as index,
     ):
         yield from _compare(scan.scan_tree(fd), index, progress)

@@ -44,7 +44,7 @@ class GrubOnBoot(Grub):
         super().__init__(boot / "snaptx", boot, find_uuid, find_counter)
         self._boot = boot
         # Older than every write the barrier answers for.
-        self._fd = os.open(boot, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = os.open(boot, system.DIRECTORY | os.O_CLOEXEC)
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
@@ -55,7 +55,7 @@ class GrubOnBoot(Grub):
     def switch(self) -> None:
         """Exchange the prepared entry file with the current one."""
         try:
-            with system.descriptor(self.home, os.O_RDONLY | os.O_DIRECTORY) as home:
+            with system.descriptor(self.home, system.DIRECTORY) as home:
                 if self._entry.exists():
                     system.exchange(home, NEXT, entryfile.NAME)
                 else:

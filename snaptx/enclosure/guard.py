@@ -49,7 +49,7 @@ def join(group: int) -> None:
 
 
 def _guarded_group(stack: ExitStack) -> int:
-    parent = os.open(_own_group(), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=_hierarchy(stack))
+    parent = os.open(_own_group(), system.DIRECTORY | os.O_CLOEXEC, dir_fd=_hierarchy(stack))
     stack.callback(os.close, parent)
     group = _entered(parent)
     stack.callback(_leave, parent, group)
@@ -92,7 +92,7 @@ def _entered(parent: int) -> int:
         with suppress(FileExistsError):
             os.mkdir(GROUP, 0o755, dir_fd=parent)
         try:
-            group = os.open(GROUP, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+            group = os.open(GROUP, system.DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
         except FileNotFoundError:
             continue
         fcntl.flock(group, fcntl.LOCK_SH)

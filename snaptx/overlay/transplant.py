@@ -83,7 +83,7 @@ def _remove(parent: int, name: bytes) -> None:
             return
     except FileNotFoundError:
         return
-    with system.descriptor(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent) as fd:
+    with system.descriptor(name, system.DIRECTORY | os.O_NOFOLLOW, dir_fd=parent) as fd:
         for child in os.listdir(fd):
             _remove(fd, os.fsencode(child))
     os.rmdir(name, dir_fd=parent)

@@ -116,7 +116,7 @@ def _holds_modules(root: int, release: str) -> bool:
 def _names(root: int, path: str) -> list[str]:
     """Return what is in a directory as the root sees it, nothing if there is none."""
     with suppress(OSError):
-        fd = system.openat2(root, os.fsencode(path), os.O_RDONLY | os.O_DIRECTORY, _LOOK)
+        fd = system.openat2(root, os.fsencode(path), system.DIRECTORY, _LOOK)
         try:
             return os.listdir(fd)
         finally:

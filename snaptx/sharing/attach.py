@@ -62,7 +62,7 @@ def follow(machine: Machine, number: int) -> bool:
         return False
     if machine.manifest(number).exists():
         with (
-            system.descriptor(root, os.O_RDONLY | os.O_DIRECTORY) as root_fd,
+            system.descriptor(root, system.DIRECTORY) as root_fd,
             Manifest.open(machine.manifest(number), writable=True) as manifest,
         ):
             manifest.put([difference.row_of(root_fd, fstab.NAME.encode())])

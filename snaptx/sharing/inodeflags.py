@@ -72,7 +72,7 @@ def _made(target_fd: int, path: bytes) -> int:
     for name in filter(None, path.split(b"/")):
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=fd)
-        below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        below = os.open(name, system.DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
         os.close(fd)
         fd = below
     return fd
@@ -82,7 +82,7 @@ def _make(parent: int, name: bytes, flags: int, *, is_directory: bool) -> None:
     how = os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     if is_directory:
         os.mkdir(name, 0o700, dir_fd=parent)
-        how = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        how = system.DIRECTORY | os.O_NOFOLLOW
     with system.descriptor(name, how, 0o600, dir_fd=parent) as fd:
         (add if flags & NOCOW else clear)(fd, NOCOW)
 

@@ -26,7 +26,7 @@ def look(machine: Machine, *, enough: int = ENOUGH) -> tuple[Finding, ...]:
     awaited = fstab.targets(fstab.read(machine.sysroot))
     config = machine.config.shared
     found: dict[str, Finding] = {}
-    with system.descriptor(machine.sysroot, os.O_RDONLY | os.O_DIRECTORY) as root_fd:
+    with system.descriptor(machine.sysroot, system.DIRECTORY) as root_fd:
         for rule in rules.of(config.paths, config.ignore):
             for finding in _find(machine.sysroot, root_fd, rule, awaited, enough):
                 if not places.is_below(finding.path, config.ignore):
@@ -41,7 +41,7 @@ def endangered(machine: Machine) -> tuple[str, ...]:
 
 def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: int) -> Iterator[Finding]:
     try:
-        fd = system.openat2(root_fd, os.fsencode(rule.path), os.O_RDONLY | os.O_DIRECTORY, _FOLLOWED)
+        fd = system.openat2(root_fd, os.fsencode(rule.path), system.DIRECTORY, _FOLLOWED)
     except OSError:
         return  # nothing is there, or no directory
     try:

@@ -192,8 +192,8 @@ class BtrfsStorage:
         from snaptx.storage import sendstream
 
         with (
-            system.descriptor(self.path(old), os.O_RDONLY | os.O_DIRECTORY) as old_fd,
-            system.descriptor(self.path(new), os.O_RDONLY | os.O_DIRECTORY) as new_fd,
+            system.descriptor(self.path(old), system.DIRECTORY) as old_fd,
+            system.descriptor(self.path(new), system.DIRECTORY) as new_fd,
         ):
             yield from sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd))
 

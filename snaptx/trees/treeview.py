@@ -14,7 +14,14 @@ from collections import OrderedDict
 from typing import NamedTuple, Self
 
 from snaptx.model import Kind
-from snaptx.system import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, birth_ns, openat2
+from snaptx.system import (
+    DIRECTORY,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_MAGICLINKS,
+    RESOLVE_NO_SYMLINKS,
+    birth_ns,
+    openat2,
+)
 
 OPEN_DIRECTORIES = 128
 CHUNK = 256 * 1024
@@ -119,7 +126,7 @@ class TreeView:
         return fd
 
     def _opened(self, path: bytes) -> int:
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+        flags = DIRECTORY | os.O_NOFOLLOW
         try:
             if len(path) < _LONGEST:
                 return openat2(self._root, path, flags, _INSIDE)

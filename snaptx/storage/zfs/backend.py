@@ -214,7 +214,7 @@ class ZfsStorage:
             for path in self._touched(one[place], other[place]):
                 found.add(os.fsencode(place) + b"/" * bool(place and path) + path)
         for tree in (old, new):
-            with system.descriptor(self.path(tree), os.O_RDONLY | os.O_DIRECTORY) as fd:
+            with system.descriptor(self.path(tree), system.DIRECTORY) as fd:
                 found |= difference.all_names(fd, found)
         return found
 
