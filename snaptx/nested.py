@@ -9,7 +9,6 @@ place.
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from snaptx import difference, run, system
@@ -17,9 +16,9 @@ from snaptx.config import Nested
 from snaptx.errors import LayoutError
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
-from snaptx.overlay import scan
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.transplant import transplant, uproot
+from snaptx.sharing import attach
 
 
 def check(machine: Machine, base: int, policy: Nested) -> tuple[str, ...]:
@@ -90,29 +89,4 @@ def _carry(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> 
 def _share(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> None:
     info = machine.storage.describe(Tree(base, Part.ROOT))
     name = info.name if info else ""
-    with (
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as root_fd,
-        Manifest.open(machine.manifest(number), writable=True) as manifest,
-    ):
-        _add_to_fstab(root_fd, [_fstab_line(machine.storage.uuid, name, path) for path in paths])
-        manifest.put([difference.row_of(root_fd, b"etc/fstab")])
-
-
-def _fstab_line(uuid: str, root: str, path: str) -> str:
-    """Return the line that mounts ``path`` of the subvolume ``root``; blanks are octal numbers (fstab(5))."""
-    line = (f"UUID={uuid}", f"/{path}", "btrfs", f"subvol={root}/{path}", "0", "0")
-    return " ".join(re.sub(r"[\s\\]", lambda blank: f"\\{ord(blank[0]):03o}", word) for word in line)
-
-
-def _add_to_fstab(root_fd: int, lines: list[str]) -> None:
-    """Add the lines whose mount point, the second word, fstab does not have yet."""
-    etc = scan.open_directory(root_fd, b"etc")
-    try:
-        with system.descriptor("fstab", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644, dir_fd=etc) as fd:
-            text = os.read(fd, 1 << 20).decode(errors="surrogateescape")
-            mounted = {line.split()[1] for line in text.splitlines() if len(line.split()) > 1}
-            fresh = [line for line in lines if line.split()[1] not in mounted]
-            start = "" if text.endswith("\n") or not text else "\n"
-            os.write(fd, (start + "".join(f"{line}\n" for line in fresh)).encode())
-    finally:
-        os.close(etc)
+    attach.attach_to(machine, number, [(f"/{path}", f"{name}/{path}") for path in paths])

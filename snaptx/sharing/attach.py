@@ -56,8 +56,12 @@ def follow(machine: Machine, number: int) -> bool:
     A generation from before a conversion would show the data as it was then.
     Returns whether anything was missing.
     """
+    return attach_to(machine, number, conversions.mounted_by(machine))
+
+
+def attach_to(machine: Machine, number: int, shared: list[tuple[str, str]]) -> bool:
+    """Do as `attach` for the root of generation ``number``, and say so in its manifest."""
     root = machine.storage.path(Tree(number, Part.ROOT))
-    shared = conversions.mounted_by(machine)
     if not shared or not attach(root, machine.storage.uuid, shared):
         return False
     if machine.manifest(number).exists():

@@ -238,12 +238,14 @@ def test_nested_subvolumes_are_shared(box: Box, payload: str) -> None:
     box.configure('[staging]\nnested = "share"\n')
     nested(box, "var/lib/data", "file")
     nested(box, "srv/with space", "file")
+    with (box.root / "etc/fstab").open("a") as table:
+        table.write("# /var/lib/data was on /dev/sda5 during installation\n")
     number = box.json("apply", payload)["staged"]["number"]
     lines = (box.tree(number) / "etc/fstab").read_text().splitlines()
 
     uuid = box.sandbox.disk_uuid
-    assert f"UUID={uuid} /var/lib/data btrfs subvol=@rootfs/var/lib/data 0 0" in lines
-    assert f"UUID={uuid} /srv/with\\040space btrfs subvol=@rootfs/srv/with\\040space 0 0" in lines
+    assert f"UUID={uuid} /var/lib/data btrfs defaults,subvol=@rootfs/var/lib/data 0 0" in lines
+    assert f"UUID={uuid} /srv/with\\040space btrfs defaults,subvol=@rootfs/srv/with\\040space 0 0" in lines
     assert "with" not in (box.root / "etc/fstab").read_text()
     assert box.json("verify", str(number))["problems"] == []
     again = box.json("apply", "--base", "1", payload)["staged"]["number"]
