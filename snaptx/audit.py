@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,15 @@ class Audit:
         Raises:
             StorageError: the filesystem refused; the trail is as it was.
         """
-        with descriptor(self.log.parent, DIRECTORY) as fd:
-            # Not every verb that is recorded holds the machine's lock.
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        with self._alone():
             return self._append(record)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other recorders out: not every verb that is recorded holds the machine's lock."""
+        with descriptor(self.log.parent, DIRECTORY) as fd:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
 
     def _append(self, record: Mapping[str, Any]) -> dict[str, Any]:
         head = self.head()
@@ -180,6 +185,25 @@ class Audit:
         tail = self._tail()
         return self._parse("the last line", tail) if tail else None
 
+    def knows(self, transaction: str) -> bool:
+        """Return whether there is a record of a transaction, the last one or not; damaged ones tell nothing.
+
+        Raises:
+            FormatError: a newer snaptx wrote the log.
+        """
+        try:
+            stream = self.log.open("rb")
+        except FileNotFoundError:
+            return False
+        with stream:
+            return any(self._is_of(line, transaction) for line in stream)
+
+    def _is_of(self, line: bytes, transaction: str) -> bool:
+        try:
+            return bool(self._parse("", line).get("transaction") == transaction)
+        except VerifyError:
+            return False
+
     def head(self) -> Head:
         """Return where the chain ends."""
         record = self.last()
@@ -203,18 +227,21 @@ class Audit:
 
         The rest is kept beside the log, named by its first byte's position.
         """
-        try:
-            self.verify()
-            return ""
-        except VerifyError as error:
-            problem = error.message
+        with self._alone():
+            try:
+                self.verify()
+                return ""
+            except VerifyError as error:
+                self._set_aside()
+                return error.message
+
+    def _set_aside(self) -> None:
         sound = self._sound_bytes()
         data = self.log.read_bytes() if self.log.exists() else b""
         if data[sound:]:
             durable.replace(self.log.with_name(f"damaged-{sound}"), data[sound:])
         durable.replace(self.log, data[:sound])
         self._witness.unlink(missing_ok=True)
-        return problem
 
     def _sound_bytes(self) -> int:
         last, size = Head(0, START), 0

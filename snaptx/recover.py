@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from snaptx import log, scene, switch, system
-from snaptx.errors import BootError, BusyError, SnaptxError, VerifyError
+from snaptx.errors import BootError, BusyError, FormatError, SnaptxError, VerifyError
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
 from snaptx.machine import Machine
@@ -97,10 +97,14 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     """End the open transaction: apply the remedy, write the audit record, close the journal.
 
     ``failure`` is why it did not end by itself, None if it was interrupted.
+
+    Raises:
+        FormatError: it is of a kind that this snaptx does not know; nothing was changed.
     """
-    remedy = decide(Act(intent.act), look(machine, intent))
+    act = _act(intent)
+    remedy = decide(act, look(machine, intent))
     match remedy:
-        case Remedy.SETTLE if Act(intent.act) is Act.LIVE:
+        case Remedy.SETTLE if act is Act.LIVE:
             _settle_live(machine, intent)
         case Remedy.COMPLETE | Remedy.SETTLE:
             _choose_running(machine, intent)
@@ -115,6 +119,14 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     _record(machine, intent, remedy, failure)
     machine.journal.end()
     return remedy
+
+
+def _act(intent: Intent) -> Act:
+    try:
+        return Act(intent.act)
+    except ValueError:
+        message = f"a transaction of an unknown kind is open: {intent.act}"
+        raise FormatError(message, hint="finish it with the snaptx that began it, or a newer one") from None
 
 
 def _settle_live(machine: Machine, intent: Intent) -> None:
@@ -258,9 +270,9 @@ def _drop_manifest(machine: Machine, number: int) -> None:
 
 
 def _record(machine: Machine, intent: Intent, remedy: Remedy, failure: SnaptxError | None) -> None:
-    last = _last_record(machine)
-    if last.get("transaction") == intent.transaction:
-        return  # it was recorded, only the journal came back after a power cut
+    _mend_end(machine)
+    if machine.audit.knows(intent.transaction):
+        return  # only the journal came back after a power cut
     outcome: dict[str, Any] = {"result": "failed" if failure else "interrupted", "remedy": remedy.value}
     if failure:
         outcome["error"] = {"type": type(failure).__name__, "message": failure.message}
@@ -270,12 +282,12 @@ def _record(machine: Machine, intent: Intent, remedy: Remedy, failure: SnaptxErr
     machine.audit.append({"time": system.now(), **intent.actor, **outcome, "transaction": intent.transaction})
 
 
-def _last_record(machine: Machine) -> dict[str, Any]:
+def _mend_end(machine: Machine) -> None:
+    """Make sure that a record can be added."""
     try:
-        return machine.audit.last() or {}
+        machine.audit.last()
     except VerifyError:
         machine.audit.mend()
-        return machine.audit.last() or {}
 
 
 def renew(machine: Machine) -> None:

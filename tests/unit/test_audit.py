@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from pytest_mock import MockerFixture
@@ -12,6 +14,7 @@ from pytest_mock import MockerFixture
 from snaptx import durable
 from snaptx.audit import RESERVE, Audit
 from snaptx.errors import FormatError, NoSpaceError, VerifyError
+from snaptx.system import DIRECTORY, descriptor
 
 
 @pytest.fixture
@@ -169,3 +172,27 @@ def test_records_of_two_at_once_make_one_chain(audit: Audit) -> None:
         os.waitpid(child, 0)
 
     assert audit.verify() == 105
+
+
+@pytest.mark.parametrize("damaged", range(3))
+def test_a_transaction_is_known_whatever_came_after_it(audit: Audit, damaged: int) -> None:
+    audit.append({"transaction": "known"})
+    audit.append({"verb": "exec"})
+    found = lines(audit)
+    found[damaged] = b"{\n"
+    audit.log.write_bytes(b"".join(found))
+
+    assert audit.knows("known")
+    assert not audit.knows("unknown")
+    assert not Audit(audit.log.parent / "nowhere").knows("known")
+
+
+def test_mending_waits_for_who_is_adding(audit: Audit) -> None:
+    with descriptor(audit.log.parent, DIRECTORY) as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        mending = Thread(target=audit.mend)
+        mending.start()
+        mending.join(0.2)
+        assert mending.is_alive()
+    mending.join(5)
+    assert not mending.is_alive()

@@ -1,0 +1,57 @@
+"""A journal that a power cut brought back, and one that nobody here can read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from snaptx import initialise, transaction
+from snaptx.errors import FormatError
+from snaptx.recover import Act
+from tests.worlds import REQUEST, World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """Give a machine that was adopted."""
+    made = World(tmp_path)
+    initialise.initialise(made.machine, REQUEST)
+    return made
+
+
+@pytest.mark.parametrize("noted", [False, True])
+def test_what_is_on_record_is_recorded_once(world: World, noted: bool) -> None:
+    machine = world.machine
+    with (
+        transaction.exclusive(machine, "pin"),
+        transaction.begin(machine, Act.RECORD, REQUEST, generation=1) as txn,
+    ):
+        journal = machine.journal.path.read_bytes()
+        txn.succeed()
+    if noted:
+        transaction.note(machine, REQUEST, result="done")
+    machine.journal.path.write_bytes(journal)
+    before = list(machine.audit.records())
+
+    with transaction.exclusive(machine, "next"):
+        assert machine.journal.open() is None
+    assert list(machine.audit.records()) == before
+
+
+def test_a_transaction_of_an_unknown_kind_is_left_alone(world: World) -> None:
+    machine = world.machine
+    with (
+        transaction.exclusive(machine, "pin"),
+        transaction.begin(machine, Act.RECORD, REQUEST, generation=1) as txn,
+    ):
+        intent = machine.journal.open()
+        txn.succeed()
+    assert intent
+    machine.journal.path.write_text(json.dumps(asdict(intent) | {"act": "dance"}) + "\n")
+
+    with pytest.raises(FormatError, match="dance"), transaction.exclusive(machine, "next"):
+        pass
+    assert machine.journal.path.exists()
