@@ -70,14 +70,11 @@ def working(produce: Callable[[Send], None]) -> Iterator[Iterator[bytes]]:
 def _fork(reading: int, writing: int, produce: Callable[[Send], None]) -> int:
     """Return the child's id; signals wait until each side knows what to do with them."""
     parent = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, system.HELD)
-    try:
+    with system.undisturbed():
         child = os.fork()
         if not child:
             _be_child(parent, reading, writing, produce)
         return child
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _be_child(parent: int, reading: int, writing: int, produce: Callable[[Send], None]) -> NoReturn:
@@ -143,9 +140,6 @@ def _frames(pipe: BinaryIO) -> Iterator[bytes]:
 
 def _end(child: int) -> None:
     """End the child, whatever it does, and wait for that: what it holds open is free afterwards."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, system.HELD)
-    try:
+    with system.undisturbed():
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

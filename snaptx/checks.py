@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ TIMED_OUT = (124, 137, -9)
 """timeout(1)'s status for a command that took too long: it ended, it was killed, both were killed."""
 
 KILL_AFTER = 5
-"""Seconds from there to SIGKILL."""
+"""Seconds from there to SIGKILL, for a hook."""
 
 ANY_STATUS = range(-64, 256)
 """A signal's number is negative."""
@@ -72,13 +72,18 @@ def answers(machine: Machine, stage: str, number: int) -> Iterator[Failure]:
 
 
 def _run(machine: Machine, hook: str, number: int) -> str:
-    limit = machine.config.health.timeout
-    words = ["timeout", f"--kill-after={KILL_AFTER}", str(limit)]
-    if machine.sysroot.resolve() != Path("/"):
-        words += ["chroot", str(machine.sysroot)]
+    inside = ["chroot", str(machine.sysroot)] if machine.sysroot.resolve() != Path("/") else []
+    env = {"SNAPTX_GENERATION": str(number)}
+    return ask([*inside, hook], env, limit=machine.config.health.timeout, kill_after=KILL_AFTER)
+
+
+def ask(words: Sequence[str], env: Mapping[str, str], *, limit: int, kill_after: int) -> str:
+    """Run a check; return what is wrong, "" if nothing is.
+
+    It is ended after ``limit`` seconds, and killed ``kill_after`` seconds later if it is still there.
+    """
     begun = time.monotonic()
-    done = run.run([*words, hook], env={"SNAPTX_GENERATION": str(number)}, ok=ANY_STATUS)
+    done = run.run(["timeout", f"--kill-after={kill_after}", str(limit), *words], env=env, ok=ANY_STATUS)
     if done.status in TIMED_OUT and time.monotonic() - begun >= limit:
-        return f"took longer than {limit} seconds"
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return f"status {done.status}: {said[-1] if said else 'it said nothing'}" if done.status else ""
+        return f"it took longer than {limit} seconds"
+    return f"status {done.status}: {done.last_line}" if done.status else ""

@@ -18,7 +18,7 @@ from snaptx import places, window
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
-AT_LEAST_ONE = {"timeout", "tries", "menu", "interval"}
+AT_LEAST_ONE = {"timeout", "wait", "tries", "menu", "interval"}
 """Without an end nothing fails; without a try or an entry nothing boots; without a pause nobody rests."""
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from snaptx import log, system
+from snaptx import log, run, system
 from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
 from snaptx.errors import NotFoundError, PackageError, SnaptxError
 from snaptx.machine import Machine
@@ -99,10 +99,8 @@ def enclosure(machine: Machine, tree: Tree, command: Command, cache: MountSpec |
 
 
 def _failure(command: Command, status: int, said: str) -> PackageError:
-    lines = said.strip().splitlines()
-    why = lines[-1] if lines else "it said nothing"
     hint = "its database may be damaged: look at it with 'snaptx shell', or go back with 'snaptx rollback'"
-    return PackageError(f"{command.argv[0]} ended with status {status}: {why}", hint=hint)
+    return PackageError(f"{command.argv[0]} ended with status {status}: {run.last_line(said)}", hint=hint)
 
 
 def installed(machine: Machine, tree: Tree, manager: Manager) -> Installed:

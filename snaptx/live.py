@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from snaptx import checks, lived, liveswitch, log, scene, switch, system, transaction
+from snaptx import checks, lived, liveswitch, log, scene, system, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import HealthError, SnaptxError
@@ -113,7 +113,7 @@ def _switched(machine: Machine, request: Request, chosen: Plan, policy: Conflict
         brought = _prepare(machine, txn, chosen, before, policy)
         txn.step("live")
         log.load()
-        with switch.undisturbed():
+        with system.undisturbed():
             pause = liveswitch.perform(machine, chosen)
             scene.write(machine, _note(machine, chosen, before))
         txn.step("look")

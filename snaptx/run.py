@@ -52,6 +52,17 @@ class Result:
     stdout: str
     stderr: str
 
+    @property
+    def last_line(self) -> str:
+        """Return what it said last, in words if that is nothing."""
+        return last_line(self.stderr or self.stdout)
+
+
+def last_line(said: str) -> str:
+    """Return the last line of what a program said, in words if that is nothing."""
+    lines = said.strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
+
 
 def find_program(name: str) -> str:
     """Return the absolute path of a program.
@@ -122,9 +133,7 @@ def _end(command: Any) -> None:
 
 
 def _failure(words: Sequence[str], result: Result) -> CommandError:
-    lines = (result.stderr or result.stdout).strip().splitlines()
-    said = lines[-1] if lines else "it said nothing"
     return CommandError(
-        f"{Path(words[0]).name} ended with status {result.status}: {said}",
+        f"{Path(words[0]).name} ended with status {result.status}: {result.last_line}",
         hint=f"to see it again: {shlex.join(words)}",
     )

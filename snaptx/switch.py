@@ -14,10 +14,8 @@ unknown, never as a failure that changed nothing.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 from snaptx import log, system
@@ -177,7 +175,7 @@ def turn(machine: Machine, state: BootState, spent: Iterable[Tree] = ()) -> floa
         OutcomeUnknownError: the rename was made, but may not survive a power cut.
     """
     tree = Tree(state.default, Part.ROOT)
-    with undisturbed():
+    with system.undisturbed():
         begun = time.perf_counter()
         machine.boot.switch()
         pause = time.perf_counter() - begun
@@ -197,16 +195,6 @@ def _settle(machine: Machine, tree: Tree, spent: Iterable[Tree]) -> None:
         message = f"the switch to generation {tree.number} was made, but not confirmed by the disk: {error}"
         hint = "the next boot decides; then 'snaptx status' tells and 'snaptx repair' puts the rest right"
         raise OutcomeUnknownError(message, hint=hint) from error
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Hold back signals that would end the process, as between the rename and its barrier."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, system.HELD)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def refresh(machine: Machine, *, without: Iterable[int] = ()) -> bool:

@@ -60,6 +60,16 @@ HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """The signals that end this program in good order."""
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold these signals back for the length of a with block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @cache
 def libc() -> ctypes.CDLL:
     """Return the C library, for the wrappers here and in ``mounting``."""

@@ -182,7 +182,7 @@ def begin(
 @contextmanager
 def _to_the_end() -> Iterator[None]:
     """Hold signals back and forget them: a terminal that closes sends more than one, and one is enough."""
-    with switch.undisturbed():
+    with system.undisturbed():
         try:
             yield
         finally:

@@ -17,10 +17,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
 
-from snaptx import durable, log, mounting, run, system
+from snaptx import checks, durable, log, mounting, system
 from snaptx.apps import runners, sockets
 from snaptx.apps.application import App, subtree
 from snaptx.apps.runners import Instance
@@ -30,8 +30,8 @@ from snaptx.model import Part, Tree
 PAUSE = 0.05
 """Seconds between two attempts of a check."""
 
-TIMED_OUT = 124
-"""timeout(1)'s status."""
+KILL_AFTER = 1
+"""Seconds that a check has to end in once its time is over: meanwhile the old instance stands still."""
 
 
 def recorded(app: App) -> Iterator[Instance]:
@@ -54,15 +54,24 @@ def start(app: App, number: int, before: Instance | None) -> Instance:
     Raises:
         CommandError: it can't be started; nothing of it is left.
     """
+    made = None
     try:
         _mount(app, number)
-        made = runners.start(app.settings, number, subtree(app, number), before)
-        data = {**asdict(made), "boot_id": system.boot_id()}
-        durable.replace(app.place / f"{number}.json", json.dumps(data).encode(), 0o600)
+        with _undisturbed(app):
+            made = runners.start(app.settings, number, subtree(app, number), before)
+            data = {**asdict(made), "boot_id": system.boot_id()}
+            durable.replace(app.place / f"{number}.json", json.dumps(data).encode(), 0o600)
     except BaseException:
+        if made:
+            runners.runner(made).stop()
         _leave(app, number)
         raise
     return made
+
+
+def _undisturbed(app: App) -> AbstractContextManager[None]:
+    """Let no signal come between a process and its record; systemctl(1) may take long, and keeps its own."""
+    return nullcontext() if app.settings.unit else system.undisturbed()
 
 
 def stop(app: App, instance: Instance) -> bool:
@@ -131,12 +140,7 @@ def _complaint(app: App, instance: Instance) -> str:
         "SNAPTX_ROOT": str(subtree(app, instance.generation)),
         "SNAPTX_CHECK_ADDRESS": instance.address,
     }
-    words = ["timeout", "--kill-after=1", str(app.settings.wait), *app.settings.check]
-    done = run.run(words, env=env, ok=range(-64, 256))
-    if done.status == TIMED_OUT:
-        return f"the check took longer than {app.settings.wait} seconds"
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return f"status {done.status}: {said[-1] if said else 'it said nothing'}" if done.status else ""
+    return checks.ask(app.settings.check, env, limit=app.settings.wait, kill_after=KILL_AFTER)
 
 
 def settle(app: App) -> Instance | None:

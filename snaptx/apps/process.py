@@ -51,9 +51,10 @@ def spawn(start: Start) -> int:
     """
     said, says = os.pipe()  # closed by a successful execve(2)
     pids, tells = os.pipe()
-    between = os.fork()
-    if not between:
-        _fork_away(start, says, tells)
+    with system.undisturbed():
+        between = os.fork()
+        if not between:
+            _fork_away(start, says, tells)
     for fd in (says, tells):
         os.close(fd)
     try:
@@ -75,8 +76,8 @@ def _all_of(fd: int) -> bytes:
 
 def _fork_away(start: Start, says: int, tells: int) -> NoReturn:
     """Leave the process to init: nothing of snaptx stays to wait for it."""
-    says = start.high(says)
     try:
+        says = start.high(says)
         os.setsid()
         child = os.fork()
         if child:
@@ -86,14 +87,15 @@ def _fork_away(start: Start, says: int, tells: int) -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - there is nobody above this
         with suppress(OSError):
             os.write(says, str(error).encode())
-    os._exit(1)
+    finally:
+        os._exit(1)
 
 
 def _become(start: Start, says: int) -> NoReturn:
     os.setpgid(0, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
+    for number in (*system.HELD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     out = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
     given = [start.high(one.fileno()) for one in start.sockets]
     _enter(start.root)
@@ -131,14 +133,10 @@ def held(pid: int) -> Iterator[None]:
     A child waits for the end of this process, however it comes, and lets the group go on.
     """
     waits, lives = os.pipe()
-    keeper = os.fork()
-    if not keeper:
-        os.close(lives)
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        os.read(waits, 1)
-        _signal_group(pid, signal.SIGCONT)
-        os._exit(0)
+    with system.undisturbed():
+        keeper = os.fork()
+        if not keeper:
+            _keep(pid, waits, lives)
     os.close(waits)
     try:
         _signal_group(pid, signal.SIGSTOP)
@@ -147,6 +145,17 @@ def held(pid: int) -> Iterator[None]:
         _signal_group(pid, signal.SIGCONT)
         os.close(lives)
         os.waitpid(keeper, 0)
+
+
+def _keep(pid: int, waits: int, lives: int) -> NoReturn:
+    try:
+        os.close(lives)
+        for number in system.HELD:
+            signal.signal(number, signal.SIG_IGN)
+        os.read(waits, 1)
+        _signal_group(pid, signal.SIGCONT)
+    finally:
+        os._exit(0)
 
 
 def _signal_group(pid: int, number: int) -> None:

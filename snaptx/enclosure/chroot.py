@@ -40,7 +40,6 @@ __all__ = ["Enclosure", "enclosed_environment", "run_enclosed"]
 GRACE = 5.0
 """Seconds a command has to end after a signal before it is killed."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGINFO = struct.Struct("=Iii116x")  # signalfd(2): ssi_signo, ssi_errno, ssi_code
 
 _TAKEN = {"TERM", "LANG", "LANGUAGE"}
@@ -132,7 +131,7 @@ def _signals_blocked() -> Iterator[frozenset[int]]:
 
     The children inherit the mask: they only ever wait for signals.
     """
-    awaited = frozenset(number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN)
+    awaited = frozenset(number for number in system.HELD if signal.getsignal(number) != signal.SIG_IGN)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, awaited | {signal.SIGCHLD, warden.FORCE})
     try:
         yield awaited

@@ -6,10 +6,12 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from snaptx.errors import OutcomeUnknownError
+from snaptx.errors import NoSpaceError, OutcomeUnknownError
 from tests.appload import ask
 from tests.webapp import Web
 
@@ -88,6 +90,29 @@ def test_the_new_one_stays_when_snaptx_dies_after_the_switch(web: Web) -> None:
     web.box.ok("app", "start", "web")
     assert web.at() == (3, [3])
     assert ask(web.port).startswith("two ")
+
+
+def _without_room_in_run() -> None:
+    from snaptx import durable
+    from snaptx.errors import NoSpaceError
+
+    before = durable.replace
+
+    def refused(path: Path, *data: Any, **how: Any) -> None:
+        if path.parent.name == "web":
+            raise NoSpaceError(f"cannot write {path.name}: No space left on device", hint="make room")
+        before(path, *data, **how)
+
+    durable.replace = refused
+
+
+def test_nothing_runs_that_is_not_on_record(web: Web) -> None:
+    web.apply("two")
+    said = web.box.start("app", "switch", "web", before=_without_room_in_run).wait()
+
+    assert said.code == NoSpaceError.code
+    assert web.at() == (2, [2])
+    assert {ask(web.port).split()[0] for _ in range(50)} == {"one"}
 
 
 def _without_room_for_records() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from snaptx.apps import settings
 from snaptx.config import Config, Conflicts, Nested, files, load, merge
 from snaptx.errors import ConfigError
 
@@ -99,3 +100,11 @@ def test_files_that_can_not_be_read_are_named(tmp_path: Path, text: bytes) -> No
         load(tmp_path)
     with pytest.raises(ConfigError, match="missing"):
         load(tmp_path, tmp_path / "missing")
+
+
+def test_a_check_of_an_application_has_an_end(tmp_path: Path) -> None:
+    (tmp_path / "etc/snaptx/apps").mkdir(parents=True)
+    (tmp_path / "etc/snaptx/apps/web.conf").write_text("check = ['/bin/true']\nwait = 0\n")
+
+    with pytest.raises(ConfigError, match="wait: 0 is too few"):
+        settings.load(tmp_path, "web")
