@@ -85,12 +85,19 @@ def append(path: Path, data: bytes, mode: int = 0o600) -> None:
         StorageError: the filesystem refused; ``path`` is as it was.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    with descriptor(path, flags, mode) as fd:
-        size = os.fstat(fd).st_size
-        try:
-            _write_all(fd, data)
-            os.fsync(fd)
-        except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(fd, size)
-            raise storage_error(error, f"cannot append to {path.name}") from error
+    try:
+        with descriptor(path, flags, mode) as fd:
+            _append_all(fd, data)
+    except OSError as error:
+        raise storage_error(error, f"cannot append to {path.name}") from error
+
+
+def _append_all(fd: int, data: bytes) -> None:
+    size = os.fstat(fd).st_size
+    try:
+        _write_all(fd, data)
+        os.fsync(fd)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(fd, size)
+        raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from snaptx import difference, run, system
+from snaptx import difference, system
 from snaptx.config import Nested
 from snaptx.errors import LayoutError
 from snaptx.machine import Machine
@@ -19,6 +19,7 @@ from snaptx.model import Part, Tree
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.transplant import transplant, uproot
 from snaptx.sharing import attach
+from snaptx.trees import copies
 
 
 def check(machine: Machine, base: int, policy: Nested) -> tuple[str, ...]:
@@ -81,8 +82,7 @@ def _carry(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> 
         Manifest.open(machine.manifest(number), writable=True) as manifest,
     ):
         for path in paths:
-            words = ["cp", "--archive", "--reflink=auto", "--one-file-system", "--no-target-directory"]
-            run.run([*words, system.seen_by_others(source / path), system.seen_by_others(target / path)])
+            copies.clone(source / path, target / path)
             manifest.put(difference.scan_below(root_fd, os.fsencode(path)))
 
 

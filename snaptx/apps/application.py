@@ -121,6 +121,7 @@ def remove(host: Machine, app: App, request: Request) -> None:
     for generation in app.machine.generations.recorded():
         if generation.pinned:
             raise BusyError(f"generation {generation.number} is pinned", hint="unpin what is to go")
+    transaction.note(host, request, application=app.name, result="begun")
     app.machine.storage.forsake("")
     transaction.note(host, request, application=app.name, result="done")
 

@@ -46,10 +46,11 @@ def request(args: Namespace) -> Request:
 
 def emit(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
     """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result."""
+    shown: Iterable[str]
     if args.json:
         shown = [json.dumps(jsonable(result), indent=2, sort_keys=True)]
     else:
-        shown = [printable(line) for line in ([text] if isinstance(text, str) else text)]
+        shown = map(printable, [text] if isinstance(text, str) else text)
     with writing():
         for line in shown:
             print(line)

@@ -49,8 +49,7 @@ def run(args: Namespace) -> int:
         elif args.json:
             common.emit(args, {"old": old, "new": new, "changes": list(changes)}, "")
         else:
-            for line in _lines(changes, names_only=args.name_only):
-                print(line)
+            common.emit(args, None, _lines(changes, names_only=args.name_only))
     return 0
 
 

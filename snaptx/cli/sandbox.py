@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from snaptx.cli import options
+from snaptx.cli import common, options
 from snaptx.sandbox.layout import Layout, Sandbox, parse_size
 
 
@@ -43,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     from snaptx.sandbox import box
 
     if args.dry_run:
-        print(f"would {args.action} the sandbox {args.directory}")
+        would = {"action": args.action, "directory": str(args.directory)}
+        common.emit(args, {"would": would}, f"would {args.action} the sandbox {args.directory}")
         return 0
     match args.action:
         case "create":
@@ -54,14 +54,14 @@ def run(args: argparse.Namespace) -> int:
             left = box.destroy(args.directory)
             if left:
                 print(f"left in {args.directory}, not the sandbox's: {', '.join(left)}", file=sys.stderr)
+            common.emit(args, {"destroyed": str(args.directory), "left": left}, ())
         case _:
-            print(box.reboot(args.directory, target=args.target) or "the top level")
+            booted = box.reboot(args.directory, target=args.target)
+            common.emit(args, {"subvolume": booted}, booted or "the top level")
     return 0
 
 
 def _show_created(box: Sandbox, args: argparse.Namespace) -> None:
-    if args.json:
-        places = {"directory": box.directory, "root": box.root, "top": box.top, "image": box.disk}
-        print(json.dumps({"layout": box.layout} | {name: str(path) for name, path in places.items()}))
-        return
-    print(f"a sandbox laid out as {box.layout} has it; try: snaptx --sysroot {args.directory / 'root'} init")
+    places = {"directory": box.directory, "root": box.root, "top": box.top, "image": box.disk}
+    text = f"a sandbox laid out as {box.layout} has it; try: snaptx --sysroot {args.directory / 'root'} init"
+    common.emit(args, {"layout": box.layout} | {name: str(path) for name, path in places.items()}, text)

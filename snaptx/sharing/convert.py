@@ -16,12 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snaptx import log, mounting, places, run, system, transaction
+from snaptx import log, mounting, places, system, transaction
 from snaptx.errors import (
     BusyError,
-    CommandError,
     LayoutError,
-    NoSpaceError,
     NotFoundError,
     VerifyError,
     storage_error,
@@ -59,6 +57,7 @@ def check(machine: Machine, paths: Sequence[str]) -> None:
     if paths and machine.storage.running.mount.fstype == "zfs":
         hint = "make a dataset beside the boot environments for it (zfs create -o mountpoint=PATH POOL/NAME)"
         raise LayoutError("on ZFS, data inside the root has to be moved by hand", hint=hint)
+    rules.require_distinct(paths)
     made = conversions.read(machine.storage.state) if machine.storage.state.is_dir() else {}
     for path in paths:
         name = rules.subvolume_name(path)
@@ -174,7 +173,7 @@ def _copy(machine: Machine, root: Path, path: str, since: int) -> Conversion:
     with system.descriptor(source, DIRECTORY) as source_fd, system.descriptor(target, DIRECTORY) as target_fd:
         try:
             inodeflags.prepare(source_fd, target_fd)
-            _clone(source, target)
+            copies.clone(source, target)
             inodeflags.finish(source_fd, target_fd)
         except OSError as error:
             raise storage_error(error, f"cannot copy {path}") from error
@@ -184,17 +183,6 @@ def _copy(machine: Machine, root: Path, path: str, since: int) -> Conversion:
             raise VerifyError(message, hint="nothing was changed; the kernel log (dmesg) may say more")
         birth = system.birth_ns(target_fd, b".")
     return Conversion(path, name, 0, birth, since, time.time_ns())
-
-
-def _clone(source: Path, target: Path) -> None:
-    words = ["cp", "--archive", "--reflink=auto", "--one-file-system", "--no-target-directory", "--"]
-    try:
-        run.run([*words, system.seen_by_others(source), system.seen_by_others(target)])
-    except CommandError as error:
-        if "No space left" in error.message or "quota" in error.message:
-            hint = "free space or raise the quota; 'snaptx prune' removes old generations"
-            raise NoSpaceError(error.message, hint=hint) from error
-        raise
 
 
 def _put_in_place(machine: Machine, path: str) -> Converted:

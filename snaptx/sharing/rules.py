@@ -123,6 +123,20 @@ def require_safe(findings: Iterable[Finding], keep: Sequence[str] = ()) -> None:
         raise LayoutError(message, hint=hint)
 
 
+def require_distinct(paths: Iterable[str]) -> None:
+    """Refuse paths whose subvolumes would have one name.
+
+    Raises:
+        LayoutError: there are some.
+    """
+    owner: dict[str, str] = {}
+    for path in paths:
+        other = owner.setdefault(subvolume_name(path), path)
+        if other != path:
+            message = f"{other} and {path} would both become the subvolume {subvolume_name(path)}"
+            raise LayoutError(message, hint=f"--keep {path}, or make a subvolume for it by hand")
+
+
 def subvolume_name(path: str) -> str:
     """Return the name of the subvolume for ``path``, as Ubuntu, Arch and openSUSE have them: @var_log."""
     return "@" + path.strip("/").replace("/", "_")

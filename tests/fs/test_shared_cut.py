@@ -11,9 +11,10 @@ import pytest
 
 from snaptx import mounting
 from snaptx.errors import StorageError
-from snaptx.sharing import attach, conversions, convert
+from snaptx.sharing import attach, conversions
 from snaptx.storage.btrfs import BtrfsStorage
 from snaptx.transaction import Transaction
+from snaptx.trees import copies
 from tests.boxes import Box, changes
 from tests.furnished import NAMES, PLACES, data, is_sound, lines, mounted, subvolumes
 
@@ -41,7 +42,7 @@ def failing(act: Callable[..., Any], *, after: bool) -> Callable[..., Any]:
 
 
 MOMENTS = {
-    "copying": (convert, "_clone"),
+    "copying": (copies, "clone"),
     "recording": (conversions, "put"),
     "naming": (BtrfsStorage, "keep_shared"),
     "fstab": (attach, "_replace"),
@@ -97,7 +98,7 @@ def test_an_error_at_each_step_is_told_once(full: Box, monkeypatch: pytest.Monke
 
 
 def test_a_copy_that_is_not_one_is_thrown_away(full: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    clone = convert._clone
+    clone = copies.clone
 
     def forget(source: Path, target: Path) -> None:
         clone(source, target)
@@ -105,7 +106,7 @@ def test_a_copy_that_is_not_one_is_thrown_away(full: Box, monkeypatch: pytest.Mo
             path.write_text("other\n")
 
     with monkeypatch.context() as patch:
-        patch.setattr(convert, "_clone", forget)
+        patch.setattr(copies, "clone", forget)
         said = full.run("init", "--convert")
     assert said.code == 40
     assert "the copy of /home differs from it: ann/named" in said.complaint[0]

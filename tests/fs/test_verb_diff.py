@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from snaptx.errors import OutputError
 from tests.boxes import Box, changes, made
 from tests.fs.conftest import command
 
@@ -220,3 +222,18 @@ def test_tampering_with_the_trail_is_found_and_mended(
         head.write_bytes(kept_head)
         for damaged in path.parent.glob("damaged-*"):
             damaged.unlink()
+
+
+def _without_output() -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    sys.stdout = open(1, "w")  # noqa: SIM115
+
+
+@pytest.mark.parametrize("words", [("diff", "1", "2"), ("--json", "diff", "1", "2"), ("list",), ("status",)])
+def test_a_result_that_can_not_be_written_is_an_error_of_its_own(
+    changed: Box, words: tuple[str, ...]
+) -> None:
+    said = changed.start(*words, before=_without_output).wait()
+
+    assert said.code == OutputError.code
+    assert "could not be written" in said.complaint[0]

@@ -209,6 +209,13 @@ def test_failed_addition_is_cut_off(tmp_path: Path, mocker: MockerFixture) -> No
     assert path.read_bytes() == b"one\n"
 
 
+def test_an_addition_to_what_cannot_be_opened(tmp_path: Path, mocker: MockerFixture) -> None:
+    mocker.patch("os.open", side_effect=OSError(errno.ENOSPC, "No space left on device"))
+
+    with pytest.raises(NoSpaceError, match="cannot append to file"):
+        durable.append(tmp_path / "file", b"one\n")
+
+
 def test_a_write_that_takes_less_goes_on(tmp_path: Path, mocker: MockerFixture) -> None:
     write = os.write
     mocker.patch("os.write", lambda fd, data: write(fd, data[:3]))

@@ -107,6 +107,13 @@ def test_subvolumes_are_called_as_usual(path: str, name: str) -> None:
     assert rules.subvolume_name(path) == name
 
 
+def test_two_places_can_not_become_one_subvolume() -> None:
+    rules.require_distinct(["/var/log", "/var/log/audit", "/srv"])
+
+    with pytest.raises(LayoutError, match="/var/log and /var_log would both become the subvolume @var_log"):
+        rules.require_distinct(["/srv", "/var/log", "/var_log"])
+
+
 DEBIAN = (
     f"# a comment\nUUID={UUID} / btrfs noatime,subvol=@rootfs,x-initrd.mount 0 0\ntmpfs /home/tmp tmpfs rw"
 )
