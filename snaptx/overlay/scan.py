@@ -112,11 +112,12 @@ def _node_row(dirfd: int, name: bytes, path: bytes, st: os.stat_result) -> Row:
 
 
 def index_row(dirfd: int, name: bytes, path: bytes) -> Row:
-    """Describe ``name`` in the directory ``dirfd``; ``path`` is what the row is called.
+    """Describe ``name`` in the directory ``dirfd``, b"" for that itself; ``path`` is what the row is called.
 
     A directory's size is 0, a symlink's the length of its target in bytes.
     Raises NotFoundError when there is no such name.
     """
+    name = name or b"."
     try:
         st = os.stat(name, dir_fd=dirfd, follow_symlinks=False)
         if stat.S_ISREG(st.st_mode):

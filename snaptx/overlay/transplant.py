@@ -23,12 +23,12 @@ NOFOLLOW = os.O_NOFOLLOW | os.O_NONBLOCK
 def transplant(source_fd: int, target_fd: int, path: bytes) -> None:
     """Make ``path`` in the target what it is in the source; below a directory nothing changes.
 
-    Missing parent directories are brought along.
+    b"" is the root itself.  Missing parent directories are brought along.
 
     Raises:
         OSError: the filesystem refused.
     """
-    directory, name = os.path.split(path)
+    directory, name = os.path.split(path or b".")
     from_dir = scan.open_directory(source_fd, directory)
     try:
         into_dir = _parent(source_fd, target_fd, directory)
