@@ -170,12 +170,12 @@ class Audit:
         # Not flushed, and no reason to fail: an old witness is still a true one.
         fresh = self._witness.with_suffix(".tmp")
         with suppress(OSError):
-            fresh.write_text(f"{head.seq} {head.hash}\n")
+            fresh.write_text(f"{head.seq} {head.hash}\n", encoding="utf-8")
             fresh.replace(self._witness)
 
     def _read_witness(self) -> Head | None:
         try:
-            seq, digest = self._witness.read_text().split()
+            seq, digest = self._witness.read_text(encoding="utf-8").split()
             return Head(int(seq), digest)
         except (FileNotFoundError, ValueError):
             return None  # an empty witness is what a power cut may leave of it

@@ -86,7 +86,7 @@ class Generations:
 
     def _highest(self) -> int:
         try:
-            return int(self._last.read_text())
+            return int(self._last.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return 0
 

@@ -69,7 +69,7 @@ def why_booted() -> Why:
     """Return what the boot loader says of this boot."""
     said = [word.removeprefix(WHY) for word in system.kernel_words() if word.startswith(WHY)]
     with suppress(OSError):
-        said.append(FROM_INITRAMFS.read_text().strip())
+        said.append(FROM_INITRAMFS.read_text(encoding="utf-8").strip())
     known = set(Why)
     return Why(said[-1]) if said and said[-1] in known else Why.NOTHING
 

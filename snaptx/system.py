@@ -304,7 +304,7 @@ def is_root() -> bool:
 
 def kernel_words() -> list[str]:
     """Return the words of the kernel's command line."""
-    return Path("/proc/cmdline").read_text(errors="replace").split()
+    return Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").split()
 
 
 def process_start(pid: int) -> int:
@@ -321,7 +321,7 @@ def process_start(pid: int) -> int:
 def parent_of(pid: int) -> int:
     """Return the parent of a process, 0 if there is none."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
     return int(text.rpartition(")")[2].split()[1])
@@ -343,7 +343,7 @@ def signal_of(interrupt: KeyboardInterrupt) -> signal.Signals:
 
 def boot_id() -> str:
     """Return the kernel's id of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,7 +364,7 @@ def identity() -> Identity:
     except KeyError:
         user = str(uid)
     try:
-        login = Path("/proc/self/loginuid").read_text().strip()
+        login = Path("/proc/self/loginuid").read_text(encoding="utf-8").strip()
     except OSError:
         login = ""
     unset = {"4294967295", "-1"}

@@ -266,6 +266,18 @@ def annotation_breaches(module: Module) -> list[str]:
     ]
 
 
+def encoding_breaches(module: Module) -> list[str]:
+    """Return the places that read or write text in the encoding of the locale, but for names of files."""
+    complaints = []
+    for node in ast.walk(module.tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="read_text" | "write_text"), keywords=named):
+                given = {word.arg: ast.unparse(word.value) for word in named}
+                if "encoding" not in given and given.get("errors") != "'surrogateescape'":
+                    complaints.append(f"{module.path}:{node.lineno}: text without an encoding")
+    return complaints
+
+
 def exit_breaches(modules: Iterable[Module], allowed: Collection[str]) -> list[str]:
     """Return the places outside ``allowed`` that end the process."""
     complaints = []

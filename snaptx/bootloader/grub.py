@@ -104,7 +104,7 @@ class Grub:
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none."""
         try:
-            text = self._entry.read_text(errors="replace")
+            text = self._entry.read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -202,4 +202,6 @@ def original(boot: Path) -> Original | None:
     name = grub_directory(boot)
     if not name:
         return None
-    return Original(name, settings.names_roots((boot / name / "grub.cfg").read_text(errors="replace")))
+    return Original(
+        name, settings.names_roots((boot / name / "grub.cfg").read_text(encoding="utf-8", errors="replace"))
+    )

@@ -262,7 +262,7 @@ class Sourced:
         config = self._directory / "grub.cfg"
         if not config.is_file():
             raise BootError(f"{config} is missing", hint="install GRUB, or run update-grub")
-        if "custom.cfg" not in config.read_text(errors="replace"):
+        if "custom.cfg" not in config.read_text(encoding="utf-8", errors="replace"):
             hint = "keep /etc/grub.d/41_custom executable and run update-grub"
             raise BootError(f"{config} does not include custom.cfg", hint=hint)
 
@@ -273,20 +273,20 @@ class Sourced:
     def install(self) -> None:
         """Add the lines to custom.cfg, or renew them."""
         text = self._without()
-        durable.replace(self._custom, (self._block() + text).encode(), 0o644)
+        durable.replace(self._custom, (self._block() + text).encode(errors="surrogateescape"), 0o644)
         self.loader.barrier()
 
     def undo(self) -> None:
         """Remove the lines from custom.cfg, and the file with its last line."""
         text = self._without()
         if text:
-            durable.replace(self._custom, text.encode(), 0o644)
+            durable.replace(self._custom, text.encode(errors="surrogateescape"), 0o644)
         else:
             self._custom.unlink(missing_ok=True)
         self.loader.barrier()
 
     def _text(self) -> str:
-        return self._custom.read_text() if self._custom.is_file() else ""
+        return self._custom.read_bytes().decode(errors="surrogateescape") if self._custom.is_file() else ""
 
     def _without(self) -> str:
         return re.sub(rf"{re.escape(BEGIN)}\n.*?{re.escape(END)}\n", "", self._text(), flags=re.DOTALL)

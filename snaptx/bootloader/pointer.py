@@ -36,7 +36,7 @@ class Pointer:
     def read(self) -> BootState | None:
         """Return what the pointer says, None if there is none."""
         try:
-            return entryfile.parse(self._file.read_text(errors="replace"))
+            return entryfile.parse(self._file.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -80,6 +81,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _settle_streams()
     _listen()
     try:
         code = _run(words)
@@ -98,6 +100,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return failure.code
     finally:
         _let_go()
+
+
+def _settle_streams() -> None:
+    """Have all three streams, and say of a character the locale lacks which one it is.
+
+    Who starts this with one closed (``>&-``) wants to hear nothing, not that the
+    next file opened gets what is said.
+    """
+    for number in range(3):
+        with suppress(OSError):
+            os.fstat(number)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        os.set_inheritable(number, True)
+    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _listen() -> None:

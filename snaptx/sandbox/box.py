@@ -134,7 +134,7 @@ def chosen_subvolume(box: Sandbox) -> str:
     """
     try:
         with _grub_home(box) as home:
-            state = entryfile.parse((home / entryfile.NAME).read_text(errors="replace"))
+            state = entryfile.parse((home / entryfile.NAME).read_text(encoding="utf-8", errors="replace"))
     except FileNotFoundError:
         return ""
     default = [entry for entry in state.entries if entry.number == state.default]
@@ -217,7 +217,7 @@ def _build(box: Sandbox, size: int, source: Path | None) -> None:
         "disk_uuid": box.disk_uuid,
         "boot_uuid": box.boot_uuid,
     }
-    (box.directory / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+    (box.directory / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     _format(box.disk, size, ["mkfs.btrfs", "--quiet", "--uuid", box.disk_uuid, "--label", "snaptx-sandbox"])
     if box.plan.boot:
         _format(box.boot_image, BOOT_SIZE, ["mkfs.ext4", "-q", "-U", box.boot_uuid, "-L", "snaptx-boot"])

@@ -41,7 +41,7 @@ def loops(image: Path) -> list[str]:
     found = []
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         with suppress(OSError):
-            if backing.read_text().rstrip("\n") == str(image):
+            if backing.read_text(errors="surrogateescape").rstrip("\n") == str(image):
                 found.append(f"/dev/{backing.parts[3]}")
     return found
 

@@ -111,6 +111,11 @@ def test_public_names_have_docstrings() -> None:
     _none(_each(house.docstring_breaches))
 
 
+def test_text_has_an_encoding_of_its_own() -> None:
+    """The entry file that one user wrote has to be read by another, whatever the locale."""
+    _none(_each(house.encoding_breaches))
+
+
 def test_functions_say_what_they_return() -> None:
     _none(_each(house.annotation_breaches))
 
@@ -211,6 +216,7 @@ BAD_SOURCES: dict[str, tuple[Callable[[Module], list[str]], str]] = {
     "function docstring": (house.docstring_breaches, '"""M."""\ndef f() -> None: ...'),
     "class docstring": (house.docstring_breaches, '"""M."""\nclass C: ...'),
     "method docstring": (house.docstring_breaches, '"""M."""\nclass C:\n    """C."""\n    def f(self): ...'),
+    "encoding": (house.encoding_breaches, "path.read_text(errors='replace')"),
     "return annotation": (house.annotation_breaches, "def f():\n    pass"),
     "nested return annotation": (house.annotation_breaches, "def f() -> None:\n    def g(): ..."),
     "long function": (lambda module: house.size_breaches("x", module.source), "def f():\n" + "    x\n" * 40),

@@ -81,7 +81,7 @@ def unreadable_by_grub(name: str) -> features.Unreadable:
     if not files:
         return features.Unreadable()
     properties = dict(_rows("zpool", "get", "-H", "-p", "-o", "property,value", "all", name))
-    return features.unreadable(properties, features.parse_set(files[0].read_text()))
+    return features.unreadable(properties, features.parse_set(files[0].read_text(encoding="utf-8")))
 
 
 def require_sound(pool: Pool) -> None:
