@@ -287,3 +287,14 @@ def test_required_hook_stops_it(ground: Ground) -> None:
         assert not (box.root / "usr/share/stopped").exists()
     finally:
         box.configure(f'[packages]\nmanager = "{kit.name}"\n')
+
+
+def test_the_hooks_that_snaptx_leaves_behind_hinder_nobody(ground: Ground) -> None:
+    tool = ground.box.root / "usr/bin/snaptx"
+    ground.offer(ground.package("free", 1))
+    tool.rename(tool.with_name("gone"))
+    try:
+        inside(ground.box.root, *ground.kit.install, "free")
+        inside(ground.box.root, *ground.kit.remove, "free")
+    finally:
+        tool.with_name("gone").rename(tool)
