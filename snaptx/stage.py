@@ -153,6 +153,10 @@ def _snapshot(machine: Machine, base: Base, number: int) -> None:
 def _fork_manifest(machine: Machine, base: Base, number: int) -> None:
     """Start from the base's index, brought up to what the base has become since it was sealed."""
     origin, index = machine.manifest(base.number), machine.manifest(number)
+    if not base.staged and not origin.exists():
+        difference.index(
+            machine, Tree(base.number, Part.SEALED)
+        )  # `hook after` makes it, and did not get there
     with Manifest.fork(origin, index, successor=base.staged) as manifest:
         if not base.staged:
             difference.reindex(machine, manifest, Tree(base.number, Part.SEALED), Tree(number, Part.ORIGIN))

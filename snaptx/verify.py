@@ -122,7 +122,28 @@ def _generations(machine: Machine, left_out: int) -> Iterator[Problem]:
         yield from _told(where, lambda number=number: machine.generations.read(number))  # type: ignore[misc]
         if machine.storage.describe(Tree(number, Part.ROOT)) is None:
             yield Problem(where, "has no root")
-        yield from _told(where, lambda number=number: manifest(machine, number))  # type: ignore[misc]
+        if not awaits_index(machine, number):
+            yield from _told(where, lambda number=number: manifest(machine, number))  # type: ignore[misc]
+
+
+def newest(machine: Machine) -> int:
+    """Return the newest generation that can be compared with its manifest."""
+    numbers = [generation.number for generation in machine.generations.recorded()]
+    return max((one for one in numbers if not awaits_index(machine, one)), default=numbers[-1])
+
+
+def awaits_index(machine: Machine, number: int) -> bool:
+    """Return whether the manifest is still to be made: of a hook's copy, or what was restored from one.
+
+    ``hook after`` makes it, which a package manager that was cut off never calls.
+    """
+    if machine.manifest(number).exists():
+        return False
+    try:
+        record = machine.generations.read(number)
+    except SnaptxError:
+        return False
+    return bool(record.copy or record.content)
 
 
 def manifest(machine: Machine, number: int) -> None:

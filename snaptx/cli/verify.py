@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     """Check one generation and snaptx's own state; without a number also what applications are at."""
     machine = common.machine(args)
-    number = machine.generations.recorded()[-1].number if args.number is None else args.number
+    number = verify.newest(machine) if args.number is None else args.number
     with common.Progress(args, "verifying") as progress:
         problems = [*verify.state(machine), *mend.problems(machine)]
         problems += verify.generation(machine, number, progress)

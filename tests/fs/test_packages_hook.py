@@ -333,3 +333,20 @@ def test_what_builds_on_the_copy_leaves_behind_what_came_after_it(machine: Box) 
     assert (machine.tree(3) / "usr/share/p0").read_text() == "1"
     assert not (machine.tree(3) / "var/lib/dpkg/info/p1.list").exists()
     assert (machine.boot().default, machine.boot().fallback) == (3, 1)
+
+
+@pytest.mark.parametrize("way", [("--base", "2"), ()], ids=["upon it", "after a rollback to it"])
+def test_work_goes_on_after_a_run_that_was_cut(machine: Box, tmp_path: Path, way: tuple[str, ...]) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/file").write_text("new")
+    machine.ok("hook", "before", "--manager", "apt")
+    machine.reboot()
+    assert machine.json("verify")["problems"] == []
+    if not way:
+        machine.ok("rollback", "2")
+        machine.reboot()
+        machine.ok("confirm")
+    number = machine.json("apply", *way, str(tmp_path / "new"))["staged"]["number"]
+
+    assert (machine.tree(number) / "file").read_text() == "new"
+    assert machine.json("verify", str(number))["problems"] == []
