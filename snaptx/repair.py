@@ -137,22 +137,22 @@ def _entry_file(machine: Machine) -> Iterator[str]:
 
 
 def _choose_default(machine: Machine) -> int:
-    """Return the running generation, else the newest good one, else the newest that has a root."""
+    """Return the running generation unless it was judged bad, else the newest good one, else the newest."""
     whole = [
         generation
         for generation in machine.generations.recorded()
         if generation.number == machine.booted or machine.phase(generation.number) is Phase.COMMITTED
         if machine.storage.describe(Tree(generation.number, Part.ROOT))
     ]
-    numbers = [generation.number for generation in whole]
-    good = [generation.number for generation in whole if generation.verdict is Verdict.GOOD]
-    if machine.booted in numbers:
-        return machine.booted
-    if not numbers:
+    if not whole:
         raise NotFoundError(
             "no generation that could boot is left", hint="boot a rescue system and look at @snaptx"
         )
-    return max(good or numbers)
+    if any(one.number == machine.booted and one.verdict is not Verdict.BAD for one in whole):
+        return machine.booted
+    good = [one for one in whole if one.verdict is Verdict.GOOD]
+    unjudged = [one for one in whole if one.verdict is not Verdict.BAD]
+    return max(one.number for one in good or unjudged or whole)
 
 
 def _derived(machine: Machine) -> list[str]:

@@ -355,3 +355,17 @@ def _newer(path: Path) -> None:
     else:
         given = json.loads(path.read_text()) if path.exists() else {"act": "later"}
         path.write_text(json.dumps(given | {"format": 99}))
+
+
+def test_what_was_judged_bad_is_not_made_the_default(fresh: Box, tmp_path: Path) -> None:
+    """The running generation is the default's first choice, where the entry file is lost, but for that."""
+    (tmp_path / "worse").mkdir()
+    (tmp_path / "worse/file").write_text("worse")
+    number = fresh.json("apply", "--commit", str(tmp_path / "worse"))["committed"]["number"]
+    fresh.reboot()
+    fresh.ok("confirm", "--bad", "it hangs")
+    assert fresh.boot().default != number
+    fresh.entry.unlink()
+    fresh.ok("repair")
+
+    assert fresh.boot().default != number
