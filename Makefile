@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .PHONY: help venv test test-boot test-crash test-packages test-unit test-vm test-zfs demo bench bench-zfs profile fix lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 venv: ## install what is missing; leaves the command at .venv/bin/snaptx
 	@.ci/setup venv
@@ -24,7 +24,7 @@ test-boot: ## boot three machines in QEMU, BIOS, UEFI and ZFS: init, menu, fallb
 	@.ci/setup vm
 	$(PYTEST) -o faulthandler_timeout=0 $(BOOTS)
 
-test-crash: ## cut the power at 20,000 points of every verb (as root; takes about an hour)
+test-crash: ## cut the power at 20,000 points of all verbs together (as root; takes about an hour)
 	@.ci/setup root
 	.venv/bin/python -m tests.crash
 

@@ -60,7 +60,7 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True)
     Without ``lasting`` it does once the filesystem commits; until then a power cut leaves what was there.
 
     Raises:
-        StorageError: the filesystem refused; ``path`` is as it was.
+        StorageError: the filesystem refused; ``path`` is as it was, or complete and not yet lasting.
     """
     fresh = path.with_name(path.name + ".tmp")
     write_new(fresh, data, mode)

@@ -1,7 +1,7 @@
 """Every way snaptx can fail, by origin, with its exit code and the cure.
 
 One tree, one code per class, no two classes with the same code: the table in
-the manual page is generated from here.  A programmer's mistake is none of
+the manual page is compared with this.  A programmer's mistake is none of
 these and keeps its traceback.
 """
 

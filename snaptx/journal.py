@@ -69,7 +69,7 @@ class Journal:
         """Make ``intent`` durable; without ``lasting`` it gets so with the next commit of the filesystem.
 
         Raises:
-            StorageError: the filesystem refused; no transaction is open.
+            StorageError: the filesystem refused; if it did at the last step, a transaction is open.
         """
         durable.replace(self.path, json.dumps(asdict(intent)).encode() + b"\n", lasting=lasting)
 

@@ -39,13 +39,18 @@ def repair(machine: Machine, request: Request) -> list[str]:
         _refuse_newer(machine)
         recover.renew(machine)
         done = list(_foundations(machine))
-        if not done and not any(verify.state(machine)):
+        if not done and not _has_work(machine):
             return []
         with transaction.begin(machine, Act.RECORD, request, generation=0) as txn:
             txn.step("repair")
             done += _derived(machine)
             txn.succeed(done=done)
     return done
+
+
+def _has_work(machine: Machine) -> bool:
+    recorded = (generation.number for generation in machine.generations.recorded())
+    return any(verify.state(machine)) or any(verify.awaits_index(machine, number) for number in recorded)
 
 
 def _refuse_newer(machine: Machine) -> None:

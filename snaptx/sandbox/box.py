@@ -2,7 +2,7 @@
 
 ``create`` makes it, ``reboot`` does what a power cycle and GRUB would do, and
 ``destroy`` leaves nothing.  What fails half-way is undone.  The files are drawn
-in ``sandbox_layout``.
+in ``layout``.
 """
 
 from __future__ import annotations

@@ -87,6 +87,12 @@ def test_imports_go_down() -> None:
     _none(house.layer_breaches(MODULES, LAYERS, BESIDE))
 
 
+def test_readme_draws_these_layers() -> None:
+    text = _text(ROOT / "README.md").partition("The modules are layered")[2].split("```")[1]
+    drawn = [line.partition("  ")[0] for line in text.splitlines()]
+    assert [names for names in drawn if names] == [names for names in LAYERS if names != "__main__"]
+
+
 def test_imports_have_no_cycle() -> None:
     _none(house.cycle_breaches(MODULES))
 
