@@ -74,15 +74,3 @@ def _entries(txn: Transaction, number: int, verdict: Verdict) -> int:
         return good
     switch.refresh(machine)
     return state.default
-
-
-def pin(machine: Machine, request: Request, number: int, *, pinned: bool) -> bool:
-    """Protect a generation from being pruned, or no longer; return whether that changed anything."""
-    record = machine.generations.read(number)
-    if record.pinned == pinned:
-        return False
-    with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
-        machine.generations.write(replace(record, pinned=pinned))
-        machine.protect_pinned()
-        txn.succeed(pinned=pinned)
-    return True

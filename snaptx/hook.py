@@ -86,10 +86,12 @@ def before(machine: Machine, request: Request, caller: Caller) -> int:
     if _noted(machine, caller):
         return 0
     with transaction.exclusive(machine, request.verb):
-        number = _keep(machine, request, caller)
-        note = json.dumps({"generation": number, "caller": asdict(caller)})
-        durable.replace(machine.storage.state / NOTE, note.encode())
-    return number
+        return _keep(machine, request, caller)
+
+
+def _note(machine: Machine, caller: Caller, number: int) -> None:
+    note = json.dumps({"generation": number, "caller": asdict(caller)})
+    durable.replace(machine.storage.state / NOTE, note.encode())
 
 
 def _noted(machine: Machine, caller: Caller) -> int:
@@ -112,6 +114,7 @@ def _keep(machine: Machine, request: Request, caller: Caller) -> int:
         txn.step("snapshot")
         _snapshot(machine, running, number, caller)
         txn.step("record")
+        _note(machine, caller, number)
         machine.generations.write(_record(machine, request, number, left_out))
         txn.step("menu")
         switch.refresh(machine)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from snaptx import confirm, transaction
+from snaptx import pin, transaction
 from snaptx.cli import common
 
 
@@ -30,7 +30,7 @@ def perform(args: Namespace, *, pinned: bool) -> int:
         )
         return 0
     with transaction.exclusive(machine, args.verb):
-        changed = confirm.pin(machine, common.request(args), args.number, pinned=pinned)
+        changed = pin.pin(machine, common.request(args), args.number, pinned=pinned)
     common.emit(
         args,
         {"number": args.number, "pinned": pinned, "changed": changed},

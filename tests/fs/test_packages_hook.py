@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -350,3 +351,23 @@ def test_work_goes_on_after_a_run_that_was_cut(machine: Box, tmp_path: Path, way
 
     assert (machine.tree(number) / "file").read_text() == "new"
     assert machine.json("verify", str(number))["problems"] == []
+
+
+def test_what_cannot_be_noted_is_not_made(machine: Box) -> None:
+    def refused() -> None:
+        from snaptx import durable
+        from snaptx.errors import NoSpaceError
+
+        before = durable.replace
+
+        def replace(path: Path, *data: Any, **how: Any) -> None:
+            if path.name == "hook":
+                raise NoSpaceError("cannot write hook: No space left on device", hint="make room")
+            before(path, *data, **how)
+
+        durable.replace = replace  # type: ignore[assignment]
+
+    said = machine.start("hook", "before", "--manager", "apt", before=refused).wait()
+
+    assert "no generation was made" in said.err
+    assert list(machine.marks()) == [1]

@@ -16,10 +16,10 @@ import pytest
 from pytest_mock import MockerFixture
 
 from snaptx import (
-    confirm,
     difference,
     discard,
     initialise,
+    pin,
     prune,
     repair,
     rollback,
@@ -187,12 +187,12 @@ def test_protected_generations_stay(world: World) -> None:
 def test_abort_and_pins(world: World) -> None:
     world.apply(hostname="two\n")
     with transaction.exclusive(world.machine, "pin"):
-        assert confirm.pin(world.machine, REQUEST, 2, pinned=True)
-        assert not confirm.pin(world.machine, REQUEST, 2, pinned=True)
+        assert pin.pin(world.machine, REQUEST, 2, pinned=True)
+        assert not pin.pin(world.machine, REQUEST, 2, pinned=True)
     with pytest.raises(BusyError, match="pinned"):
         discard.choose(world.machine, None)
     with transaction.exclusive(world.machine, "abort"):
-        confirm.pin(world.machine, REQUEST, 2, pinned=False)
+        pin.pin(world.machine, REQUEST, 2, pinned=False)
         assert discard.abort(world.machine, REQUEST, None) == 2
     assert world.marks() == {1: "NRG"}
     assert world.apply(hostname="three\n").number == 3, "a number never comes back"

@@ -28,7 +28,7 @@ LAYERS = (
     "update",
     "upgrade",
     "enter",
-    "stage verify commit confirm rollback prune discard initialise undo reconcile live hook",
+    "stage verify commit confirm rollback pin prune discard initialise undo reconcile live hook",
     "nested",
     "sharing",
     "transaction",
