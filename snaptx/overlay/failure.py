@@ -5,8 +5,16 @@ from __future__ import annotations
 import errno
 import os
 
-from snaptx.errors import HostileError, NoSpaceError, ReadOnlyError, SnaptxError, StorageError
+from snaptx.errors import (
+    HostileError,
+    NoSpaceError,
+    ReadOnlyError,
+    SnaptxError,
+    SourceError,
+    StorageError,
+)
 from snaptx.overlay.names import show
+from snaptx.overlay.xattrs import RefusedError
 
 
 def shown(path: bytes) -> str:
@@ -17,6 +25,9 @@ def shown(path: bytes) -> str:
 def translate(err: OSError, path: bytes) -> SnaptxError:
     """Return the error of the tree that says what ``err`` means for the work on ``path``."""
     name = shown(path)
+    if isinstance(err, RefusedError):
+        message = f"{name}: the attribute {err.filename!r} can't be set: {err.strerror}"
+        return SourceError(message, hint="remove the attribute from the payload")
     if err.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "the quota" if err.errno == errno.EDQUOT else "the filesystem"
         return NoSpaceError(f"{name}: {what} is full", hint="free space, or run: snaptx prune")
@@ -24,6 +35,9 @@ def translate(err: OSError, path: bytes) -> SnaptxError:
         return ReadOnlyError(f"{name}: the filesystem is read-only", hint="look for its errors with: dmesg")
     if err.errno == errno.ENAMETOOLONG:
         return HostileError(f"{name}: the name is too long", hint="names end at 255 bytes, paths at 4095")
+    if err.errno == errno.EPERM:
+        hint = "an immutable or append-only file? 'chattr -i -a' lets it be changed"
+        return StorageError(f"{name}: {os.strerror(err.errno)}", hint=hint)
     return StorageError(f"{name}: {os.strerror(err.errno or 0)}", hint="look for errors with: dmesg")
 
 

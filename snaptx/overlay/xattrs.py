@@ -17,7 +17,8 @@ payload carries is written, and a file that is carried over takes its label alon
 ACLs are attributes in the kernel's binary form (linux/posix_acl_xattr.h):
 version 2, then entries of tag, permissions and id.  The kernel turns an access
 ACL with nothing but owner, group and others into the mode; `canonical` does
-the same beforehand, so that what is read back equals what was asked for.
+the same beforehand, so that what is read back equals what was asked for, and
+the same for capabilities of revision 3 that name no user namespace but the first.
 """
 
 from __future__ import annotations
@@ -33,12 +34,22 @@ from snaptx.errors import LimitError, SourceError
 ACCESS = b"system.posix_acl_access"
 DEFAULT = b"system.posix_acl_default"
 LABEL = b"security.selinux"
+CAPABILITY = b"security.capability"
 
 _NONE: Mapping[bytes, bytes] = {}
 _USER_OBJ, _USER, _GROUP_OBJ, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 _UNDEFINED = 0xFFFFFFFF
+# What the kernel says of a value, or of an attribute on a kind of file, that it does not know (xattr(7)).
+_UNFIT = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
+# linux/capability.h: revision 3 is revision 2 with the root of a user namespace behind it.
+_REVISION, _REVISION_2, _REVISION_3 = 0xFF000000, 0x02000000, 0x03000000
+_CAPABILITY_3 = struct.Struct("<6I")
 # A Btrfs attribute has to fit into one metadata node (16 KiB by default); a larger one gives ENOSPC.
 _NODE_LIMIT = 15 << 10
+
+
+class RefusedError(OSError):
+    """What the kernel says of an attribute that nothing of this kind can have; ``filename`` is its name."""
 
 
 def counts(name: bytes) -> bool:
@@ -116,6 +127,10 @@ def _set(target: int | bytes, name: bytes, value: bytes, follow: bool) -> None:
         if too_large or (err.errno == errno.ENOSPC and len(name) + len(value) > _NODE_LIMIT):
             message = f"the attribute {os.fsdecode(name)!r} of {len(value)} bytes is too large"
             raise LimitError(message, hint="remove the attribute from the payload") from err
+        if err.errno == errno.EINVAL and name.startswith(b"btrfs."):
+            return  # a property of where a file lies, and not every place takes it
+        if err.errno in _UNFIT or (err.errno == errno.EPERM and not follow):
+            raise RefusedError(err.errno, os.strerror(err.errno), os.fsdecode(name)) from err
         raise
 
 
@@ -127,6 +142,8 @@ def canonical(mode: int, xattrs: Mapping[bytes, bytes]) -> tuple[int, Mapping[by
     if not xattrs:
         return mode, _NONE
     result = dict(xattrs)
+    if CAPABILITY in result:
+        result[CAPABILITY] = _capability(result[CAPABILITY])
     access = _entries(result.pop(ACCESS, b""))
     default = _entries(result.pop(DEFAULT, b""))
     if access:
@@ -136,6 +153,16 @@ def canonical(mode: int, xattrs: Mapping[bytes, bytes]) -> tuple[int, Mapping[by
     if default:
         result[DEFAULT] = _packed(default)
     return mode, result
+
+
+def _capability(value: bytes) -> bytes:
+    """Return capabilities without the root of a user namespace where that is the first one's."""
+    if len(value) != _CAPABILITY_3.size:
+        return value
+    magic, *words, root = _CAPABILITY_3.unpack(value)
+    if magic & _REVISION != _REVISION_3 or root:
+        return value
+    return struct.pack("<5I", magic & ~_REVISION | _REVISION_2, *words)
 
 
 def _entries(blob: bytes) -> list[tuple[int, int, int]]:

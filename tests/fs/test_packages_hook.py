@@ -365,7 +365,7 @@ def test_what_cannot_be_noted_is_not_made(machine: Box) -> None:
                 raise NoSpaceError("cannot write hook: No space left on device", hint="make room")
             before(path, *data, **how)
 
-        durable.replace = replace  # type: ignore[assignment]
+        durable.replace = replace
 
     said = machine.start("hook", "before", "--manager", "apt", before=refused).wait()
 

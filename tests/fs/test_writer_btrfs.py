@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import struct
@@ -12,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from snaptx import system
-from snaptx.errors import HostileError, LimitError, NoSpaceError, ReadOnlyError
+from snaptx.errors import (
+    HostileError,
+    NoSpaceError,
+    ReadOnlyError,
+    StorageError,
+)
 from snaptx.model import Counts, Kind, Member
 from snaptx.overlay import xattrs
 from snaptx.overlay.base import Base
@@ -333,19 +337,15 @@ def test_readonly_tree(ground: Ground) -> None:
             ground.lay(asked)
 
 
-def test_attribute_too_large_is_the_payload_s_fault(ground: Ground) -> None:
-    for size in (20_000, 70_000):
-        with pytest.raises(LimitError):
-            ground.lay(file("f", xattrs={b"user.big": b"x" * size}))
-
-
-def test_kernel_refuses_what_the_filesystem_lacks(ground: Ground) -> None:
-    with pytest.raises(Exception, match="symlink") as caught:
-        ground.lay(symlink("symlink", "x", xattrs={b"user.x": b"not on symlinks"}))
-
-    assert "Traceback" not in str(caught.value)
-    assert isinstance(caught.value.__cause__, OSError)
-    assert caught.value.__cause__.errno == errno.EPERM
+def test_an_immutable_file_is_named_with_the_cure(ground: Ground) -> None:
+    ground.start()
+    command("chattr", "+i", ground.root / "plain")
+    try:
+        with pytest.raises(StorageError, match="plain: Operation not permitted") as caught:
+            ground.lay(file("plain", b"new"))
+    finally:
+        command("chattr", "-i", ground.root / "plain")
+    assert "chattr -i" in caught.value.hint
 
 
 def test_real_update_by_the_rules_of_oci(btrfs: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.overlay import nodes
-from tests.fs.conftest import MIB, shared_bytes
+from tests.fs.conftest import MIB, command, shared_bytes
 from tests.fs.test_writer_btrfs import (  # noqa: F401 - a fixture among them
     ACCESS,
     CAPABILITY,
@@ -92,3 +92,12 @@ def test_what_has_another_name_is_not_written_to(ground: Ground) -> None:  # noq
 
     assert ground.read("two") == RANDOM[: 2 * MIB]
     assert (ground.root / "one").stat().st_ino != (ground.base / "one").stat().st_ino
+
+
+def test_a_property_that_the_file_can_not_have_is_left_out(ground: Ground) -> None:  # noqa: F811
+    (ground.base / "database").touch()
+    command("chattr", "+C", ground.base / "database")
+    (ground.base / "database").write_bytes(b"old")
+    lay(ground, file("database", b"new", xattrs={b"btrfs.compression": b"zstd"}))
+
+    assert (ground.root / "database").read_bytes() == b"new"
