@@ -15,18 +15,28 @@ from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
 
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
+    from snaptx.trees.compare import Equal
+    from snaptx.trees.treeview import Seen
 
 NEAR = 16
 """Generations in a row whose indexes are asked what was touched; to compare two whole ones is not slow."""
 
 
 def between(
-    machine: Machine, old: Tree, new: Tree, *, renames: bool = True, labels: bool = False, brief: bool = False
+    machine: Machine,
+    old: Tree,
+    new: Tree,
+    *,
+    renames: bool = True,
+    labels: bool = False,
+    brief: bool = False,
+    equal: Equal = lambda _path, _seen: None,
 ) -> Iterator[Change]:
     """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
 
     Without ``renames`` what moved is removed here and added there; with ``labels`` a new SELinux label
-    alone is a difference; ``brief`` tells one aspect of each path alone.
+    alone is a difference; ``brief`` tells one aspect of each path alone.  ``equal`` is told what was
+    touched in vain.
     """
     touched = iter(machine.storage.touched(old, new))
     for first in touched:  # often there is nothing, and no need to load what compares
@@ -34,7 +44,9 @@ def between(
 
         paths = chain([first], touched)
         with _opened(machine, old, new) as (old_fd, new_fd):
-            yield from compare.compare(old_fd, new_fd, paths, renames=renames, labels=labels, brief=brief)
+            yield from compare.compare(
+                old_fd, new_fd, paths, renames=renames, labels=labels, brief=brief, equal=equal
+            )
 
 
 def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = False) -> Iterator[Change]:
@@ -137,8 +149,15 @@ def reindex(
     watch: Callable[[Change], None] = lambda _: None,
 ) -> Counts:
     """Bring ``manifest`` from ``old`` to ``new`` and return what that took; ``watch`` is told each change."""
+
+    def equal(path: bytes, seen: Seen) -> None:
+        row = manifest.get(path)
+        if row is not None and (row.inode, row.ctime_ns) != (seen.inode, seen.ctime_ns):
+            # Or no payload would know it again.
+            manifest.put([row._replace(inode=seen.inode, ctime_ns=seen.ctime_ns, mtime_ns=seen.mtime_ns)])
+
     with system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd:
-        found = between(machine, old, new, renames=False, labels=True, brief=True)
+        found = between(machine, old, new, renames=False, labels=True, brief=True, equal=equal)
         return tally(_follow(manifest, new_fd, found, watch))
 
 

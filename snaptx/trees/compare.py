@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 
+Equal = Callable[[bytes, Seen], None]
+"""Takes a path that was looked at in vain, and what it is in the newer tree."""
+
 _ASPECTS = list(Aspect)
 """In the order in which they are told."""
 
@@ -176,6 +179,7 @@ def compare(
     trust_ctime: bool = False,
     labels: bool = False,
     brief: bool = False,
+    equal: Equal = lambda _path, _seen: None,
 ) -> Iterator[Change]:
     """Yield what differs between two trees at rest, by path, a removal first where two share it.
 
@@ -187,7 +191,8 @@ def compare(
     equal, unread: right for ``walk_touched``, where it was the criterion, and
     one clock tick (4 ms) less exact than reading.  ``labels`` reports SELinux
     labels, which are no part of what a file is (see overlay.xattrs).  ``brief``
-    looks no further than to the first aspect of each path.
+    looks no further than to the first aspect of each path.  ``equal`` is told the
+    paths that were looked at in vain, and what the newer tree has there.
 
     Raises:
         StorageError: a tree can't be read.
@@ -197,7 +202,7 @@ def compare(
         survey.take(touched)
         trusting = related and trust_ctime
         content = _Content(old, new, times=times, trust_ctime=trusting, labels=labels, brief=brief)
-        yield from _changes(survey, content)
+        yield from _changes(survey, content, equal)
 
 
 def compare_indexed(
@@ -233,11 +238,14 @@ def compare_indexed(
         yield from _changes(survey, content)
 
 
-def _changes(survey: Survey, content: _Content) -> Iterator[Change]:
+def _changes(survey: Survey, content: _Content, equal: Equal = lambda _path, _seen: None) -> Iterator[Change]:
     for op, place in sorted(paired(survey, survey.places()), key=_order):
         change = _change(survey, content, op, place)
         if change is not None:
             yield change
+        else:
+            path = place[NEW] or b""
+            equal(path, survey.seen[NEW][path])
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ class Pair:
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
             return set(walk_touched(old, new, related=related))
 
-    def changes(self, touched: set[bytes] | None = None, **options: bool) -> list[Change]:
+    def changes(self, touched: set[bytes] | None = None, **options: Any) -> list[Change]:
         options = {"related": False, **options}
         paths = self.walked(related=options["related"]) if touched is None else touched
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
