@@ -27,7 +27,9 @@ from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.journal import Intent
 from snaptx.machine import Machine
 from snaptx.model import BootState, Tree, jsonable
-from snaptx.recover import Act
+from snaptx.recover import Act, Remedy
+
+COMPLETED = f"was {Remedy.COMPLETE.value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,10 @@ def _give_up(txn: Transaction, error: BaseException) -> None:
     failure = _failure(error)
     became = _settle(txn, failure)
     default = _default(txn.machine)
-    error.add_note(f"'snaptx {txn.intent.actor['verb']}' {became}{_boots(default)}")
+    outcome = f"'snaptx {txn.intent.actor['verb']}' {became}{_boots(default)}"
+    error.add_note(outcome)
+    if became == COMPLETED and isinstance(error, SnaptxError):
+        error.hint = f"{outcome}; {error.hint}"  # who is told of a failure does not expect that
     if (txn.switched or default not in (0, txn.before)) and isinstance(error, SnaptxError | OSError):
         message = f"generation {default or txn.intent.generation} boots next, but something failed: "
         raise OutcomeUnknownError(message + failure.message, hint="run: snaptx repair") from error
@@ -213,7 +218,7 @@ def _settle(txn: Transaction, failure: SnaptxError) -> str:
     """Settle the transaction unless the error came before or after it; return in words what became of it."""
     try:
         if not txn.machine.journal.path.exists():
-            return "was completed" if txn.ended else "was not begun"
+            return COMPLETED if txn.ended else "was not begun"
         return f"was {recover.settle(txn.machine, txn.intent, failure).value}"
     except OutcomeUnknownError:
         raise

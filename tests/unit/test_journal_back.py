@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from snaptx import initialise, transaction
-from snaptx.errors import FormatError
+from snaptx.audit import Audit
+from snaptx.errors import FormatError, NoSpaceError
 from snaptx.recover import Act
 from tests.worlds import REQUEST, World
 
@@ -55,3 +60,19 @@ def test_a_transaction_of_an_unknown_kind_is_left_alone(world: World) -> None:
     with pytest.raises(FormatError, match="dance"), transaction.exclusive(machine, "next"):
         pass
     assert machine.journal.path.exists()
+
+
+def test_what_is_completed_although_it_failed_is_told_so(world: World, mocker: MockerFixture) -> None:
+    append, calls = Audit.append, count()
+
+    def fails_once(audit: Audit, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        if next(calls) == 0:
+            raise NoSpaceError("cannot append to log", hint="free space")
+        return append(audit, record)
+
+    mocker.patch.object(Audit, "append", fails_once)
+    with pytest.raises(NoSpaceError) as caught:
+        world.apply(one="1\n")
+
+    assert caught.value.hint == "'snaptx test' was completed, generation 1 boots next; free space"
+    assert world.marks() == {1: "NRG", 2: ""}
