@@ -1,7 +1,8 @@
 """Bring one path from one tree into another on the same filesystem, sharing its blocks.
 
 Both trees are reached by descriptors of their roots; no link is followed and
-nothing outside them is touched.
+nothing outside them is touched.  The target may be the running root: what takes
+the place of something else is made beside it, complete, and renamed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
+from hashlib import sha256
 
 from snaptx import system
 from snaptx.overlay import scan
@@ -63,10 +66,26 @@ def _parent(source_fd: int, target_fd: int, directory: bytes) -> int:
 
 def _replace(from_dir: int, into_dir: int, name: bytes) -> None:
     st = os.stat(name, dir_fd=from_dir, follow_symlinks=False)
-    if not (stat.S_ISDIR(st.st_mode) and _is_directory(into_dir, name)):
-        _remove(into_dir, name)
-        _create(from_dir, into_dir, name, st)
-    _describe(from_dir, into_dir, name, st)
+    if stat.S_ISDIR(st.st_mode) and _is_directory(into_dir, name):
+        _describe(from_dir, name, into_dir, name, st)
+        return
+    fresh = _beside(name)
+    _remove(into_dir, fresh)
+    try:
+        _create(from_dir, name, into_dir, fresh, st)
+        _describe(from_dir, name, into_dir, fresh, st)
+        if stat.S_ISDIR(st.st_mode) or _is_directory(into_dir, name):
+            _remove(into_dir, name)
+        os.rename(fresh, name, src_dir_fd=into_dir, dst_dir_fd=into_dir)
+    except BaseException:
+        with suppress(OSError):  # a disk that can't remove it either: the first error says more
+            _remove(into_dir, fresh)
+        raise
+
+
+def _beside(name: bytes) -> bytes:
+    """Return what ``name`` is called while it is made: always the same, and not too long."""
+    return b".snaptx-" + sha256(name).hexdigest()[:16].encode()
 
 
 def _is_directory(parent: int, name: bytes) -> bool:
@@ -89,22 +108,22 @@ def _remove(parent: int, name: bytes) -> None:
     os.rmdir(name, dir_fd=parent)
 
 
-def _create(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
+def _create(from_dir: int, name: bytes, into_dir: int, fresh: bytes, st: os.stat_result) -> None:
     if stat.S_ISREG(st.st_mode):
-        _clone(from_dir, into_dir, name)
+        _clone(from_dir, name, into_dir, fresh)
     elif stat.S_ISDIR(st.st_mode):
-        os.mkdir(name, 0o700, dir_fd=into_dir)
+        os.mkdir(fresh, 0o700, dir_fd=into_dir)
     elif stat.S_ISLNK(st.st_mode):
-        os.symlink(os.readlink(name, dir_fd=from_dir), name, dir_fd=into_dir)
+        os.symlink(os.readlink(name, dir_fd=from_dir), fresh, dir_fd=into_dir)
     else:
-        os.mknod(name, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=into_dir)
+        os.mknod(fresh, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=into_dir)
 
 
-def _clone(from_dir: int, into_dir: int, name: bytes) -> None:
-    fresh = os.O_RDWR | os.O_CREAT | os.O_EXCL
+def _clone(from_dir: int, name: bytes, into_dir: int, fresh: bytes) -> None:
+    create = os.O_RDWR | os.O_CREAT | os.O_EXCL
     with (
         system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=from_dir) as source,
-        system.descriptor(name, fresh | NOFOLLOW, dir_fd=into_dir) as target,
+        system.descriptor(fresh, create | NOFOLLOW, dir_fd=into_dir) as target,
     ):
         try:
             fcntl.ioctl(target, FICLONE, source)
@@ -115,19 +134,20 @@ def _clone(from_dir: int, into_dir: int, name: bytes) -> None:
                 pass
 
 
-def _describe(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
+def _describe(from_dir: int, name: bytes, into_dir: int, made: bytes, st: os.stat_result) -> None:
     """Owner first: it clears set-uid and capabilities; then mode, attributes and times."""
-    os.chown(name, st.st_uid, st.st_gid, dir_fd=into_dir, follow_symlinks=False)
-    source, target = (f"/proc/self/fd/{fd}/{os.fsdecode(name)}" for fd in (from_dir, into_dir))
+    os.chown(made, st.st_uid, st.st_gid, dir_fd=into_dir, follow_symlinks=False)
+    sides = ((from_dir, name), (into_dir, made))
+    source, target = (f"/proc/self/fd/{fd}/{os.fsdecode(called)}" for fd, called in sides)
     if not stat.S_ISLNK(st.st_mode):
-        os.chmod(name, stat.S_IMODE(st.st_mode), dir_fd=into_dir)
+        os.chmod(made, stat.S_IMODE(st.st_mode), dir_fd=into_dir)
     wanted = {key: os.getxattr(source, key, follow_symlinks=False) for key in _attributes(source)}
     for key in set(_attributes(target)) - set(wanted):
         os.removexattr(target, key, follow_symlinks=False)
     for key, value in wanted.items():
         os.setxattr(target, key, value, follow_symlinks=False)
     times = (st.st_atime_ns, st.st_mtime_ns)
-    os.utime(name, ns=times, dir_fd=into_dir, follow_symlinks=False)
+    os.utime(made, ns=times, dir_fd=into_dir, follow_symlinks=False)
 
 
 def _attributes(path: str) -> list[str]:
