@@ -9,7 +9,7 @@ conflict and the administrator's word decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,8 +24,6 @@ from snaptx.overlay.failure import shown
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
     from snaptx.trees.conflicts import Outcome
-
-Settled = Callable[[bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,30 +102,27 @@ def choose(
     ancestor: Tree,
     latest: Tree,
     policy: Conflicts,
-    settled: Settled | None = None,
     *,
     only: bytes = b"",
+    carried: frozenset[bytes] = frozenset(),
 ) -> tuple[list[Change], tuple[bytes, ...]]:
     """Return the changes to bring over, and the paths on which both sides disagree.
 
-    What ``settled`` knows is no change of the update's; ``only`` is the
-    directory that is looked at, everything by default.
+    ``only`` is the directory that is looked at, everything by default.  At the
+    paths that were ``carried`` when the generation was committed both sides are
+    compared with what it was sealed with, and not with ``ancestor``.
 
     Raises:
         ConflictError: both sides changed a path and the policy is to fail.
     """
-    from snaptx import difference
-
     ours = [
         change
-        for change in difference.between(machine, ancestor, latest, renames=False)
+        for change in _changes_here(machine, number, ancestor, latest, carried)
         if not _ignored(machine, change) and (not only or change.path.startswith(only + b"/"))
     ]
     if not ours:
         return [], ()
-    theirs = _changes_of_update(machine, number, ancestor, ours)
-    if settled:
-        theirs = [change for change in theirs if not settled(change.path)]
+    theirs = _changes_of_update(machine, number, ancestor, ours, carried)
     outcome = _judge(machine, number, latest, ours, theirs)
     clashes = tuple(conflict.ours.path for conflict in outcome.conflicts)
     if clashes and policy is Conflicts.FAIL:
@@ -136,13 +131,42 @@ def choose(
     return [*outcome.carried, *forced], clashes
 
 
+def _changes_here(
+    machine: Machine, number: int, ancestor: Tree, latest: Tree, carried: frozenset[bytes]
+) -> list[Change]:
+    """Return what the running root changed, sorted by path."""
+    from snaptx import difference
+
+    found = difference.between(machine, ancestor, latest, renames=False)
+    before = [change for change in found if change.path not in carried]
+    since = _compared(machine, Tree(number, Part.SEALED), latest, carried, related=False)
+    return sorted([*before, *since], key=lambda change: change.path)
+
+
+def _compared(
+    machine: Machine, old: Tree, new: Tree, paths: Collection[bytes], *, related: bool
+) -> list[Change]:
+    """Return how ``new`` differs from ``old`` at some paths; related trees are snapshots of one."""
+    if not paths:
+        return []
+    from snaptx.trees import compare
+
+    with (
+        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
+    ):
+        return list(compare.compare(old_fd, new_fd, paths, related=related, renames=False))
+
+
 def _ignored(machine: Machine, change: Change) -> bool:
     path = b"/" + change.path
     prefixes = [os.fsencode(prefix) for prefix in machine.config.staging.ignore]
     return any(path == prefix or path.startswith(prefix + b"/") for prefix in prefixes)
 
 
-def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change]) -> list[Change]:
+def _changes_of_update(
+    machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change], carried: frozenset[bytes]
+) -> list[Change]:
     """Return what the update did to the paths the running root changed.
 
     And to those above them, and below what the running root removed: an update
@@ -150,18 +174,17 @@ def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iter
     """
     from snaptx.trees import compare
 
-    paths: set[bytes] = set()
+    root, paths = Tree(number, Part.ROOT), set[bytes]()
     for change in ours:
         path = change.path
         while path:
             paths.add(path)
             path = os.path.dirname(path)
-    with (
-        system.descriptor(machine.storage.path(ancestor), system.DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as new_fd,
-    ):
-        paths.update(compare.below(new_fd, [change.path for change in ours if _takes_away(change)]))
-        return list(compare.compare(old_fd, new_fd, paths, renames=False))
+    with system.descriptor(machine.storage.path(root), system.DIRECTORY) as fd:
+        paths.update(compare.below(fd, [change.path for change in ours if _takes_away(change)]))
+    found = _compared(machine, ancestor, root, paths - carried, related=True)
+    before = [change for change in found if change.path not in carried]
+    return before + _compared(machine, Tree(number, Part.SEALED), root, paths & carried, related=False)
 
 
 def _takes_away(change: Change) -> bool:
