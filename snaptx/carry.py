@@ -18,7 +18,7 @@ from snaptx import log, system, views
 from snaptx.config import Conflicts
 from snaptx.errors import ConflictError, storage_error
 from snaptx.machine import Machine
-from snaptx.model import Aspect, Change, Op, Part, Tree
+from snaptx.model import Aspect, Change, Kind, Op, Part, Tree
 from snaptx.overlay.failure import shown
 
 if TYPE_CHECKING:
@@ -232,23 +232,31 @@ def transfer(
     Raises:
         StorageError: the filesystem refused one of them.
     """
-    from snaptx import difference
-    from snaptx.overlay.transplant import transplant, uproot
-
     with (
         system.descriptor(machine.storage.path(source), system.DIRECTORY) as source_fd,
         system.descriptor(machine.storage.path(target), system.DIRECTORY) as target_fd,
     ):
-        try:
-            for change in sorted(chosen, key=lambda item: item.path, reverse=True):
-                if change.op is Op.REMOVED:
-                    uproot(target_fd, change.path)
-                    if manifest:
-                        manifest.remove_tree(change.path)
-            for change in sorted(chosen, key=lambda item: item.path):
-                if change.op is not Op.REMOVED:
-                    transplant(source_fd, target_fd, change.path)
-                    if manifest:
-                        manifest.put([difference.row_of(target_fd, change.path)])
-        except OSError as error:
-            raise storage_error(error, "cannot carry a change of the running root over") from error
+        for change in sorted(chosen, key=lambda item: item.path, reverse=True):
+            if change.op is Op.REMOVED:
+                _transfer(source_fd, target_fd, change, manifest)
+        for change in sorted(chosen, key=lambda item: item.path):
+            if change.op is not Op.REMOVED:
+                _transfer(source_fd, target_fd, change, manifest)
+
+
+def _transfer(source_fd: int, target_fd: int, change: Change, manifest: Manifest | None) -> None:
+    from snaptx import difference
+    from snaptx.overlay.transplant import transplant, uproot
+
+    path, gone, made = change.path, change.op is Op.REMOVED, list[bytes]()
+    try:
+        if gone:
+            uproot(target_fd, path)
+        else:
+            made = transplant(source_fd, target_fd, path)
+        if manifest:
+            if gone or change.kind is not Kind.DIRECTORY:
+                manifest.remove_tree(path)
+            manifest.put([difference.row_of(target_fd, name) for name in made])
+    except OSError as error:
+        raise storage_error(error, f"cannot carry over /{shown(path)}") from error

@@ -23,10 +23,11 @@ FICLONE = 0x40049409
 NOFOLLOW = os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-def transplant(source_fd: int, target_fd: int, path: bytes) -> None:
+def transplant(source_fd: int, target_fd: int, path: bytes) -> list[bytes]:
     """Make ``path`` in the target what it is in the source; below a directory nothing changes.
 
     b"" is the root itself.  Missing parent directories are brought along.
+    Returns the paths that were made: those parents, and ``path``.
 
     Raises:
         OSError: the filesystem refused.
@@ -34,13 +35,14 @@ def transplant(source_fd: int, target_fd: int, path: bytes) -> None:
     directory, name = os.path.split(path or b".")
     from_dir = scan.open_directory(source_fd, directory)
     try:
-        into_dir = _parent(source_fd, target_fd, directory)
+        into_dir, parents = _parent(source_fd, target_fd, directory)
         try:
             _replace(from_dir, into_dir, name)
         finally:
             os.close(into_dir)
     finally:
         os.close(from_dir)
+    return [*parents, path]
 
 
 def uproot(target_fd: int, path: bytes) -> None:
@@ -56,12 +58,12 @@ def uproot(target_fd: int, path: bytes) -> None:
         os.close(parent)
 
 
-def _parent(source_fd: int, target_fd: int, directory: bytes) -> int:
+def _parent(source_fd: int, target_fd: int, directory: bytes) -> tuple[int, list[bytes]]:
     try:
-        return scan.open_directory(target_fd, directory)
+        return scan.open_directory(target_fd, directory), []
     except FileNotFoundError:
-        transplant(source_fd, target_fd, directory)
-        return scan.open_directory(target_fd, directory)
+        made = transplant(source_fd, target_fd, directory)
+        return scan.open_directory(target_fd, directory), made
 
 
 def _replace(from_dir: int, into_dir: int, name: bytes) -> None:

@@ -123,3 +123,12 @@ def test_a_directory_with_files_of_the_update_is_not_removed_late(box: Box, upda
 
     assert box.json("repair", "--boot")["late"] == {"carried": [], "conflicts": ["etc/dir"]}
     assert (box.root / "etc/dir/brought").read_text() == "by the update"
+
+
+def test_the_path_that_can_not_be_brought_is_named(box: Box, update: str) -> None:
+    box.ok("apply", update)
+    (box.root / "etc/edited").write_text("mine")
+    said = box.start("commit", before=lambda: setattr(os, "utime", _refused)).wait()
+
+    assert said.code == 50
+    assert said.complaint[0] == f"cannot carry over /etc/edited: {os.strerror(errno.EIO)}"

@@ -1,0 +1,56 @@
+"""``--conflicts=old``: the running root's version wins, and the manifest knows all that came of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.boxes import Box
+
+
+@pytest.fixture
+def update(tmp_path: Path) -> Path:
+    """Give an update that is still empty."""
+    (tmp_path / "update/etc").mkdir(parents=True)
+    return tmp_path / "update"
+
+
+def _is_committed(box: Box, number: int = 2) -> None:
+    box.ok("commit", "--conflicts=old")
+    assert box.boot().default == number
+    assert box.json("verify", str(number))["problems"] == []
+
+
+def test_a_file_takes_the_place_of_the_updates_directory(box: Box, update: Path) -> None:
+    (update / "etc/x").mkdir()
+    (update / "etc/x/child").write_text("the update's")
+    box.ok("apply", str(update))
+    (box.root / "etc/x").write_text("mine")
+
+    _is_committed(box)
+    assert (box.tree(2) / "etc/x").read_text() == "mine"
+
+
+def test_a_link_takes_the_place_of_a_directory_with_files_of_the_update(box: Box, update: Path) -> None:
+    (box.root / "etc/dir").mkdir()
+    (update / "etc/dir").mkdir()
+    (update / "etc/dir/new").write_text("the update's")
+    box.ok("apply", str(update))
+    (box.root / "etc/dir").rename(box.root / "var/dir")
+    (box.root / "etc/dir").symlink_to("../var/dir")
+
+    _is_committed(box)
+    assert os.readlink(box.tree(2) / "etc/dir") == "../var/dir"
+
+
+def test_what_lies_in_directories_that_the_update_removed_brings_them_along(box: Box, update: Path) -> None:
+    (box.root / "etc/d/e").mkdir(parents=True)
+    (box.root / "etc/d/e/f").write_text("as found")
+    (update / "etc/.wh.d").touch()
+    box.ok("apply", str(update))
+    (box.root / "etc/d/e/f").write_text("mine")
+
+    _is_committed(box)
+    assert (box.tree(2) / "etc/d/e/f").read_text() == "mine"
