@@ -113,7 +113,8 @@ def choose(
     compared with what it was sealed with, and not with ``ancestor``.
 
     Raises:
-        ConflictError: both sides changed a path and the policy is to fail.
+        ConflictError: both sides changed a path and the policy is to fail, or there is
+            no directory any more in which the running root's version could be.
     """
     ours = [
         change
@@ -128,6 +129,7 @@ def choose(
     if clashes and policy is Conflicts.FAIL:
         raise _conflict(clashes)
     forced = [conflict.ours for conflict in outcome.conflicts] if policy is Conflicts.OLD else []
+    _check_places(forced, theirs)
     return [*outcome.carried, *forced], clashes
 
 
@@ -201,6 +203,28 @@ def _judge(machine: Machine, number: int, latest: Tree, ours: list[Change], thei
         compare.sameness(ours_fd, theirs_fd) as same,
     ):
         return conflicts(ours, theirs, same)
+
+
+def _check_places(forced: list[Change], theirs: list[Change]) -> None:
+    """Refuse to keep what lies in a directory of which the update, and nobody here, made something else.
+
+    That directory alone would come back without the rest of what was in it, in
+    place of a link that may lead to all of it.
+    """
+    others = {c.path for c in theirs if c.op is not Op.REMOVED and c.kind is not Kind.DIRECTORY}
+    others -= {change.path for change in forced}
+    for change in forced:
+        parent = os.path.dirname(change.path)
+        while parent and parent not in others:
+            parent = os.path.dirname(parent)
+        if parent and change.op is not Op.REMOVED:
+            raise _no_place(change.path, parent)
+
+
+def _no_place(path: bytes, parent: bytes) -> ConflictError:
+    name, directory = (f"/{shown(one)}" for one in (path, parent))
+    message = f"{name} was changed here, and the update replaced the directory {directory} by something else"
+    return ConflictError(message, hint="'--conflicts=new' keeps the update's version")
 
 
 def _conflict(paths: tuple[bytes, ...]) -> ConflictError:
