@@ -2,7 +2,8 @@
 
 Both trees are reached by descriptors of their roots; no link is followed and
 nothing outside them is touched.  The target may be the running root: what takes
-the place of something else is made beside it, complete, and renamed.
+the place of something else is made beside it, complete, and renamed.  What
+``chattr`` sets is lifted where it would forbid that, and goes along at the end.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import errno
 import fcntl
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 
 from snaptx import system
-from snaptx.overlay import scan
+from snaptx.overlay import chattr, scan
 
 FICLONE = 0x40049409
 """linux/fs.h"""
@@ -53,7 +55,8 @@ def uproot(target_fd: int, path: bytes) -> None:
     except FileNotFoundError:
         return
     try:
-        _remove(parent, name)
+        with chattr.lifted(parent):
+            _remove(parent, name)
     finally:
         os.close(parent)
 
@@ -68,17 +71,30 @@ def _parent(source_fd: int, target_fd: int, directory: bytes) -> tuple[int, list
 
 def _replace(from_dir: int, into_dir: int, name: bytes) -> None:
     st = os.stat(name, dir_fd=from_dir, follow_symlinks=False)
-    if stat.S_ISDIR(st.st_mode) and _is_directory(into_dir, name):
-        _describe(from_dir, name, into_dir, name, st)
-        return
+    with chattr.lifted(into_dir):
+        if stat.S_ISDIR(st.st_mode) and stat.S_ISDIR(_mode(into_dir, name)):
+            with _lifted(into_dir, name):
+                _describe(from_dir, name, into_dir, name, st)
+        else:
+            _make(from_dir, into_dir, name, st)
+    if _has_flags(st.st_mode):
+        with (
+            system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=from_dir) as source,
+            system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=into_dir) as target,
+        ):
+            chattr.change(target, chattr.of(source), chattr.KEPT | chattr.NOCOW)
+
+
+def _make(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
     fresh = _beside(name)
     _remove(into_dir, fresh)
     try:
         _create(from_dir, name, into_dir, fresh, st)
         _describe(from_dir, name, into_dir, fresh, st)
-        if stat.S_ISDIR(st.st_mode) or _is_directory(into_dir, name):
-            _remove(into_dir, name)
-        os.rename(fresh, name, src_dir_fd=into_dir, dst_dir_fd=into_dir)
+        with _lifted(into_dir, name):
+            if stat.S_ISDIR(st.st_mode) or stat.S_ISDIR(_mode(into_dir, name)):
+                _remove(into_dir, name)
+            os.rename(fresh, name, src_dir_fd=into_dir, dst_dir_fd=into_dir)
     except BaseException:
         with suppress(OSError):  # a disk that can't remove it either: the first error says more
             _remove(into_dir, fresh)
@@ -90,24 +106,37 @@ def _beside(name: bytes) -> bytes:
     return b".snaptx-" + sha256(name).hexdigest()[:16].encode()
 
 
-def _is_directory(parent: int, name: bytes) -> bool:
+def _mode(parent: int, name: bytes) -> int:
+    """Return the type and mode of what is there, 0 if nothing is."""
     try:
-        return stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+        return os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode
     except FileNotFoundError:
-        return False
+        return 0
+
+
+def _has_flags(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+@contextmanager
+def _lifted(parent: int, name: bytes) -> Iterator[None]:
+    """Let what is there, if anything, be changed, replaced or removed for the length of a with block."""
+    if not _has_flags(_mode(parent, name)):
+        yield
+        return
+    with system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=parent) as fd, chattr.lifted(fd):
+        yield
 
 
 def _remove(parent: int, name: bytes) -> None:
-    try:
-        if not _is_directory(parent, name):
+    with suppress(FileNotFoundError), _lifted(parent, name):
+        if not stat.S_ISDIR(_mode(parent, name)):
             os.unlink(name, dir_fd=parent)
             return
-    except FileNotFoundError:
-        return
-    with system.descriptor(name, system.DIRECTORY | os.O_NOFOLLOW, dir_fd=parent) as fd:
-        for child in os.listdir(fd):
-            _remove(fd, os.fsencode(child))
-    os.rmdir(name, dir_fd=parent)
+        with system.descriptor(name, system.DIRECTORY | os.O_NOFOLLOW, dir_fd=parent) as fd:
+            for child in os.listdir(fd):
+                _remove(fd, os.fsencode(child))
+        os.rmdir(name, dir_fd=parent)
 
 
 def _create(from_dir: int, name: bytes, into_dir: int, fresh: bytes, st: os.stat_result) -> None:
@@ -127,6 +156,9 @@ def _clone(from_dir: int, name: bytes, into_dir: int, fresh: bytes) -> None:
         system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=from_dir) as source,
         system.descriptor(fresh, create | NOFOLLOW, dir_fd=into_dir) as target,
     ):
+        # While it is empty, and what is compressed can't be without copy-on-write.
+        chattr.change(target, 0, chattr.COMPRESSED)
+        chattr.change(target, chattr.of(source), chattr.NOCOW)
         try:
             fcntl.ioctl(target, FICLONE, source)
         except OSError as error:
