@@ -9,7 +9,7 @@ conflict and the administrator's word decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,14 +18,12 @@ from snaptx import log, system, views
 from snaptx.config import Conflicts
 from snaptx.errors import ConflictError, storage_error
 from snaptx.machine import Machine
-from snaptx.model import Aspect, Change, Op, Part, Tree
+from snaptx.model import Aspect, Change, Kind, Op, Part, Tree
 from snaptx.overlay.failure import shown
 
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
     from snaptx.trees.conflicts import Outcome
-
-Settled = Callable[[bytes], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,36 +102,62 @@ def choose(
     ancestor: Tree,
     latest: Tree,
     policy: Conflicts,
-    settled: Settled | None = None,
     *,
     only: bytes = b"",
+    carried: frozenset[bytes] = frozenset(),
 ) -> tuple[list[Change], tuple[bytes, ...]]:
     """Return the changes to bring over, and the paths on which both sides disagree.
 
-    What ``settled`` knows is no change of the update's; ``only`` is the
-    directory that is looked at, everything by default.
+    ``only`` is the directory that is looked at, everything by default.  At the
+    paths that were ``carried`` when the generation was committed both sides are
+    compared with what it was sealed with, and not with ``ancestor``.
 
     Raises:
-        ConflictError: both sides changed a path and the policy is to fail.
+        ConflictError: both sides changed a path and the policy is to fail, or there is
+            no directory any more in which the running root's version could be.
     """
-    from snaptx import difference
-
     ours = [
         change
-        for change in difference.between(machine, ancestor, latest, renames=False)
+        for change in _changes_here(machine, number, ancestor, latest, carried)
         if not _ignored(machine, change) and (not only or change.path.startswith(only + b"/"))
     ]
     if not ours:
         return [], ()
-    theirs = _changes_of_update(machine, number, ancestor, ours)
-    if settled:
-        theirs = [change for change in theirs if not settled(change.path)]
+    theirs = _changes_of_update(machine, number, ancestor, ours, carried)
     outcome = _judge(machine, number, latest, ours, theirs)
     clashes = tuple(conflict.ours.path for conflict in outcome.conflicts)
     if clashes and policy is Conflicts.FAIL:
         raise _conflict(clashes)
     forced = [conflict.ours for conflict in outcome.conflicts] if policy is Conflicts.OLD else []
+    _check_places(forced, theirs)
     return [*outcome.carried, *forced], clashes
+
+
+def _changes_here(
+    machine: Machine, number: int, ancestor: Tree, latest: Tree, carried: frozenset[bytes]
+) -> list[Change]:
+    """Return what the running root changed, sorted by path."""
+    from snaptx import difference
+
+    found = difference.between(machine, ancestor, latest, renames=False)
+    before = [change for change in found if change.path not in carried]
+    since = _compared(machine, Tree(number, Part.SEALED), latest, carried, related=False)
+    return sorted([*before, *since], key=lambda change: change.path)
+
+
+def _compared(
+    machine: Machine, old: Tree, new: Tree, paths: Collection[bytes], *, related: bool
+) -> list[Change]:
+    """Return how ``new`` differs from ``old`` at some paths; related trees are snapshots of one."""
+    if not paths:
+        return []
+    from snaptx.trees import compare
+
+    with (
+        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
+    ):
+        return list(compare.compare(old_fd, new_fd, paths, related=related, renames=False))
 
 
 def _ignored(machine: Machine, change: Change) -> bool:
@@ -142,7 +166,9 @@ def _ignored(machine: Machine, change: Change) -> bool:
     return any(path == prefix or path.startswith(prefix + b"/") for prefix in prefixes)
 
 
-def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change]) -> list[Change]:
+def _changes_of_update(
+    machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change], carried: frozenset[bytes]
+) -> list[Change]:
     """Return what the update did to the paths the running root changed.
 
     And to those above them, and below what the running root removed: an update
@@ -150,18 +176,17 @@ def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iter
     """
     from snaptx.trees import compare
 
-    paths: set[bytes] = set()
+    root, paths = Tree(number, Part.ROOT), set[bytes]()
     for change in ours:
         path = change.path
         while path:
             paths.add(path)
             path = os.path.dirname(path)
-    with (
-        system.descriptor(machine.storage.path(ancestor), system.DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as new_fd,
-    ):
-        paths.update(compare.below(new_fd, [change.path for change in ours if _takes_away(change)]))
-        return list(compare.compare(old_fd, new_fd, paths, renames=False))
+    with system.descriptor(machine.storage.path(root), system.DIRECTORY) as fd:
+        paths.update(compare.below(fd, [change.path for change in ours if _takes_away(change)]))
+    found = _compared(machine, ancestor, root, paths - carried, related=True)
+    before = [change for change in found if change.path not in carried]
+    return before + _compared(machine, Tree(number, Part.SEALED), root, paths & carried, related=False)
 
 
 def _takes_away(change: Change) -> bool:
@@ -178,6 +203,28 @@ def _judge(machine: Machine, number: int, latest: Tree, ours: list[Change], thei
         compare.sameness(ours_fd, theirs_fd) as same,
     ):
         return conflicts(ours, theirs, same)
+
+
+def _check_places(forced: list[Change], theirs: list[Change]) -> None:
+    """Refuse to keep what lies in a directory of which the update, and nobody here, made something else.
+
+    That directory alone would come back without the rest of what was in it, in
+    place of a link that may lead to all of it.
+    """
+    others = {c.path for c in theirs if c.op is not Op.REMOVED and c.kind is not Kind.DIRECTORY}
+    others -= {change.path for change in forced}
+    for change in forced:
+        parent = os.path.dirname(change.path)
+        while parent and parent not in others:
+            parent = os.path.dirname(parent)
+        if parent and change.op is not Op.REMOVED:
+            raise _no_place(change.path, parent)
+
+
+def _no_place(path: bytes, parent: bytes) -> ConflictError:
+    name, directory = (f"/{shown(one)}" for one in (path, parent))
+    message = f"{name} was changed here, and the update replaced the directory {directory} by something else"
+    return ConflictError(message, hint="'--conflicts=new' keeps the update's version")
 
 
 def _conflict(paths: tuple[bytes, ...]) -> ConflictError:
@@ -209,23 +256,31 @@ def transfer(
     Raises:
         StorageError: the filesystem refused one of them.
     """
-    from snaptx import difference
-    from snaptx.overlay.transplant import transplant, uproot
-
     with (
         system.descriptor(machine.storage.path(source), system.DIRECTORY) as source_fd,
         system.descriptor(machine.storage.path(target), system.DIRECTORY) as target_fd,
     ):
-        try:
-            for change in sorted(chosen, key=lambda item: item.path, reverse=True):
-                if change.op is Op.REMOVED:
-                    uproot(target_fd, change.path)
-                    if manifest:
-                        manifest.remove_tree(change.path)
-            for change in sorted(chosen, key=lambda item: item.path):
-                if change.op is not Op.REMOVED:
-                    transplant(source_fd, target_fd, change.path)
-                    if manifest:
-                        manifest.put([difference.row_of(target_fd, change.path)])
-        except OSError as error:
-            raise storage_error(error, "cannot carry a change of the running root over") from error
+        for change in sorted(chosen, key=lambda item: item.path, reverse=True):
+            if change.op is Op.REMOVED:
+                _transfer(source_fd, target_fd, change, manifest)
+        for change in sorted(chosen, key=lambda item: item.path):
+            if change.op is not Op.REMOVED:
+                _transfer(source_fd, target_fd, change, manifest)
+
+
+def _transfer(source_fd: int, target_fd: int, change: Change, manifest: Manifest | None) -> None:
+    from snaptx import difference
+    from snaptx.overlay.transplant import transplant, uproot
+
+    path, gone, made = change.path, change.op is Op.REMOVED, list[bytes]()
+    try:
+        if gone:
+            uproot(target_fd, path)
+        else:
+            made = transplant(source_fd, target_fd, path)
+        if manifest:
+            if gone or change.kind is not Kind.DIRECTORY:
+                manifest.remove_tree(path)
+            manifest.put([difference.row_of(target_fd, name) for name in made])
+    except OSError as error:
+        raise storage_error(error, f"cannot carry over /{shown(path)}") from error

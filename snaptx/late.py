@@ -3,20 +3,20 @@
 On the first boot of a generation the root it was committed from is at rest.
 What was changed there since, and by nobody here, is brought over.  Where the
 new root has changed the same path, its version stays and the path is listed.
+What the commit has carried over counts as the same on both sides: only what was
+done to it since is a change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
-from snaptx import carry, system, views
-from snaptx.carry import Carried, Settled
+from snaptx import carry, views
+from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
-from snaptx.trees import compare
 
 VOLATILE = (b"var/lib/systemd", b"var/log", b"var/cache", b"var/tmp", b"etc/adjtime")
 """What every shutdown and every boot writes: a difference there is nobody's decision."""
@@ -33,14 +33,12 @@ def bring_over(machine: Machine, number: int) -> Carried:
     ancestor = carry.reference(machine, number, left) if left not in (0, number) else None
     if ancestor is None or machine.storage.describe(Tree(left, Part.ROOT)) is None:
         return Carried()
-    with (
-        views.passing(machine, number, Tree(left, Part.ROOT)) as view,
-        _settled(machine, number, record) as settled,
-    ):
-        chosen, clashes = carry.choose(machine, number, ancestor, view, Conflicts.NEW, settled)
+    with views.passing(machine, number, Tree(left, Part.ROOT)) as view:
+        carried = _paths(record, "carried")
+        chosen, clashes = carry.choose(machine, number, ancestor, view, Conflicts.NEW, carried=carried)
         chosen = [change for change in chosen if not _is_volatile(change.path)]
         carry.transfer(machine, view, Tree(number, Part.ROOT), chosen)
-    known = {str(path).encode("utf-8", "surrogateescape") for path in record.get("conflicts", ())}
+    known = _paths(record, "conflicts")
     listed = tuple(path for path in clashes if path not in known and not _is_volatile(path))
     return Carried(tuple(change.path for change in chosen), listed)
 
@@ -58,13 +56,5 @@ def _commit_record(machine: Machine, number: int) -> Mapping[str, Any]:
     return found
 
 
-@contextmanager
-def _settled(machine: Machine, number: int, record: Mapping[str, Any]) -> Iterator[Settled]:
-    """Give a test for paths that the commit carried over and nobody has changed here since."""
-    carried = {str(path).encode("utf-8", "surrogateescape") for path in record.get("carried", ())}
-    with (
-        system.descriptor(machine.storage.path(Tree(number, Part.SEALED)), system.DIRECTORY) as sealed,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as root,
-        compare.sameness(sealed, root) as same,
-    ):
-        yield lambda path: path in carried and same(path)
+def _paths(record: Mapping[str, Any], key: str) -> frozenset[bytes]:
+    return frozenset(str(path).encode("utf-8", "surrogateescape") for path in record.get(key, ()))

@@ -7,35 +7,14 @@ and what forbids changes comes after it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import suppress
 
 from snaptx import system
+from snaptx.overlay.chattr import KEPT, NOCOW, change, of
 from snaptx.trees.treeview import TreeView, joined
-
-GETFLAGS, SETFLAGS = 0x80086601, 0x40086602
-NOCOW = 0x00800000
-KEPT = 0x8 | 0x10 | 0x20 | 0x40 | 0x80 | 0x10000
-"""linux/fs.h: SYNC, IMMUTABLE, APPEND, NODUMP, NOATIME, DIRSYNC; compression is an attribute as well."""
-
-
-def of(fd: int) -> int:
-    """Return the flags of an open file or directory."""
-    return int(struct.unpack("=l", fcntl.ioctl(fd, GETFLAGS, bytes(8))[:4].ljust(4, b"\0"))[0])
-
-
-def add(fd: int, flags: int) -> None:
-    """Set flags beside those that are set."""
-    fcntl.ioctl(fd, SETFLAGS, struct.pack("=q", of(fd) | flags))
-
-
-def clear(fd: int, flags: int) -> None:
-    """Take flags away."""
-    fcntl.ioctl(fd, SETFLAGS, struct.pack("=q", of(fd) & ~flags))
 
 
 def prepare(source_fd: int, target_fd: int) -> None:
@@ -61,8 +40,7 @@ def prepare(source_fd: int, target_fd: int) -> None:
 
 
 def _mark(fd: int, flags: int) -> int:
-    if flags & NOCOW:
-        add(fd, NOCOW)
+    change(fd, flags, NOCOW & flags)
     return flags & NOCOW
 
 
@@ -84,7 +62,7 @@ def _make(parent: int, name: bytes, flags: int, *, is_directory: bool) -> None:
         os.mkdir(name, 0o700, dir_fd=parent)
         how = system.DIRECTORY | os.O_NOFOLLOW
     with system.descriptor(name, how, 0o600, dir_fd=parent) as fd:
-        (add if flags & NOCOW else clear)(fd, NOCOW)
+        change(fd, flags, NOCOW)
 
 
 def finish(source_fd: int, target_fd: int) -> None:
@@ -95,33 +73,13 @@ def finish(source_fd: int, target_fd: int) -> None:
     """
     with TreeView(target_fd) as target:
         for path, flags, is_directory in _walk(source_fd):
-            if flags & KEPT and is_directory:
-                add(target.directory(path), flags & KEPT)
-            else:
-                change_file(target, path, flags & KEPT, on=True)
-    add(target_fd, of(source_fd) & KEPT)
-
-
-def of_file(tree: TreeView, path: bytes) -> int:
-    """Return the flags of a regular file that a copy keeps, 0 for anything else."""
-    found = tree.look(path)
-    if found is None or not stat.S_ISREG(found.mode):
-        return 0
-    fd = tree.open(path)
-    try:
-        return of(fd) & KEPT
-    finally:
-        os.close(fd)
-
-
-def change_file(tree: TreeView, path: bytes, flags: int, *, on: bool) -> None:
-    """Set or take away flags of a regular file."""
-    if flags:
-        fd = tree.open(path)
-        try:
-            (add if on else clear)(fd, flags)
-        finally:
-            os.close(fd)
+            if flags & KEPT:
+                fd = os.dup(target.directory(path)) if is_directory else target.open(path)
+                try:
+                    change(fd, flags, KEPT)
+                finally:
+                    os.close(fd)
+    change(target_fd, of(source_fd), KEPT)
 
 
 def _walk(root_fd: int) -> Iterator[tuple[bytes, int, bool]]:

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from snaptx.errors import storage_error
 from snaptx.overlay.transplant import transplant
-from snaptx.sharing import inodeflags
 from snaptx.trees import compare
 from snaptx.trees.treeview import Seen, TreeView, joined
 
 _REFUSALS = {errno.EPERM, errno.EACCES, errno.ENOTDIR, errno.ELOOP}
-"""A directory that must not be changed; a file or a link where a directory was."""
+"""What nobody may change, as a file that is swapped to; a file or a link where a directory was."""
 
 
 @dataclass(slots=True)
@@ -65,16 +64,12 @@ def bring(source_fd: int, copy_fd: int, since_ns: int, ready_ns: int) -> Late:
 
 def _transplanted(source_fd: int, copy_fd: int, path: bytes) -> bool:
     """Bring one path over; return whether the copy let it: what is in its way there stays."""
-    with TreeView(source_fd) as source, TreeView(copy_fd) as copy:
-        try:
-            # What may only be appended to, as some logs, could not be replaced.
-            inodeflags.change_file(copy, path, inodeflags.of_file(copy, path), on=False)
-            transplant(source_fd, copy_fd, path)
-            inodeflags.change_file(copy, path, inodeflags.of_file(source, path), on=True)
-        except OSError as error:
-            if error.errno in _REFUSALS:
-                return False
-            raise
+    try:
+        transplant(source_fd, copy_fd, path)
+    except OSError as error:
+        if error.errno in _REFUSALS:
+            return False
+        raise
     return True
 
 
