@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snaptx import log, system, views
+from snaptx import descent, log, system, views
 from snaptx.config import Conflicts
+from snaptx.descent import Kin
 from snaptx.errors import ConflictError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Op, Part, Tree
@@ -43,15 +44,10 @@ def reference(machine: Machine, number: int, running: int) -> Tree | None:
     rollback or of a copy made before packages changed: both are meant to leave
     later changes behind.
     """
-    record = machine.generations.read(number)
-    while record.base and not (record.content or record.copy):
-        if record.base == running:
-            return Tree(record.number, Part.ORIGIN)
-        if not machine.generations.has(record.base):
-            log.warning("later changes of the running root are not carried over", missing=record.base)
-            return None
-        record = machine.generations.read(record.base)
-    return None
+    kin, way = descent.trace(number, running, machine.generations.find)
+    if kin is Kin.LOST:
+        log.warning("later changes of the running root are not carried over", missing=way[-1])
+    return Tree(way[-1], Part.ORIGIN) if kin is Kin.STEMS else None
 
 
 def carry_over(machine: Machine, number: int, ancestor: Tree, policy: Conflicts) -> Carried:

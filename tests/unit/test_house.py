@@ -41,7 +41,7 @@ LAYERS = (
     "enclosure trees retention running packages",
     "storage bootloader overlay",
     "journal audit lock config generations",
-    "durable run log places fstab window apart memory",
+    "durable run log places fstab window apart memory descent",
     "mounting",
     "threads priority",
     "system",
