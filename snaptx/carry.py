@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
     from snaptx.trees.conflicts import Outcome
 
+VOLATILE = (b"var/lib/systemd", b"var/log", b"var/cache", b"var/tmp", b"etc/adjtime")
+"""What every shutdown and every boot writes: a difference there is nobody's decision."""
+
 Settled = Callable[[bytes], bool]
 
 
@@ -40,14 +43,38 @@ class Carried:
 def reference(machine: Machine, number: int, running: int) -> Tree | None:
     """Return the root of ``running`` as it was when the work that led to ``number`` left it.
 
-    None if ``number`` does not stem from that generation, or only by way of a
-    rollback or of a copy made before packages changed: both are meant to leave
-    later changes behind.
+    Where that can't be told, as it was committed: what both may have changed
+    since is a conflict then.  None if ``number`` does not stem from that
+    generation, or only by way of a rollback or of a copy made before packages
+    changed: both are meant to leave later changes behind.
     """
     kin, way = descent.trace(number, running, machine.generations.find)
     if kin is Kin.LOST:
-        log.warning("later changes of the running root are not carried over", missing=way[-1])
+        log.warning("what a generation grew from is missing", generation=way[-1])
+        return Tree(running, Part.SEALED)
     return Tree(way[-1], Part.ORIGIN) if kin is Kin.STEMS else None
+
+
+def left_behind(machine: Machine, number: int) -> tuple[bytes, ...]:
+    """Return what was changed in the running root since its commit and stays there; paths.
+
+    That is so if ``number`` does not stem from it.
+    """
+    from snaptx import difference
+    from snaptx.trees import compare
+
+    kin, _ = descent.trace(number, machine.booted, machine.generations.find)
+    if kin is not Kin.APART:
+        return ()
+    with (
+        views.passing(machine, number, Tree(machine.booted, Part.ROOT)) as latest,
+        system.descriptor(machine.storage.path(latest), system.DIRECTORY) as ours,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as theirs,
+        compare.sameness(ours, theirs) as same,
+    ):
+        found = difference.between(machine, Tree(machine.booted, Part.SEALED), latest, renames=False)
+        paths = (change.path for change in found if not _ignored(machine, change))
+        return tuple(path for path in paths if not is_volatile(path) and not same(path))
 
 
 def carry_over(machine: Machine, number: int, ancestor: Tree, policy: Conflicts) -> Carried:
@@ -130,6 +157,11 @@ def choose(
         raise _conflict(clashes)
     forced = [conflict.ours for conflict in outcome.conflicts] if policy is Conflicts.OLD else []
     return [*outcome.carried, *forced], clashes
+
+
+def is_volatile(path: bytes) -> bool:
+    """Return whether every shutdown and every boot writes there."""
+    return any(path == prefix or path.startswith(prefix + b"/") for prefix in VOLATILE)
 
 
 def _ignored(machine: Machine, change: Change) -> bool:
