@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snaptx import carry, lived, transaction
-from snaptx.carry import Carried
+from snaptx.carry import Brought
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
@@ -79,28 +79,28 @@ def commit(
             txn.step("ready")
             ready(number)
         pause = txn.turn(state, spent=(Tree(number, Part.BEFORE),))
-        told = {"carried": brought.carried, "conflicts": brought.conflicts, "left": left}
-        txn.succeed(previous=previous, running=machine.booted, **told)
+        told = {"carried": brought.carried, "conflicts": brought.conflicts, "settled": brought.settled}
+        txn.succeed(previous=previous, running=machine.booted, **told, left=left)
     return Committed(number, previous, brought.carried, brought.conflicts, pause, left)
 
 
-def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Carried]:
+def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Brought]:
     """Carry over, seal and write the entry file.
 
     Of a running root that nobody writes to there is nothing to carry over; the
     barrier behind the seal tells whether that was so to the end.
     """
     txn.step("carry")
-    ancestor = carry.reference(machine, number, machine.booted)
+    common = carry.reference(machine, number, machine.booted)
     running = Tree(machine.booted, Part.ROOT)
-    if ancestor is None:
-        return _seal(machine, txn, number), Carried()
-    if machine.storage.unwritten(running, ancestor):
+    if common is None:
+        return _seal(machine, txn, number), Brought()
+    if machine.storage.unwritten(running, common.tree):
         state = _seal(machine, txn, number)
-        if machine.storage.unwritten(running, ancestor):
-            return state, Carried()
+        if machine.storage.unwritten(running, common.tree):
+            return state, Brought()
         machine.storage.delete(Tree(number, Part.SEALED))
-    brought = carry.carry_over(machine, number, ancestor, policy)
+    brought = carry.carry_over(machine, number, common, policy)
     return _seal(machine, txn, number), brought
 
 

@@ -35,6 +35,7 @@ LAYERS = (
     "recover",
     "late lived",
     "carry checks blame cache",
+    "ground",
     "difference switch inuse liveswitch inventory",
     "scene views",
     "machine",
