@@ -9,14 +9,16 @@ conflict and the administrator's word decides.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from snaptx import log, system, views
+from snaptx import descent, ground, log, system, views
 from snaptx.config import Conflicts
+from snaptx.descent import Kin
 from snaptx.errors import ConflictError, storage_error
+from snaptx.ground import Ground
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Kind, Op, Part, Tree
 from snaptx.overlay.failure import shown
@@ -24,6 +26,9 @@ from snaptx.overlay.failure import shown
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
     from snaptx.trees.conflicts import Outcome
+
+VOLATILE = (b"var/lib/systemd", b"var/log", b"var/cache", b"var/tmp", b"etc/adjtime")
+"""What every shutdown and every boot writes: a difference there is nobody's decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +39,66 @@ class Carried:
     conflicts: tuple[bytes, ...] = ()
 
 
-def reference(machine: Machine, number: int, running: int) -> Tree | None:
+@dataclass(frozen=True, slots=True)
+class Brought(Carried):
+    """That, and digests of what the running root had where the update's version was taken, by path."""
+
+    settled: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def reference(machine: Machine, number: int, running: int) -> Ground | None:
     """Return the root of ``running`` as it was when the work that led to ``number`` left it.
 
-    None if ``number`` does not stem from that generation, or only by way of a
+    And what commits between have decided since.  Where that can't be told, as
+    it was committed: what both may have changed since is a conflict then.  None
+    if ``number`` does not stem from that generation, or only by way of a
     rollback or of a copy made before packages changed: both are meant to leave
     later changes behind.
     """
-    record = machine.generations.read(number)
-    while record.base and not (record.content or record.copy):
-        if record.base == running:
-            return Tree(record.number, Part.ORIGIN)
-        if not machine.generations.has(record.base):
-            log.warning("later changes of the running root are not carried over", missing=record.base)
-            return None
-        record = machine.generations.read(record.base)
-    return None
+    kin, way = descent.trace(number, running, machine.generations.find)
+    if kin is Kin.LOST:
+        log.warning("what a generation grew from is missing", generation=way[-1])
+        return ground.survey(machine, Tree(running, Part.SEALED), way, running)
+    return ground.survey(machine, Tree(way[-1], Part.ORIGIN), way, running) if kin is Kin.STEMS else None
 
 
-def carry_over(machine: Machine, number: int, ancestor: Tree, policy: Conflicts) -> Carried:
-    """Bring what the running root changed since ``ancestor`` into generation ``number``.
+def left_behind(machine: Machine, number: int) -> tuple[bytes, ...]:
+    """Return what was changed in the running root since its commit and stays there; paths.
+
+    That is so if ``number`` does not stem from it.
+    """
+    from snaptx import difference
+    from snaptx.trees import compare
+
+    kin, _ = descent.trace(number, machine.booted, machine.generations.find)
+    if kin is not Kin.APART:
+        return ()
+    with (
+        views.passing(machine, number, Tree(machine.booted, Part.ROOT)) as latest,
+        system.descriptor(machine.storage.path(latest), system.DIRECTORY) as ours,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as theirs,
+        compare.sameness(ours, theirs) as same,
+    ):
+        found = difference.between(machine, Tree(machine.booted, Part.SEALED), latest, renames=False)
+        paths = (change.path for change in found if not _ignored(machine, change))
+        return tuple(path for path in paths if not is_volatile(path) and not same(path))
+
+
+def carry_over(machine: Machine, number: int, common: Ground, policy: Conflicts) -> Brought:
+    """Bring what the running root changed of the ``common`` ground into generation ``number``.
 
     Raises:
         ConflictError: both sides changed a path and the policy is to fail; nothing was carried.
     """
     # The snapshot that seals the generation comes next, and makes it last that this one is gone.
     with running_root(machine, number, lasting=False) as latest:
-        chosen, clashes = choose(machine, number, ancestor, latest, policy)
+        chosen, clashes = choose(machine, number, common, latest, policy)
+        settled = ground.digests(machine, latest, clashes if policy is Conflicts.NEW else ())
         if chosen:
             # What a commit that is taken back restores.
             machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.BEFORE), writable=False)
             bring(machine, number, latest, chosen)
-        return Carried(tuple(change.path for change in chosen), clashes)
+        return Brought(tuple(change.path for change in chosen), clashes, settled)
 
 
 def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
@@ -74,11 +107,11 @@ def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
     Raises:
         ConflictError: ``carry_over`` would raise it.
     """
-    ancestor = reference(machine, number, machine.booted)
-    if ancestor is None:
+    common = reference(machine, number, machine.booted)
+    if common is None:
         return Carried()
     with views.passing(machine, number, Tree(machine.booted, Part.ROOT)) as latest:
-        chosen, clashes = choose(machine, number, ancestor, latest, policy)
+        chosen, clashes = choose(machine, number, common, latest, policy)
         return Carried(tuple(change.path for change in chosen), clashes)
 
 
@@ -99,18 +132,16 @@ def running_root(machine: Machine, number: int, *, lasting: bool = True) -> Iter
 def choose(
     machine: Machine,
     number: int,
-    ancestor: Tree,
+    common: Ground,
     latest: Tree,
     policy: Conflicts,
     *,
     only: bytes = b"",
-    carried: frozenset[bytes] = frozenset(),
 ) -> tuple[list[Change], tuple[bytes, ...]]:
     """Return the changes to bring over, and the paths on which both sides disagree.
 
-    ``only`` is the directory that is looked at, everything by default.  At the
-    paths that were ``carried`` when the generation was committed both sides are
-    compared with what it was sealed with, and not with ``ancestor``.
+    What was settled before and is as it was then is none of these; ``only`` is
+    the directory that is looked at, everything by default.
 
     Raises:
         ConflictError: both sides changed a path and the policy is to fail, or there is
@@ -118,46 +149,32 @@ def choose(
     """
     ours = [
         change
-        for change in _changes_here(machine, number, ancestor, latest, carried)
+        for change in ground.changes(machine, common, latest)
         if not _ignored(machine, change) and (not only or change.path.startswith(only + b"/"))
     ]
     if not ours:
         return [], ()
-    theirs = _changes_of_update(machine, number, ancestor, ours, carried)
+    theirs = _changes_of_update(machine, number, common, ours)
     outcome = _judge(machine, number, latest, ours, theirs)
-    clashes = tuple(conflict.ours.path for conflict in outcome.conflicts)
+    clashing = _unsettled(machine, common, latest, [conflict.ours for conflict in outcome.conflicts])
+    clashes = tuple(change.path for change in clashing)
     if clashes and policy is Conflicts.FAIL:
         raise _conflict(clashes)
-    forced = [conflict.ours for conflict in outcome.conflicts] if policy is Conflicts.OLD else []
+    forced = clashing if policy is Conflicts.OLD else []
     _check_places(forced, theirs)
     return [*outcome.carried, *forced], clashes
 
 
-def _changes_here(
-    machine: Machine, number: int, ancestor: Tree, latest: Tree, carried: frozenset[bytes]
-) -> list[Change]:
-    """Return what the running root changed, sorted by path."""
-    from snaptx import difference
-
-    found = difference.between(machine, ancestor, latest, renames=False)
-    before = [change for change in found if change.path not in carried]
-    since = _compared(machine, Tree(number, Part.SEALED), latest, carried, related=False)
-    return sorted([*before, *since], key=lambda change: change.path)
+def _unsettled(machine: Machine, common: Ground, latest: Tree, changes: list[Change]) -> list[Change]:
+    """Return those of ``changes`` that were not settled before, or are others by now."""
+    before = common.settled
+    now = ground.digests(machine, latest, [change.path for change in changes if change.path in before])
+    return [change for change in changes if change.path not in now or now[change.path] != before[change.path]]
 
 
-def _compared(
-    machine: Machine, old: Tree, new: Tree, paths: Collection[bytes], *, related: bool
-) -> list[Change]:
-    """Return how ``new`` differs from ``old`` at some paths; related trees are snapshots of one."""
-    if not paths:
-        return []
-    from snaptx.trees import compare
-
-    with (
-        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
-    ):
-        return list(compare.compare(old_fd, new_fd, paths, related=related, renames=False))
+def is_volatile(path: bytes) -> bool:
+    """Return whether every shutdown and every boot writes there."""
+    return any(path == prefix or path.startswith(prefix + b"/") for prefix in VOLATILE)
 
 
 def _ignored(machine: Machine, change: Change) -> bool:
@@ -166,9 +183,7 @@ def _ignored(machine: Machine, change: Change) -> bool:
     return any(path == prefix or path.startswith(prefix + b"/") for prefix in prefixes)
 
 
-def _changes_of_update(
-    machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change], carried: frozenset[bytes]
-) -> list[Change]:
+def _changes_of_update(machine: Machine, number: int, common: Ground, ours: Iterable[Change]) -> list[Change]:
     """Return what the update did to the paths the running root changed.
 
     And to those above them, and below what the running root removed: an update
@@ -176,17 +191,16 @@ def _changes_of_update(
     """
     from snaptx.trees import compare
 
-    root, paths = Tree(number, Part.ROOT), set[bytes]()
+    paths: set[bytes] = set()
     for change in ours:
         path = change.path
         while path:
             paths.add(path)
             path = os.path.dirname(path)
+    root = Tree(number, Part.ROOT)
     with system.descriptor(machine.storage.path(root), system.DIRECTORY) as fd:
         paths.update(compare.below(fd, [change.path for change in ours if _takes_away(change)]))
-    found = _compared(machine, ancestor, root, paths - carried, related=True)
-    before = [change for change in found if change.path not in carried]
-    return before + _compared(machine, Tree(number, Part.SEALED), root, paths & carried, related=False)
+    return ground.changes_among(machine, common, root, paths)
 
 
 def _takes_away(change: Change) -> bool:

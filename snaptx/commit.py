@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snaptx import carry, lived, transaction
-from snaptx.carry import Carried
+from snaptx.carry import Brought
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
@@ -17,20 +17,25 @@ from snaptx.transaction import Request, Transaction
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """The result of a commit; ``switch_seconds`` is how long the rename itself took."""
+    """The result of a commit; ``switch_seconds`` is how long the rename itself took.
+
+    ``left`` is what was changed in the running root and stays there, for this does not stem from it.
+    """
 
     number: int
     previous: int
     carried: tuple[bytes, ...]
     conflicts: tuple[bytes, ...]
     switch_seconds: float
+    left: tuple[bytes, ...] = ()
 
 
 def choose(machine: Machine, wanted: int | None) -> int:
     """Return the staged generation to commit: ``wanted``, else the newest.
 
     Raises:
-        NotFoundError: nothing is staged, or there is no such generation.
+        NotFoundError: nothing is staged, there is no such generation, or the running root is none:
+            what was changed in it can't be told.
         BusyError: it is committed already.
     """
     staged = machine.staged()
@@ -41,6 +46,7 @@ def choose(machine: Machine, wanted: int | None) -> int:
         raise BusyError(
             f"generation {number} is committed already", hint=f"to go to it: snaptx rollback {number}"
         )
+    machine.require_generation()
     return number
 
 
@@ -67,33 +73,34 @@ def commit(
         machine, Act.COMMIT, request, generation=number, base=previous, lasting=machine.boot.apart
     ) as txn:
         lived.index(machine, number)
+        left = carry.left_behind(machine, number)
         state, brought = _prepare(machine, txn, number, policy or machine.config.staging.conflicts)
         if ready:
             txn.step("ready")
             ready(number)
         pause = txn.turn(state, spent=(Tree(number, Part.BEFORE),))
-        left = {"running": machine.booted, "carried": brought.carried, "conflicts": brought.conflicts}
-        txn.succeed(previous=previous, **left)
-    return Committed(number, previous, brought.carried, brought.conflicts, pause)
+        told = {"carried": brought.carried, "conflicts": brought.conflicts, "settled": brought.settled}
+        txn.succeed(previous=previous, running=machine.booted, **told, left=left)
+    return Committed(number, previous, brought.carried, brought.conflicts, pause, left)
 
 
-def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Carried]:
+def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Brought]:
     """Carry over, seal and write the entry file.
 
     Of a running root that nobody writes to there is nothing to carry over; the
     barrier behind the seal tells whether that was so to the end.
     """
     txn.step("carry")
-    ancestor = carry.reference(machine, number, machine.booted)
+    common = carry.reference(machine, number, machine.booted)
     running = Tree(machine.booted, Part.ROOT)
-    if ancestor is None:
-        return _seal(machine, txn, number), Carried()
-    if machine.storage.unwritten(running, ancestor):
+    if common is None:
+        return _seal(machine, txn, number), Brought()
+    if machine.storage.unwritten(running, common.tree):
         state = _seal(machine, txn, number)
-        if machine.storage.unwritten(running, ancestor):
-            return state, Carried()
+        if machine.storage.unwritten(running, common.tree):
+            return state, Brought()
         machine.storage.delete(Tree(number, Part.SEALED))
-    brought = carry.carry_over(machine, number, ancestor, policy)
+    brought = carry.carry_over(machine, number, common, policy)
     return _seal(machine, txn, number), brought
 
 

@@ -61,6 +61,15 @@ class Generations:
             message = f"the record of generation {number} is damaged: {error}"
             raise VerifyError(message, hint="run: snaptx repair") from error
 
+    def find(self, number: int) -> Generation | None:
+        """Return a generation's record, None if there is none.
+
+        Raises:
+            VerifyError: it is damaged.
+            FormatError: a newer snaptx wrote it.
+        """
+        return self.read(number) if self.has(number) else None
+
     def write(self, generation: Generation) -> None:
         """Make the record durable, in one step."""
         data = {"format": GENERATION_FORMAT, **jsonable(generation)}

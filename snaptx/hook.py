@@ -105,9 +105,8 @@ def _noted(machine: Machine, caller: Caller) -> int:
 
 
 def _keep(machine: Machine, request: Request, caller: Caller) -> int:
+    machine.require_generation()
     running = machine.booted
-    if not running:
-        raise NotFoundError("the running root is no generation", hint="boot one of 'snaptx list'")
     left_out = _left_out(machine)
     number = machine.generations.reserve()
     with transaction.begin(machine, Act.KEEP, request, generation=number, base=running) as txn:

@@ -18,9 +18,6 @@ from snaptx.config import Conflicts
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 
-VOLATILE = (b"var/lib/systemd", b"var/log", b"var/cache", b"var/tmp", b"etc/adjtime")
-"""What every shutdown and every boot writes: a difference there is nobody's decision."""
-
 
 def bring_over(machine: Machine, number: int) -> Carried:
     """Bring late changes into generation ``number``, which runs for the first time.
@@ -30,21 +27,15 @@ def bring_over(machine: Machine, number: int) -> Carried:
     """
     record = _commit_record(machine, number)
     left = int(record.get("running", 0))
-    ancestor = carry.reference(machine, number, left) if left not in (0, number) else None
-    if ancestor is None or machine.storage.describe(Tree(left, Part.ROOT)) is None:
+    common = carry.reference(machine, number, left) if left not in (0, number) else None
+    if common is None or None in map(machine.storage.describe, (common.tree, Tree(left, Part.ROOT))):
         return Carried()
     with views.passing(machine, number, Tree(left, Part.ROOT)) as view:
-        carried = _paths(record, "carried")
-        chosen, clashes = carry.choose(machine, number, ancestor, view, Conflicts.NEW, carried=carried)
-        chosen = [change for change in chosen if not _is_volatile(change.path)]
+        chosen, clashes = carry.choose(machine, number, common, view, Conflicts.NEW)
+        chosen = [change for change in chosen if not carry.is_volatile(change.path)]
         carry.transfer(machine, view, Tree(number, Part.ROOT), chosen)
-    known = _paths(record, "conflicts")
-    listed = tuple(path for path in clashes if path not in known and not _is_volatile(path))
+    listed = tuple(path for path in clashes if not carry.is_volatile(path))
     return Carried(tuple(change.path for change in chosen), listed)
-
-
-def _is_volatile(path: bytes) -> bool:
-    return any(path == prefix or path.startswith(prefix + b"/") for prefix in VOLATILE)
 
 
 def _commit_record(machine: Machine, number: int) -> Mapping[str, Any]:
@@ -54,7 +45,3 @@ def _commit_record(machine: Machine, number: int) -> Mapping[str, Any]:
         if record.get("generation") == number and "running" in record:
             found = record
     return found
-
-
-def _paths(record: Mapping[str, Any], key: str) -> frozenset[bytes]:
-    return frozenset(str(path).encode("utf-8", "surrogateescape") for path in record.get(key, ()))

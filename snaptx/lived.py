@@ -15,6 +15,7 @@ from snaptx import carry, log, scene, views
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import LiveError
+from snaptx.ground import Ground
 from snaptx.machine import Machine
 from snaptx.model import Part, Phase, Tree
 from snaptx.overlay.failure import shown
@@ -29,12 +30,12 @@ def go_along(machine: Machine, number: int, policy: Conflicts) -> Carried:
         LiveError: the generation does not stem from what runs.
         ConflictError: both changed a path and the policy is to fail; nothing was brought.
     """
-    ancestor = carry.reference(machine, number, machine.booted)
-    if ancestor is None:
+    common = carry.reference(machine, number, machine.booted)
+    if common is None:
         message = f"/etc of generation {number} can't go live: it does not stem from what runs"
         raise LiveError(message, hint="leave out --etc, or reboot into it")
     with carry.running_root(machine, number) as latest:
-        chosen, clashes = carry.choose(machine, number, ancestor, latest, policy, only=ETC)
+        chosen, clashes = carry.choose(machine, number, common, latest, policy, only=ETC)
         if machine.phase(number) is Phase.STAGED:
             carry.bring(machine, number, latest, chosen)
         else:
@@ -85,7 +86,7 @@ def _bring_back(machine: Machine, number: int, latest: Tree) -> Carried:
     """Bring changes in /etc into the running root, unless that is the generation itself."""
     if machine.booted in (0, number):
         return Carried()
-    marker = Tree(number, Part.LIVE)
+    marker = Ground(Tree(number, Part.LIVE))
     chosen, clashes = carry.choose(machine, machine.booted, marker, latest, Conflicts.NEW, only=ETC)
     carry.transfer(machine, latest, Tree(machine.booted, Part.ROOT), chosen)
     for path in clashes:

@@ -102,6 +102,15 @@ class Machine:
         numbers = reversed(self.generations.numbers())
         return next((n for n in numbers if self.storage.name(Tree(n, Part.ROOT)) == name), 0)
 
+    def require_generation(self) -> None:
+        """Refuse a running root that is no generation.
+
+        Raises:
+            NotFoundError: it is none.
+        """
+        if not self.booted:
+            raise NotFoundError("the running root is no generation", hint="boot one of 'snaptx list'")
+
     def phase(self, number: int) -> Phase:
         """Return how far a recorded generation has come."""
         sealed = self.storage.name(Tree(number, Part.SEALED))

@@ -16,7 +16,10 @@ from snaptx.recover import Act
 from snaptx.retention import Decision
 from snaptx.transaction import Request
 
-BY_HAND = "if nothing starts from it, delete its subvolume by hand, then run: snaptx repair"
+HINTS = {
+    retention.ADOPTED: "if nothing starts from it, delete its subvolume by hand, then run: snaptx repair",
+    retention.LEADS: "it can go after a restart into what grew from it, or once that is aborted",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +47,7 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
     for number in wanted:
         machine.generations.read(number)
         if number in kept:
-            adopted = kept[number] == retention.ADOPTED
-            hint = BY_HAND if adopted else "'snaptx list' shows the marks"
+            hint = HINTS.get(kept[number], "'snaptx list' shows the marks")
             raise BusyError(f"generation {number} stays: {kept[number]}", hint=hint)
     return Decision(kept, tuple(sorted(set(wanted))))
 

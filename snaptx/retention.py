@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from snaptx import descent
 from snaptx.config import RetentionConfig
+from snaptx.descent import Kin
 from snaptx.model import Phase, Verdict, View
 
 DAY = 86_400  # seconds
@@ -14,6 +16,8 @@ SCARCE_KEEP = 3
 
 MANY = 33
 """Generations, each of three snapshots: with more than a hundred of a root, every new one takes longer."""
+
+LEADS = "what boots next, or a staged one, grew from the running one by way of it"
 
 ADOPTED = "adopted: it is the distribution's, and its boot loader may start from it"
 
@@ -30,11 +34,21 @@ def protected(views: Sequence[View]) -> dict[int, str]:
     """Return the generations that are never removed, each with the reason."""
     reasons: dict[int, str] = {}
     good = [view.number for view in views if _is(view, Verdict.GOOD)]
+    leading = _leading(views)
     for view in views:
-        reason = _reason(view, last_good=max(good, default=0))
+        reason = _reason(view, last_good=max(good, default=0)) or LEADS * (view.number in leading)
         if reason:
             reasons[view.number] = reason
     return reasons
+
+
+def _leading(views: Sequence[View]) -> set[int]:
+    """Return what lies between the running generation and those that boot next or may."""
+    records = {view.number: view.generation for view in views}
+    running = next((view.number for view in views if view.booted), 0)
+    ends = [view.number for view in views if view.default or view.phase is Phase.STAGED]
+    found = [descent.trace(end, running, records.get) for end in ends]
+    return {number for kin, way in found if kin is Kin.STEMS for number in way}
 
 
 def _is(view: View, verdict: Verdict) -> bool:

@@ -30,11 +30,20 @@ def describe(done: Committed) -> Iterator[str]:
     """Say what was committed in words."""
     if done.carried:
         yield f"carried over from the running root: {len(done.carried)} path(s)"
-        yield from (f"  /{shown(path)}" for path in done.carried[:20])
+        yield from _named(done.carried)
+    if done.left:
+        yield f"generation {done.number} does not stem from the running one, so what was changed there stays:"
+        yield from _named(done.left)
     for path in done.conflicts:
         yield f"conflict, settled as told: /{shown(path)}"
     pause = common.pause(done.switch_seconds)
     yield f"generation {done.number} boots next (before: {done.previous}); {pause}"
+
+
+def _named(paths: tuple[bytes, ...]) -> Iterator[str]:
+    yield from (f"  /{shown(path)}" for path in paths[:20])
+    if len(paths) > 20:
+        yield f"  and {len(paths) - 20} more"
 
 
 def run(args: Namespace) -> int:
@@ -43,8 +52,11 @@ def run(args: Namespace) -> int:
     if args.dry_run:
         number = commit.choose(machine, args.number)
         found = carry.foresee(machine, number, common.conflicts(args) or machine.config.staging.conflicts)
+        left = carry.left_behind(machine, number)
         text = f"would commit generation {number}, carrying {len(found.carried)} path(s) over"
-        common.emit(args, {"number": number, "carried": found.carried, "conflicts": found.conflicts}, text)
+        text += f"; not {len(left)} path(s) that stay in the running root" * bool(left)
+        told = {"carried": found.carried, "conflicts": found.conflicts, **({"left": left} if left else {})}
+        common.emit(args, {"number": number, **told}, text)
         return 0
     with transaction.exclusive(machine, args.verb):
         done = perform(args, machine, args.number)

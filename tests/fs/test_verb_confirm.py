@@ -14,11 +14,11 @@ from tests.boxes import Box, changes, made
 from tests.fs.conftest import command
 
 
-def update(box: Box, place: Path, name: str) -> int:
+def update(box: Box, place: Path, name: str, *options: str) -> int:
     """Commit a generation with one more file and return its number."""
     (place / name / "etc").mkdir(parents=True)
     (place / name / "etc" / name).write_text(name)
-    return int(box.json("apply", "--commit", str(place / name))["committed"]["number"])
+    return int(box.json("apply", "--commit", *options, str(place / name))["committed"]["number"])
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +158,12 @@ def test_pin_and_unpin(tried: Box) -> None:
 
 @pytest.fixture
 def several(box: Box, tmp_path: Path) -> Box:
-    """Give a sandbox that runs 1: 2 is bad, 3 and 4 (default) good, 5 bad but pinned, 6 staged."""
+    """Give a sandbox that runs 1: 2 is bad, 3 and 4 (default) good, 5 bad but pinned, 6 staged.
+
+    What boots next does not stem from 2 and 3, which may go.
+    """
     for name in ("two", "three", "four", "five"):
-        update(box, tmp_path, name)
+        update(box, tmp_path, name, "--base", "1")
     for number in ("3", "4"):
         box.ok("confirm", number)
     for number in ("2", "5"):
@@ -197,6 +200,22 @@ def test_prune_by_name_and_never_a_number_again(several: Box, tmp_path: Path) ->
     assert several.json("prune", "2", "3")["removed"] == [2, 3]
     several.ok("abort", "6")
     assert update(several, tmp_path, "seven") == 7
+
+
+def test_prune_leaves_what_tells_of_changes_since(box: Box, tmp_path: Path) -> None:
+    """All between what runs and what boots next; its restart ends that."""
+    for name in ("two", "three", "four", "five"):
+        update(box, tmp_path, name)
+    reason = box.json("--dry-run", "prune", "--keep", "1")["protected"]["3"]
+
+    assert reason in box.refuses(52, "prune", "3")
+    assert "restart" in box.refuses(52, "prune", "3")
+    assert box.json("prune", "--keep", "1")["removed"] == []
+    (box.root / "etc/mine").write_text("mine")
+    update(box, tmp_path, "six")
+    box.reboot()
+    assert (box.root / "etc/mine").read_text() == "mine"
+    assert box.json("prune", "3")["removed"] == [3]
 
 
 def test_prune_leaves_what_is_in_use(several: Box, tmp_path: Path) -> None:

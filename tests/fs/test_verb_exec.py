@@ -211,7 +211,7 @@ def test_dry_run_says_what_it_would_show(ground: Box) -> None:
 def test_generation_in_use_is_not_removed(programs: Path) -> None:
     with made(source=programs) as box:
         for name in ("two", "three"):
-            box.ok("run", "--commit", "--", "touch", f"/etc/{name}")
+            box.ok("run", "--base", "1", "--commit", "--", "touch", f"/etc/{name}")
         running = box.start("exec", "-g", "2", "--", "sh", "-c", "sleep 60 & exec sleep 60")
         eventually(lambda: b"sleep" in Path(f"/proc/{running.pid}/cmdline").read_bytes())
         assert box.json("prune", "2") == {"removed": [], "busy": [2]}

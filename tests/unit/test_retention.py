@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from snaptx.config import RetentionConfig
 from snaptx.model import Generation, Phase, Verdict, View
-from snaptx.retention import DAY, SCARCE_KEEP, decide, protected
+from snaptx.retention import DAY, LEADS, SCARCE_KEEP, decide, protected
 
 NOW = 1_000 * DAY
 
@@ -58,6 +58,22 @@ def test_the_young_stay_as_long_as_configured() -> None:
     views = [view(1, age=20), view(2, age=5), view(3, age=1)]
 
     assert taken(views, RetentionConfig(keep=1, keep_days=10)) == (1,)
+
+
+@pytest.mark.parametrize("end", ["default", "staged"])
+def test_what_leads_from_the_running_one_to_what_may_boot_stays(end: str) -> None:
+    last = view(5, default=end == "default", staged=end == "staged")
+    views = [view(1), view(2, booted=True), view(3), view(4), last, view(6), view(7)]
+
+    assert taken(views, RetentionConfig(keep=1)) == (1, 6)
+    assert protected(views)[3] == protected(views)[4] == LEADS
+
+
+def test_nothing_leads_over_a_rollback() -> None:
+    back = replace(view(4).generation, content=1)
+    views = [view(1), view(2, booted=True), view(3), replace(view(4), generation=back), view(5, default=True)]
+
+    assert taken(views, RetentionConfig(keep=1)) == (1, 3, 4)
 
 
 def test_scarce_space_keeps_fewer() -> None:

@@ -1,0 +1,110 @@
+"""The common ground of the running root and a generation that is to take its changes over.
+
+That is one tree, except where commits on the way from there have decided: what
+one of them brought over both sides have had since, as it was sealed.  Where it
+settled a conflict for the update, its audit record has a digest of what the
+running root had, and as long as that is so nothing is left to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from snaptx import difference, system
+from snaptx.errors import VerifyError
+from snaptx.machine import Machine
+from snaptx.model import Change, Kind, Op, Part, Tree
+
+ABSENT = ""
+"""The digest of what is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A tree; by path, the sealed tree that holds what was brought over; digests of what was settled."""
+
+    tree: Tree
+    brought: Mapping[bytes, Tree] = field(default_factory=dict)
+    settled: Mapping[bytes, str] = field(default_factory=dict)
+
+
+def survey(machine: Machine, tree: Tree, way: Iterable[int], running: int) -> Ground:
+    """Return the ground that was ``tree``, after the commits of the generations on the ``way``."""
+    sealed = {number: Tree(number, Part.SEALED) for number in way}
+    committed = {number: one for number, one in sealed.items() if machine.storage.name(one)}
+    brought: dict[bytes, Tree] = {}
+    settled: dict[bytes, str] = {}
+    for record in _commits(machine, committed, running):
+        fresh = {_bytes(path): digest for path, digest in record.get("settled", {}).items()}
+        carried = dict.fromkeys(map(_bytes, record.get("carried", ())), committed[record["generation"]])
+        settled = {path: digest for path, digest in settled.items() if path not in carried} | fresh
+        brought |= carried
+    return Ground(tree, brought, settled)
+
+
+def _commits(machine: Machine, numbers: Collection[int], running: int) -> Iterator[Mapping[str, Any]]:
+    """Yield what the audit trail says of commits that were made while ``running`` ran, oldest first."""
+    if not numbers:
+        return
+    with suppress(VerifyError):  # what can't be read has decided nothing: then it is asked once more
+        for record in machine.audit.records():
+            if record.get("generation") in numbers and record.get("running") == running:
+                yield record
+
+
+def _bytes(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def changes(machine: Machine, ground: Ground, new: Tree) -> list[Change]:
+    """Return what makes ``new``, a tree at rest, differ from the ground, by path."""
+    found = difference.between(machine, ground.tree, new, renames=False)
+    return _put_together(machine, ground, new, found, ground.brought)
+
+
+def changes_among(machine: Machine, ground: Ground, new: Tree, paths: Collection[bytes]) -> list[Change]:
+    """Return what makes ``new`` differ from the ground at ``paths``, by path."""
+    found = _compare(machine, ground.tree, new, paths)
+    return _put_together(machine, ground, new, found, ground.brought.keys() & paths)
+
+
+def _put_together(
+    machine: Machine, ground: Ground, new: Tree, found: Iterable[Change], brought: Iterable[bytes]
+) -> list[Change]:
+    """Return what was ``found`` from the tree, but for what was ``brought`` over told from where that is."""
+    together = [change for change in found if change.path not in ground.brought]
+    places: dict[Tree, set[bytes]] = {}
+    for path in brought:
+        places.setdefault(ground.brought[path], set()).add(path)
+    for tree, paths in places.items():
+        together += [change for change in _compare(machine, tree, new, paths) if change.path in paths]
+    return sorted(together, key=lambda change: (change.path, change.op is not Op.REMOVED))
+
+
+def _compare(machine: Machine, old: Tree, new: Tree, paths: Iterable[bytes]) -> Iterator[Change]:
+    from snaptx.trees import compare
+
+    with (
+        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
+        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
+    ):
+        yield from compare.compare(old_fd, new_fd, paths, renames=False)
+
+
+def digests(machine: Machine, tree: Tree, paths: Iterable[bytes]) -> dict[bytes, str]:
+    """Return for each path what tells whether it is as it was, content and all."""
+    from snaptx.trees.treeview import TreeView
+
+    with system.descriptor(machine.storage.path(tree), system.DIRECTORY) as fd, TreeView(fd) as view:
+        return {path: _digest(fd, path) if view.look(path) else ABSENT for path in paths}
+
+
+def _digest(root_fd: int, path: bytes) -> str:
+    row = difference.row_of(root_fd, path)
+    time = 0 if row.kind is Kind.DIRECTORY else row.mtime_ns  # that of a directory follows from its entries
+    known = row._replace(inode=0, ctime_ns=0, mtime_ns=time)
+    return sha256(repr(tuple(known)).encode()).hexdigest()
