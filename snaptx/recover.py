@@ -215,8 +215,8 @@ def guard(machine: Machine, number: int) -> None:
     """Refuse to let a generation go that something uses.
 
     Raises:
-        BusyError: it is live, a part of it is mounted, the default, or has subvolumes inside, or a process
-            uses files of it since it was live.
+        BusyError: it is live, a part of it is mounted, the default, or has subvolumes inside that hold
+            something, or a process uses files of it since it was live.
     """
     if number in scene.live(machine).values():
         raise BusyError(f"generation {number} is live", hint="first: snaptx live --off")

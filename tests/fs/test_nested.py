@@ -74,3 +74,45 @@ def test_a_root_made_anew_has_a_directory_in_its_place(box: Box, update: str) ->
 
     assert usable(box.tree(2) / PLACE)
     assert box.json("verify", "2")["problems"] == []
+
+
+def left_behind(box: Box, update: str) -> Path:
+    """Bring a box to generation 3; return the nested subvolume that 2 got while it ran."""
+    box.ok("apply", "--commit", update)
+    box.reboot()
+    box.ok("confirm")
+    nested(box, PLACE)
+    (Path(update) / "etc/motd").write_text("three\n")
+    box.ok("apply", "--commit", update)
+    box.reboot()
+    box.ok("confirm")
+    return box.tree(2) / PLACE
+
+
+def test_an_empty_one_goes_with_its_generation(box: Box, update: str) -> None:
+    left_behind(box, update)
+
+    assert box.json("prune", "2")["removed"] == [2]
+    assert not box.tree(2).parent.exists()
+
+
+def test_one_that_holds_something_keeps_its_generation(box: Box, update: str) -> None:
+    (left_behind(box, update) / "precious").write_text("precious\n")
+
+    assert box.json("prune", "2")["busy"] == [2]
+    assert (box.tree(2) / PLACE / "precious").read_text() == "precious\n"
+    assert box.json("verify", "2")["problems"] == []
+
+
+def test_what_is_staged_is_discarded_with_an_empty_one(box: Box, update: str) -> None:
+    box.ok("apply", update)
+    inside = box.tree(2) / PLACE
+    inside.parent.mkdir(parents=True, exist_ok=True)
+    command("btrfs", "subvolume", "create", inside)
+    (inside / "precious").touch()
+
+    assert PLACE in box.refuses(52, "abort")
+    (inside / "precious").unlink()
+    box.ok("abort")
+    assert box.marks() == {1: "NRG"}
+    assert not box.tree(2).parent.exists()
