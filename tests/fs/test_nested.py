@@ -116,3 +116,55 @@ def test_what_is_staged_is_discarded_with_an_empty_one(box: Box, update: str) ->
     box.ok("abort")
     assert box.marks() == {1: "NRG"}
     assert not box.tree(2).parent.exists()
+
+
+@pytest.fixture
+def kernelless(box: Box, update: str) -> Box:
+    """Give a box whose staged generation has no kernel, and an edit to be carried into it."""
+    (Path(update) / "boot").mkdir()
+    (Path(update) / "boot/.wh.vmlinuz-0.0.0-sandbox").touch()
+    box.ok("apply", update)
+    (box.root / "etc/mine").write_text("mine\n")
+    command("sync", "-f", box.root)
+    return box
+
+
+def is_settled(box: Box) -> bool:
+    """Return whether nothing is left of a commit, and what is staged is known."""
+    parts = {path.name for path in box.tree(2).parent.iterdir()} & {"before", "sealed", "latest"}
+    problems = box.json("verify", "2")["problems"]
+    return not (parts or problems or (box.state / "journal/open").exists())
+
+
+@pytest.mark.parametrize("file", ["", "precious"])
+def test_a_commit_is_taken_back_around_one(kernelless: Box, update: str, file: str) -> None:
+    inside = kernelless.tree(2) / "etc/sub"
+    command("btrfs", "subvolume", "create", inside)
+    (inside / (file or "passing")).touch()
+    if not file:
+        (inside / "passing").unlink()
+    said = kernelless.run("commit")
+
+    assert "no kernel" in said.complaint[0]
+    assert said.code == 60
+    assert "what was carried over stays" in said.err
+    assert is_settled(kernelless)
+    assert usable(inside)
+    assert sorted(path.name for path in inside.iterdir()) == [file] * bool(file)
+    kernelless.ok("pin", "2")
+    assert kernelless.json("repair")["done"] == []
+    kernelless.ok("unpin", "2")
+    assert "no kernel" in kernelless.run("commit").complaint[0]
+
+
+def test_a_commit_is_taken_back_in_a_root_that_is_mounted(kernelless: Box, tmp_path: Path) -> None:
+    (tmp_path / "mnt").mkdir()
+    command("mount", "--bind", kernelless.tree(2), tmp_path / "mnt")
+    try:
+        assert kernelless.run("commit").code == 60
+        assert is_settled(kernelless)
+        kernelless.ok("pin", "2")
+    finally:
+        command("umount", tmp_path / "mnt")
+    kernelless.ok("unpin", "2")
+    kernelless.ok("abort")
