@@ -64,10 +64,16 @@ def carry_over(machine: Machine, number: int, ancestor: Tree, policy: Conflicts)
     with running_root(machine, number, lasting=False) as latest:
         chosen, clashes = choose(machine, number, ancestor, latest, policy)
         if chosen:
-            # What a commit that is taken back restores.
-            machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.BEFORE), writable=False)
+            keep(machine, number)
             bring(machine, number, latest, chosen)
         return Carried(tuple(change.path for change in chosen), clashes)
+
+
+def keep(machine: Machine, number: int) -> None:
+    """Keep how a staged root is, unless that is done: what a commit that is taken back restores."""
+    before = Tree(number, Part.BEFORE)
+    if not machine.storage.name(before):
+        machine.storage.snapshot(Tree(number, Part.ROOT), before, writable=False)
 
 
 def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from snaptx import carry, lived, transaction
+from snaptx import carry, lived, nested, transaction
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import BootState, Part, Phase, Tree
+from snaptx.nested import Late
 from snaptx.recover import Act
 from snaptx.transaction import Request, Transaction
 
@@ -58,6 +59,7 @@ def commit(
     Raises:
         ConflictError: the running root changed what the update changed; still staged.
         BootError: it has no kernel; still staged.
+        LayoutError: a subvolume inside the running root holds what it knows nothing of; still staged.
         OutcomeUnknownError: the disk failed after the switch.
     """
     number = choose(machine, wanted)
@@ -77,6 +79,26 @@ def commit(
     return Committed(number, previous, brought.carried, brought.conflicts, pause)
 
 
+def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> Carried:
+    """Return what ``commit`` would carry over, and do nothing.
+
+    Raises:
+        ConflictError: ``commit`` would raise it.
+        LayoutError: so it would.
+    """
+    ancestor = carry.reference(machine, number, machine.booted)
+    if ancestor is None:
+        return Carried()
+    late = nested.since(machine, number, ancestor)
+    found = carry.foresee(machine, number, policy or machine.config.staging.conflicts)
+    return _with(found, late)
+
+
+def _with(brought: Carried, late: list[Late]) -> Carried:
+    paths = dict.fromkeys((*brought.carried, *(one.path for one in late)))
+    return replace(brought, carried=tuple(paths))
+
+
 def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Carried]:
     """Carry over, seal and write the entry file.
 
@@ -88,13 +110,17 @@ def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts)
     running = Tree(machine.booted, Part.ROOT)
     if ancestor is None:
         return _seal(machine, txn, number), Carried()
-    if machine.storage.unwritten(running, ancestor):
+    late = nested.since(machine, number, ancestor)
+    if not late and machine.storage.unwritten(running, ancestor):
         state = _seal(machine, txn, number)
         if machine.storage.unwritten(running, ancestor):
             return state, Carried()
         machine.storage.delete(Tree(number, Part.SEALED))
     brought = carry.carry_over(machine, number, ancestor, policy)
-    return _seal(machine, txn, number), brought
+    if late:
+        carry.keep(machine, number)
+        nested.bring(machine, machine.booted, number, late)
+    return _seal(machine, txn, number), _with(brought, late)
 
 
 def _seal(machine: Machine, txn: Transaction, number: int) -> BootState:

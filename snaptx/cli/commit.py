@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from snaptx import carry, commit, transaction
+from snaptx import commit, transaction
 from snaptx.cli import common
 from snaptx.commit import Committed
 from snaptx.machine import Machine
@@ -42,7 +42,7 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     if args.dry_run:
         number = commit.choose(machine, args.number)
-        found = carry.foresee(machine, number, common.conflicts(args) or machine.config.staging.conflicts)
+        found = commit.foresee(machine, number, common.conflicts(args))
         text = f"would commit generation {number}, carrying {len(found.carried)} path(s) over"
         common.emit(args, {"number": number, "carried": found.carried, "conflicts": found.conflicts}, text)
         return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.boxes import Box
+from tests.boxes import Box, changes, inspect
 from tests.fs.conftest import command, nested
 
 PLACE = "var/lib/machines"
@@ -168,3 +168,108 @@ def test_a_commit_is_taken_back_in_a_root_that_is_mounted(kernelless: Box, tmp_p
         command("umount", tmp_path / "mnt")
     kernelless.ok("unpin", "2")
     kernelless.ok("abort")
+
+
+def test_one_that_is_filled_after_staging_stops_the_commit(box: Box, update: str) -> None:
+    path = nested(box, PLACE)
+    box.ok("apply", update)
+    (path / "precious").write_text("precious\n")
+
+    for words in (["commit"], ["commit", "--dry-run"]):
+        said = box.refuses(55, *words)
+        assert f"generation 2 knows nothing of: /{PLACE}" in said
+        assert "nested" in said
+    assert box.marks() == {1: "NRG", 2: "s"}
+    (path / "precious").unlink()
+    box.ok("commit")
+
+
+@pytest.mark.parametrize("policy", ["refuse", "share"])
+def test_one_that_is_made_after_staging_stops_the_commit(box: Box, update: str, policy: str) -> None:
+    box.configure(f'[staging]\nnested = "{policy}"\n')
+    box.ok("apply", update)
+    nested(box, "srv/data", "precious")
+
+    assert "/srv/data" in box.refuses(55, "commit")
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_what_is_carried_is_carried_again(box: Box, tmp_path: Path, update: str, on_disk: bool) -> None:
+    box.configure('[staging]\nnested = "carry"\n')
+    data = nested(box, "srv/data", "same", "edited", "both")
+    (data / "below/deep").mkdir(parents=True)
+    (data / "old").mkdir()
+    (data / "old/file").write_text("moved\n")
+    (data / "file").mkdir()
+    (data / "file/gone").touch()
+    (Path(update) / "srv/data").mkdir(parents=True)
+    (Path(update) / "srv/data/same").write_text("by the update\n")
+    box.ok("apply", update)
+    (Path(update) / "etc/motd").write_text("three\n")
+    box.ok("apply", update)
+    (data / "edited").write_text("mine\n")
+    (data / "below/deep/new").write_text("new\n")
+    (data / "old").rename(data / "below/moved")
+    (data / "file/gone").unlink()
+    (data / "file").rmdir()
+    (data / "file").touch()
+    (data / "both").unlink()
+    (data / "both").mkdir(mode=0o700)
+    (data / "both/inside").write_text("inside\n")
+    made = nested(box, "srv/made", "precious")
+    made.chmod(0o700)
+    if on_disk:
+        command("sync", "-f", data)
+    done = box.json("commit")
+    new = box.tree(3) / "srv"
+
+    texts = [(new / name).read_text() for name in ("data/edited", "data/below/deep/new", "made/precious")]
+    assert texts == ["mine\n", "new\n", "precious"]
+    assert (new / "data/same").read_text() == "by the update\n"
+    assert (new / "data/below/moved/file").read_text() == "moved\n"
+    assert (new / "data/both/inside").read_text() == "inside\n"
+    assert (new / "data/file").is_file()
+    assert (new / "made").stat().st_mode & 0o777 == 0o700
+    assert {"srv/data/edited", "srv/made"} <= set(done["carried"])
+    assert "srv/data/same" not in done["carried"]
+    assert len(done["carried"]) == len(set(done["carried"]))
+    assert box.json("verify", "3")["problems"] == []
+
+
+def test_what_has_not_changed_is_not_carried_again(box: Box, update: str) -> None:
+    box.configure('[staging]\nnested = "carry"\n')
+    nested(box, "srv/data", "file")
+    box.ok("apply", update)
+    command("sync", "-f", box.root)
+
+    assert box.json("commit", "--dry-run")["carried"] == []
+    assert box.json("commit")["carried"] == []
+
+
+def test_what_is_shared_needs_nothing(box: Box, update: str) -> None:
+    box.configure('[staging]\nnested = "share"\n')
+    data = nested(box, "srv/data", "file")
+    box.ok("apply", update)
+    (Path(update) / "etc/motd").write_text("three\n")
+    box.ok("apply", update)
+    (data / "file").write_text("mine\n")
+    nested(box, "srv/data/deep", "file")
+
+    assert box.json("list")[-1]["nested"] == ["srv/data"]
+    assert box.json("commit")["carried"] == []
+    assert not list((box.tree(3) / "srv/data").iterdir())
+
+
+def test_a_commit_that_carried_again_is_taken_back(box: Box, update: str) -> None:
+    box.configure('[staging]\nnested = "carry"\n')
+    data = nested(box, "srv/data", "file")
+    (Path(update) / "boot").mkdir()
+    (Path(update) / "boot/.wh.vmlinuz-0.0.0-sandbox").touch()
+    box.ok("apply", update)
+    (data / "file").write_text("mine\n")
+    (data / "new").write_text("mine\n")
+
+    before = inspect(box.tree(2))
+    assert "no kernel" in box.run("commit").complaint[0]
+    assert changes(before, inspect(box.tree(2))) == {}
+    assert is_settled(box)
