@@ -95,10 +95,16 @@ def carry_over(machine: Machine, number: int, common: Ground, policy: Conflicts)
         chosen, clashes = choose(machine, number, common, latest, policy)
         settled = ground.digests(machine, latest, clashes if policy is Conflicts.NEW else ())
         if chosen:
-            # What a commit that is taken back restores.
-            machine.storage.snapshot(Tree(number, Part.ROOT), Tree(number, Part.BEFORE), writable=False)
+            keep(machine, number)
             bring(machine, number, latest, chosen)
         return Brought(tuple(change.path for change in chosen), clashes, settled)
+
+
+def keep(machine: Machine, number: int) -> None:
+    """Keep how a staged root is, unless that is done: what a commit that is taken back restores."""
+    before = Tree(number, Part.BEFORE)
+    if not machine.storage.name(before):
+        machine.storage.snapshot(Tree(number, Part.ROOT), before, writable=False)
 
 
 def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:

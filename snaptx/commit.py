@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from snaptx import carry, lived, transaction
-from snaptx.carry import Brought
+from snaptx import carry, lived, nested, transaction
+from snaptx.carry import Brought, Carried
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import BootState, Part, Phase, Tree
+from snaptx.nested import Late
 from snaptx.recover import Act
 from snaptx.transaction import Request, Transaction
 
@@ -64,6 +65,7 @@ def commit(
     Raises:
         ConflictError: the running root changed what the update changed; still staged.
         BootError: it has no kernel; still staged.
+        LayoutError: a subvolume inside the running root holds what it knows nothing of; still staged.
         OutcomeUnknownError: the disk failed after the switch.
     """
     number = choose(machine, wanted)
@@ -84,6 +86,25 @@ def commit(
     return Committed(number, previous, brought.carried, brought.conflicts, pause, left)
 
 
+def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> Carried:
+    """Return what ``commit`` would carry over, and do nothing.
+
+    Raises:
+        ConflictError: ``commit`` would raise it.
+        LayoutError: so it would.
+    """
+    common = carry.reference(machine, number, machine.booted)
+    if common is None:
+        return Carried()
+    late = nested.since(machine, number, common.tree)
+    found = carry.foresee(machine, number, policy or machine.config.staging.conflicts)
+    return replace(found, carried=_with(found.carried, late))
+
+
+def _with(carried: tuple[bytes, ...], late: list[Late]) -> tuple[bytes, ...]:
+    return tuple(dict.fromkeys((*carried, *(one.path for one in late))))
+
+
 def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts) -> tuple[BootState, Brought]:
     """Carry over, seal and write the entry file.
 
@@ -95,13 +116,17 @@ def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts)
     running = Tree(machine.booted, Part.ROOT)
     if common is None:
         return _seal(machine, txn, number), Brought()
-    if machine.storage.unwritten(running, common.tree):
+    late = nested.since(machine, number, common.tree)
+    if not late and machine.storage.unwritten(running, common.tree):
         state = _seal(machine, txn, number)
         if machine.storage.unwritten(running, common.tree):
             return state, Brought()
         machine.storage.delete(Tree(number, Part.SEALED))
     brought = carry.carry_over(machine, number, common, policy)
-    return _seal(machine, txn, number), brought
+    if late:
+        carry.keep(machine, number)
+        nested.bring(machine, machine.booted, number, late)
+    return _seal(machine, txn, number), replace(brought, carried=_with(brought.carried, late))
 
 
 def _seal(machine: Machine, txn: Transaction, number: int) -> BootState:

@@ -141,6 +141,10 @@ def _snapshot(machine: Machine, running: int, number: int, caller: Caller) -> No
     origin, root = Tree(number, Part.ORIGIN), Tree(number, Part.ROOT)
     storage.snapshot(Tree(running, Part.ROOT), origin, writable=False)
     storage.snapshot(origin, root, writable=True)
+    if storage.running.nested:
+        from snaptx import nested
+
+        nested.make_directories(machine, number, running)
     if conversions.read(machine.storage.state):
         from snaptx.sharing import attach
 

@@ -12,6 +12,7 @@ from snaptx.model import Generation, Part, Row, Tree, Verdict
 from snaptx.overlay import scan
 from snaptx.overlay.manifest import Manifest
 from snaptx.recover import Act, Remedy
+from snaptx.storage.base import TreeInfo
 from snaptx.transaction import Request
 
 
@@ -114,13 +115,26 @@ def initialise(
             txn.step("index")
             _index(machine, progress)
             txn.step("record")
-            record = Generation(1, 0, system.now(), request.verb, about, info.name, verdict=Verdict.GOOD)
+            record = _record(request.verb, about, info)
             machine.generations.write(record)
             machine.boot.install(machine.sysroot, info)
             txn.switch(1)
             found = {"nested": info.nested, "cmdline": info.cmdline, "default_subvolume": default}
             txn.succeed(adopted=info.name, **found)
     return record
+
+
+def _record(verb: str, about: str, adopted: TreeInfo) -> Generation:
+    return Generation(
+        number=1,
+        base=0,
+        created=system.now(),
+        verb=verb,
+        message=about,
+        subvolume=adopted.name,
+        verdict=Verdict.GOOD,
+        nested=adopted.nested,
+    )
 
 
 def _index(machine: Machine, progress: Callable[[int, int], None] | None) -> None:

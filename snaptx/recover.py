@@ -184,14 +184,32 @@ def unseal(machine: Machine, number: int) -> None:
     machine.boot.forget(number)
     machine.storage.delete(Tree(number, Part.LATEST))
     machine.storage.delete(Tree(number, Part.SEALED))
-    before, root = Tree(number, Part.BEFORE), Tree(number, Part.ROOT)
+    before = Tree(number, Part.BEFORE)
     if machine.storage.describe(before):
-        machine.storage.delete(root)
-        machine.storage.snapshot(before, root, writable=True)
+        _restore(machine, number, before)
         _index_staged(machine, number)
         machine.storage.delete(before)  # last: who begins again tells by it that this is to be done
     elif scene.is_marked(machine, number):
         _index_staged(machine, number)
+
+
+def _restore(machine: Machine, number: int, before: Tree) -> None:
+    """Make a staged root what it was, unless something uses it or is lost with it.
+
+    What was carried over stays in such a root, as if the update had brought it.
+    """
+    root = Tree(number, Part.ROOT)
+    info = machine.storage.describe(root)
+    reason = "it has subvolumes inside" if info and info.nested else ""  # no snapshot gives them back
+    try:
+        if not reason:
+            machine.storage.delete(root)
+    except BusyError as error:
+        reason = error.message
+    if reason:
+        log.warning("what was carried over stays", generation=number, reason=reason)
+    else:
+        machine.storage.snapshot(before, root, writable=True)
 
 
 def _index_staged(machine: Machine, number: int) -> None:
@@ -215,8 +233,8 @@ def guard(machine: Machine, number: int) -> None:
     """Refuse to let a generation go that something uses.
 
     Raises:
-        BusyError: it is live, a part of it is mounted, the default, or has subvolumes inside, or a process
-            uses files of it since it was live.
+        BusyError: it is live, a part of it is mounted, the default, or has subvolumes inside that hold
+            something, or a process uses files of it since it was live.
     """
     if number in scene.live(machine).values():
         raise BusyError(f"generation {number} is live", hint="first: snaptx live --off")

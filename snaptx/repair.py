@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from snaptx import difference, lock, recover, switch, system, transaction, verify, views
+from snaptx import difference, lock, nested, recover, switch, system, transaction, verify, views
 from snaptx.errors import (
     BootError,
     FormatError,
@@ -182,6 +182,7 @@ def _roots(machine: Machine) -> Iterator[str]:
             continue
         if machine.storage.describe(sealed) is not None and not generation.subvolume:
             machine.storage.snapshot(sealed, root, writable=True)
+            nested.make_directories(machine, generation.number, generation.number)
             yield f"the root of generation {generation.number} was missing; made anew from its sealed tree"
         else:
             recover.remove(machine, (generation.number,))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snaptx import blame, system, transaction
+from snaptx import blame, nested, system, transaction
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict, View
@@ -134,7 +134,8 @@ def _copy(machine: Machine, target: int, number: int) -> None:
         machine.storage.snapshot(sealed, Tree(number, part), writable=writable)
     if machine.manifest(target).exists():
         Manifest.fork(machine.manifest(target), machine.manifest(number)).close()
-    source = Tree(number, Part.ROOT) if attach.follow(machine, number) else sealed
+    made = nested.make_directories(machine, number, target)
+    source = Tree(number, Part.ROOT) if attach.follow(machine, number) or made else sealed
     machine.storage.snapshot(source, Tree(number, Part.SEALED), writable=False)
 
 

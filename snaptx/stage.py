@@ -88,6 +88,7 @@ class Workspace:
         request = self.txn.intent.actor
         base = self.machine.generations.read(self.base.number)
         before = base if self.base.staged else None
+        inside = {*self.nested, *(before.nested if before else ())}
         messages = [before.message if before else "", request["message"]]
         return Generation(
             number=self.number,
@@ -98,7 +99,7 @@ class Workspace:
             payload=payload,
             counts=before.counts + counts if before else counts,
             includes=(*before.includes, before.number) if before else (),
-            nested=self.nested,
+            nested=tuple(sorted(inside)),
             updates={**base.updates, **request.get("updates", {})},
         )
 

@@ -51,7 +51,7 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     if args.dry_run:
         number = commit.choose(machine, args.number)
-        found = carry.foresee(machine, number, common.conflicts(args) or machine.config.staging.conflicts)
+        found = commit.foresee(machine, number, common.conflicts(args))
         left = carry.left_behind(machine, number)
         text = f"would commit generation {number}, carrying {len(found.carried)} path(s) over"
         text += f"; not {len(left)} path(s) that stay in the running root" * bool(left)

@@ -101,7 +101,7 @@ class Storage(Protocol):
         """Refuse to let ``tree`` go if something needs it; one that does not exist may go.
 
         Raises:
-            BusyError: it is mounted, the default, or has subvolumes inside.
+            BusyError: it is mounted, the default, or has subvolumes inside that hold something.
         """
         ...
 
@@ -111,7 +111,7 @@ class Storage(Protocol):
         Without ``lasting`` a power cut before the next commit may bring it back.
 
         Raises:
-            BusyError: it is mounted, the default, or has subvolumes inside.
+            BusyError: it is mounted, the default, or has subvolumes inside that hold something.
         """
         ...
 

@@ -156,6 +156,8 @@ class BtrfsStorage:
         if path.is_dir():
             self.guard(tree)
             with _translated(f"cannot delete generation {tree}"):
+                for inside in sorted(self._describe(path).nested, reverse=True):
+                    os.rmdir(path / inside)  # unlike delete_subvolume, of an empty one alone
                 btrfsutil.delete_subvolume(str(path))
                 if lasting:
                     sync_directory(path.parent)
@@ -163,15 +165,16 @@ class BtrfsStorage:
             link.unlink()
 
     def guard(self, tree: Tree) -> None:
-        """Refuse to let a mounted tree go, the default, or one with subvolumes inside.
+        """Refuse to let a mounted tree go, the default, or one with subvolumes inside that hold something.
 
         delete_subvolume itself checks none of this before it destroys.
         """
         info = self.describe(tree)
         if info is None:
             return
-        if info.nested:
-            hint = "move or delete them first: " + ", ".join(info.nested)
+        held = [inside for inside in info.nested if any(os.scandir(self.path(tree) / inside))]
+        if held:
+            hint = "move or delete them first: " + ", ".join(held)
             raise BusyError(f"generation {tree} has subvolumes inside", hint=hint)
         if btrfsutil.get_default_subvolume(self._fd) == btrfsutil.subvolume_id(str(self.path(tree))):
             raise BusyError(f"generation {tree} is the default subvolume", hint="'snaptx repair' may help")
@@ -357,7 +360,7 @@ class AppStorage(BtrfsStorage):
         A rename comes first, so that a power cut leaves all of it or nothing that has its name.
 
         Raises:
-            BusyError: something of it is mounted, or has subvolumes inside.
+            BusyError: something of it is mounted, or has subvolumes inside that hold something.
         """
         for number in self._numbers():
             for part in Part:

@@ -38,6 +38,16 @@ def command(*argv: str | Path) -> str:
     return result.stdout
 
 
+def nested(box: Box, name: str, *files: str) -> Path:
+    """Make a subvolume inside the running root."""
+    path = box.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    command("btrfs", "subvolume", "create", path)
+    for file in files:
+        (path / file).write_text(file)
+    return path
+
+
 def shared_bytes(path: Path) -> int:
     """Return how many bytes of a file share their blocks with another, by FIEMAP."""
     os.sync()
@@ -86,6 +96,13 @@ def btrfs(make_btrfs: MakeBtrfs) -> Path:
 def box(tmp_path: Path) -> Iterator[Box]:
     """Give a sandbox of the layout ``debian`` that snaptx manages, for this test alone."""
     with made() as one:
+        yield one
+
+
+@pytest.fixture
+def adoptable() -> Iterator[Box]:
+    """Give such a sandbox, not adopted."""
+    with made(init=False) as one:
         yield one
 
 

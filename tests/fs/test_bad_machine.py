@@ -15,7 +15,7 @@ from pytest_mock import MockerFixture
 
 from snaptx import system
 from tests.boxes import Box, Running, changes, made, snaptx
-from tests.fs.conftest import command
+from tests.fs.conftest import command, nested
 from tests.minimal_root import eventually
 
 CHANGING = (
@@ -185,16 +185,6 @@ def test_a_swap_file_in_the_root(box: Box, payload: str) -> None:
     finally:
         command("swapoff", swap)
     box.ok("apply", payload)
-
-
-def nested(box: Box, name: str, *files: str) -> Path:
-    """Make a subvolume inside the running root."""
-    path = box.root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    command("btrfs", "subvolume", "create", path)
-    for file in files:
-        (path / file).write_text(file)
-    return path
 
 
 def test_nested_subvolumes_are_refused_by_default(box: Box, payload: str) -> None:

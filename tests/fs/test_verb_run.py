@@ -187,6 +187,7 @@ def test_mounts_made_inside_end_with_the_command(ground: Box) -> None:
 def test_subvolume_made_inside_does_not_hinder_the_end(ground: Box) -> None:
     number = ground.json("run", "--", "mkdir", "/etc/place")["staged"]["number"]
     command("btrfs", "subvolume", "create", ground.tree(number) / "etc/place/inner")
+    (ground.tree(number) / "etc/place/inner/precious").touch()
     said = ground.refuses(52, "abort", str(number))
 
     assert "subvolumes inside" in said
