@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +134,22 @@ def test_diff_tells_packages(equipped: Box, archive: Archive) -> None:
     back = equipped.json("diff", "--packages", number, "1")
     assert back["packages"]["downgraded"][0] == {"name": "p0", "old": "2", "new": "1"}
     assert not back["packages"]["upgraded"]
+
+
+def test_diff_tells_packages_where_the_base_was_removed(equipped: Box, archive: Archive) -> None:
+    for version in "23":
+        archive.add(package(0, version))
+        later = time.time() + 60 * int(version)
+        os.utime(archive.directory / "Packages", (later, later))  # or the client keeps the one it has
+        equipped.ok("upgrade", "--commit")
+        equipped.reboot()
+    equipped.ok("confirm")
+    equipped.ok("prune", "--keep", "1")
+
+    newest = equipped.json("list")[-1]
+    assert newest["base"] not in equipped.marks()
+    assert equipped.ok("diff", "--packages") == ">  p0  2 -> 3\n"
+    assert equipped.json("diff", "--packages")["old"] == newest["base"]
 
 
 def test_nothing_to_do_makes_no_generation(equipped: Box, server: Server) -> None:
