@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=common.seconds,
         default=0.0,
         metavar="SECONDS",
         help="wait for another snaptx to end, at most so long",

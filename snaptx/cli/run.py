@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from snaptx import enter, transaction
 from snaptx.cli import apply as apply_verb
 from snaptx.cli import common
-from snaptx.errors import CommandError, UsageError
+from snaptx.errors import CommandError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -22,9 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and stage what it changed."""
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        raise UsageError("no command given", hint="as in: snaptx run -- apt-get upgrade")
+    command = common.command(args, "snaptx run -- apt-get upgrade")
     return perform(args, command, keep=args.keep, interactive=False)
 
 

@@ -34,7 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a directory or URL of overlays, or packages; may be repeated",
     )
     add("--unattended", action="store_true", help="keep to the interval, the window and what inhibits it")
-    add("--splay", type=common.count, default=0, metavar="SECONDS", help="first wait a random time up to it")
+    add(
+        "--splay", type=common.seconds, default=0, metavar="SECONDS", help="first wait a random time up to it"
+    )
     common.add_unchanged(parser)
 
 
