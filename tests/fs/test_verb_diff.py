@@ -248,6 +248,8 @@ def test_a_base_that_was_removed_is_known_as_it_was_when_work_began(box: Box, tm
     box.ok("confirm")
     box.ok("prune", "--keep", "1")
     assert list(box.marks()) == [1, 4]
+    assert [record["verb"] for record in box.json("log", "-g", "3")][-1] == "prune"
+    assert [record["verb"] for record in box.json("log", "-g", "4")][-1] == "confirm"
 
     assert box.ok("diff", "--name-only") == box.ok("diff", "--name-only", "4") == "/etc/4\n"
     assert box.ok("diff", "--stat").startswith("generation 3 to 4: 1 added, ")
