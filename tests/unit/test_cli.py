@@ -151,9 +151,26 @@ def test_json_of_a_command_inside_is_not_asked_of_snaptx(
     mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mocker.patch("snaptx.cli.run.run", side_effect=errors.CommandError("it broke", hint="mend it"))
-    main.main(["run", "--", "tool", "--json"])
+    for words in (["--", "tool", "--json"], ["tool", "--json"], ["--keep", "tool", "--json"]):
+        assert main.main(["run", *words]) == 31
+        assert capsys.readouterr().out == ""
+    for words in (
+        ["run", "--json", "tool"],
+        ["--json", "run", "--keep", "tool"],
+        ["run", "--json", "--base"],
+    ):
+        main.main(words)
+        assert json.loads(capsys.readouterr().out)["error"]["code"]
 
-    assert capsys.readouterr().out == ""
+
+@pytest.mark.parametrize(
+    "words",
+    [["--js", "list"], ["list", "--js"], ["app", "list", "--js"], ["sandbox", "create", "--si", "1G", "x"]],
+)
+def test_options_are_written_out(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == 2
+    message = capsys.readouterr().err.splitlines()[0]
+    assert "--js" in message or "--si" in message
 
 
 @pytest.mark.parametrize(
