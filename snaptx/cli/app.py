@@ -211,11 +211,8 @@ def _do_all(args: Namespace, host: Machine) -> int:
         except SnaptxError as error:
             log.error(f"could not {args.action} it", app=name, reason=error.message)
             failures.append(error)
-    common.emit(
-        args, {"action": args.action, "names": done}, f"{args.action}: {', '.join(done) or 'nothing'}"
-    )
-    if failures:
-        raise failures[0]
+    text = f"{args.action}: {', '.join(done) or 'nothing'}"
+    common.emit(args, {"action": args.action, "names": done}, text, failures[0] if failures else None)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from snaptx import system
 from snaptx.config import Conflicts
-from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError, UsageError
+from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError, SnaptxError, UsageError
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
 
@@ -47,8 +47,22 @@ def request(args: Namespace) -> Request:
     return Request(args.verb, ("snaptx", *args.argv), getattr(args, "message", None) or "")
 
 
-def emit(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
-    """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result."""
+def emit(args: Namespace, result: Any, text: str | Iterable[str], failure: SnaptxError | None = None) -> None:
+    """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result.
+
+    Raises:
+        SnaptxError: the ``failure`` that the result goes with; as JSON the two are told as one object.
+        OutputError: it can't be written.
+    """
+    if failure and args.json:
+        failure.result = result
+        raise failure
+    _print(args, result, text)
+    if failure:
+        raise failure
+
+
+def _print(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
     shown: Iterable[str]
     if args.json:
         shown = [json.dumps(jsonable(result), indent=2, sort_keys=True)]

@@ -199,6 +199,8 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
     if as_json:
         import json
 
+        from snaptx.model import jsonable
+
         body = {
             "type": type(error).__name__,
             "message": error.message,
@@ -206,7 +208,7 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
             "code": error.code,
         }
         with suppress(OSError):
-            print(json.dumps({"error": body}), flush=True)
+            print(json.dumps({**jsonable(error.result or {}), "error": body}), flush=True)
     _say(f"snaptx: {error.message}")
     if error.hint:
         _say(f"  hint: {error.hint}")

@@ -40,10 +40,9 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
     with transaction.exclusive(machine, args.verb):
         manner = enter.Manner(keep=keep, interactive=interactive)
         ran = enter.run(machine, request, command, base=args.base, manner=manner)
-        failed = ran.status and not interactive
-        args.commit = args.commit and not failed
-        code = apply_verb.finish(args, machine, ran.staged, ran.outcome)
-    if failed:
-        hint = "what it left is kept and not committed: 'snaptx abort' discards it"
-        raise CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)
-    return code
+        failure = None
+        if ran.status and not interactive:
+            hint = "what it left is kept and not committed: 'snaptx abort' discards it"
+            failure = CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)
+        args.commit = args.commit and not failure
+        return apply_verb.finish(args, machine, ran.staged, ran.outcome, failure)

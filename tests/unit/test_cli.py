@@ -114,6 +114,21 @@ def test_errors_become_words_and_codes(
     assert json.loads(said.out) == {"error": body}
 
 
+def test_a_result_and_the_failure_it_goes_with_are_one_object(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: Namespace) -> None:
+        common.emit(args, {"path": b"a"}, "one", SnaptxError("it broke", hint="mend it"))
+
+    mocker.patch("snaptx.cli.list.run", run)
+
+    assert main.main(["list"]) == 1
+    assert capsys.readouterr() == ("one\n", "snaptx: it broke\n  hint: mend it\n")
+    assert main.main(["list", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["path"], told["error"]["message"]) == ("a", "it broke")
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(errno.ENOSPC, 53), (errno.EDQUOT, 53), (errno.EROFS, 54), (errno.EBUSY, 52), (errno.EIO, 50)],
