@@ -136,20 +136,23 @@ def test_diff_tells_packages(equipped: Box, archive: Archive) -> None:
     assert not back["packages"]["upgraded"]
 
 
-def test_diff_tells_packages_where_the_base_was_removed(equipped: Box, archive: Archive) -> None:
-    for version in "23":
-        archive.add(package(0, version))
-        later = time.time() + 60 * int(version)
-        os.utime(archive.directory / "Packages", (later, later))  # or the client keeps the one it has
-        equipped.ok("upgrade", "--commit")
-        equipped.reboot()
-    equipped.ok("confirm")
-    equipped.ok("prune", "--keep", "1")
+def test_diff_tells_packages_where_the_base_was_removed(small: Path, tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "new")
+    with made(source=small) as one, served(archive.directory) as server:
+        (one.root / "etc/apt/sources.list").write_text(archive.source(server.port))
+        for version in "23":
+            archive.add(package(0, version))
+            later = time.time() + 60 * int(version)
+            os.utime(archive.directory / "Packages", (later, later))  # or the client keeps the one it has
+            one.ok("upgrade", "--commit")
+            one.reboot()
+        one.ok("confirm")
+        one.ok("prune", "--keep", "1")
 
-    newest = equipped.json("list")[-1]
-    assert newest["base"] not in equipped.marks()
-    assert equipped.ok("diff", "--packages") == ">  p0  2 -> 3\n"
-    assert equipped.json("diff", "--packages")["old"] == newest["base"]
+        newest = one.json("list")[-1]
+        assert newest["base"] not in one.marks()
+        assert one.ok("diff", "--packages") == ">  p0  2 -> 3\n"
+        assert one.json("diff", "--packages")["old"] == newest["base"]
 
 
 def test_nothing_to_do_makes_no_generation(equipped: Box, server: Server) -> None:
