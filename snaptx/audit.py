@@ -85,9 +85,12 @@ class Audit:
                 raise ValueError("cut off")
             if not (isinstance(record, dict) and {"format", "seq", "hash"} <= record.keys()):
                 raise ValueError("not a record")
-        except ValueError as error:
+            newer = record["format"] > FORMAT
+            if not newer and not isinstance(record["seq"], int):
+                raise ValueError("seq is no number")
+        except (ValueError, TypeError, RecursionError) as error:
             raise VerifyError(f"audit log, {where}: {error}", hint=REPAIR_HINT) from error
-        if record["format"] > FORMAT:
+        if newer:
             raise FormatError("the audit log was written by a newer snaptx", hint="use that version or newer")
         return record
 

@@ -8,6 +8,7 @@ worked on.  A key nobody knows is an error: a misspelt limit is no limit.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
@@ -18,6 +19,7 @@ from snaptx import places, window
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
+DESCRIBED = "snaptx.conf(5) describes the file"
 AT_LEAST_ONE = {"timeout", "wait", "tries", "menu", "interval"}
 """Without an end nothing fails; without a try or an entry nothing boots; without a pause nobody rests."""
 
@@ -186,10 +188,27 @@ class Config:
 
 
 def files(sysroot: Path) -> list[Path]:
-    """Return the configuration files that exist below ``sysroot``, in reading order."""
+    """Return the configuration files that exist below ``sysroot``, in reading order.
+
+    Raises:
+        ConfigError: the name of one is taken by what is no file.
+    """
     etc = sysroot / "etc/snaptx"
     fixed = [sysroot / "usr/lib/snaptx/snaptx.conf", etc / "snaptx.conf"]
-    return [path for path in (*fixed, *sorted(etc.glob("snaptx.conf.d/*.conf"))) if path.is_file()]
+    return [path for path in (*fixed, *sorted(etc.glob("snaptx.conf.d/*.conf"))) if is_there(path)]
+
+
+def is_there(path: Path) -> bool:
+    """Return whether there is a configuration file of that name.
+
+    Raises:
+        ConfigError: the name is taken by what is no file, or a link leads to none.
+    """
+    if path.is_file():
+        return True
+    if os.path.lexists(path):
+        raise ConfigError(f"{path} is no regular file", hint="put a file in its place, or remove it")
+    return False
 
 
 def load(sysroot: Path, only: Path | None = None) -> Config:
@@ -216,16 +235,20 @@ def parse(path: Path) -> Mapping[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint="name a file that can be read") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: it is nested too deep", hint=DESCRIBED) from error
     except ValueError as error:
-        raise ConfigError(f"{path}: {error}", hint="snaptx.conf(5) describes the file") from error
+        raise ConfigError(f"{path}: {error}", hint=DESCRIBED) from error
 
 
 def merge(config: Config, tables: Mapping[str, Any], where: str) -> Config:
     """Return ``config`` with what ``tables`` (parsed TOML) says laid over it."""
     sections = {section.name: getattr(config, section.name) for section in fields(config)}
     for name, values in tables.items():
-        if name not in sections or not isinstance(values, Mapping):
+        if name not in sections:
             raise _unknown(where, f"[{name}]", sections)
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where}: {name} is no table", hint=f"as in: [{name}], and its keys below it")
         sections[name] = merge_section(sections[name], values, f"{where}: [{name}]")
     return Config(**sections)
 
@@ -267,7 +290,7 @@ def _convert(value: Any, default: Any, where: str) -> Any:
             return tuple(value)
     kinds: dict[type, str] = {tuple: "a list of text", str: "text", bool: "true or false"}
     wanted = kinds.get(type(default), "a whole number, 0 or more")
-    raise ConfigError(f"{where}: {value!r} is not {wanted}", hint="snaptx.conf(5) describes the file")
+    raise ConfigError(f"{where}: {value!r} is not {wanted}", hint=DESCRIBED)
 
 
 def _check_windows(windows: tuple[str, ...], where: str) -> None:

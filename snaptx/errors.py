@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class SnaptxError(Exception):
     """The work failed and nothing that boots has changed."""
 
     code: ClassVar[int] = 1
+    result: Any = None
+    """What is to be told along with it, for ``--json``."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

@@ -15,7 +15,15 @@ from typing import Any
 
 from snaptx import durable
 from snaptx.errors import FormatError, NotFoundError, VerifyError
-from snaptx.model import GENERATION_FORMAT, Counts, Generation, Payload, Verdict, jsonable
+from snaptx.model import (
+    GENERATION_FORMAT,
+    Counts,
+    Generation,
+    Payload,
+    Verdict,
+    jsonable,
+    require_kinds,
+)
 
 RECORD = "generation.json"
 
@@ -52,14 +60,16 @@ class Generations:
             FormatError: a newer snaptx wrote it.
         """
         try:
-            data = json.loads((self.directory(number) / RECORD).read_bytes())
-            return decode(data)
+            found = decode(json.loads((self.directory(number) / RECORD).read_bytes()))
+            if found.number != number:
+                raise ValueError(f"it is that of {found.number}")
         except FileNotFoundError as error:
             hint = "'snaptx list' shows the generations"
             raise NotFoundError(f"there is no generation {number}", hint=hint) from error
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             message = f"the record of generation {number} is damaged: {error}"
             raise VerifyError(message, hint="run: snaptx repair") from error
+        return found
 
     def find(self, number: int) -> Generation | None:
         """Return a generation's record, None if there is none.
@@ -101,17 +111,25 @@ class Generations:
 
 
 def decode(data: Any) -> Generation:
-    """Return the generation that parsed JSON describes; unknown keys are ignored."""
+    """Return the generation that parsed JSON describes; unknown keys are ignored.
+
+    Raises:
+        FormatError: a newer snaptx wrote it.
+        ValueError, TypeError, KeyError, AttributeError: it describes none.
+    """
     if data["format"] > GENERATION_FORMAT:
         raise FormatError("a newer snaptx made this generation", hint="use that version or newer")
     known = {item.name for item in fields(Generation)}
     values = {key: value for key, value in data.items() if key in known}
-    payload = values.get("payload")
+    require_kinds(Generation, values)
+    payload, counts = values.get("payload"), values.get("counts", {})
+    require_kinds(Payload, payload or {})
+    require_kinds(Counts, counts)
     return Generation(
         **{
             **values,
             "payload": Payload(**payload) if payload else None,
-            "counts": Counts(**values.get("counts", {})),
+            "counts": Counts(**counts),
             "verdict": Verdict(values.get("verdict", Verdict.TRIAL)),
             "includes": tuple(values.get("includes", ())),
             "nested": tuple(values.get("nested", ())),

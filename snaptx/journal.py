@@ -18,6 +18,7 @@ from typing import Any
 
 from snaptx import durable, system
 from snaptx.errors import FormatError, JournalError
+from snaptx.model import require_kinds
 from snaptx.system import descriptor
 
 FORMAT = 1
@@ -96,7 +97,7 @@ class Journal:
             return None
         try:
             return _intent(json.loads(first))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise JournalError(f"the journal is damaged: {error}", hint=REPAIR_HINT) from error
 
     def last_step(self) -> str:
@@ -115,4 +116,7 @@ def _intent(data: Any) -> Intent:
         raise FormatError("a newer snaptx left this transaction open", hint="finish it with that version")
     known = {item.name for item in fields(Intent)}
     values = {key: value for key, value in data.items() if key in known}
+    require_kinds(Intent, values)
+    if not isinstance(values["actor"], dict):
+        raise TypeError("actor is no object")
     return Intent(**{**values, "targets": tuple(values["targets"])})

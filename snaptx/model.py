@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -299,3 +299,23 @@ def jsonable(value: Any) -> Any:
             return {name: jsonable(getattr(value, name)) for name in value.__dataclass_fields__}
         case _:
             return value
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
+
+
+def require_kinds(cls: type, values: Mapping[str, Any]) -> None:
+    """Check the simple ones of ``values`` against what the fields of the dataclass ``cls`` are.
+
+    Raises:
+        TypeError: one is of another type.
+    """
+    for item in fields(cls):
+        kinds = _KINDS.get(str(item.type), (object,))
+        if item.name in values and not isinstance(values[item.name], kinds):
+            raise TypeError(f"{item.name} is not of type {item.type}")

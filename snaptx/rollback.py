@@ -48,21 +48,17 @@ def _is_sound(view: View) -> bool:
     return view.phase is Phase.COMMITTED and view.generation.verdict is not Verdict.BAD
 
 
-def choose(machine: Machine, wanted: int | None) -> int:
-    """Return the generation to go to.
+def choose(machine: Machine, wanted: int | None, *, as_used: bool = False) -> int:
+    """Return the generation to go to, ``as_used`` or as it was committed.
 
     ``wanted``, else the running one if another is default and it is not bad, else the last good.
 
     Raises:
         NotFoundError: there is none.
-        BusyError: it is only staged.
+        BusyError: it is only staged, or the default already.
     """
     if wanted is not None:
-        machine.generations.read(wanted)
-        if machine.phase(wanted) is not Phase.COMMITTED:
-            raise BusyError(
-                f"generation {wanted} is only staged", hint=f"to make it boot: snaptx commit {wanted}"
-            )
+        _require_other(machine, wanted, as_used)
         return wanted
     views = machine.views()
     running = [view.number for view in views if view.booted and not view.default and _is_sound(view)]
@@ -70,6 +66,21 @@ def choose(machine: Machine, wanted: int | None) -> int:
     if target is None:
         raise NotFoundError("there is no earlier good generation", hint="name one: snaptx rollback N")
     return target
+
+
+def _require_other(machine: Machine, wanted: int, as_used: bool) -> None:
+    machine.generations.read(wanted)
+    if machine.phase(wanted) is not Phase.COMMITTED:
+        hint = f"to make it boot: snaptx commit {wanted}"
+        raise BusyError(f"generation {wanted} is only staged", hint=hint)
+    if _stays(machine, wanted, as_used) and wanted == machine.boot_state().default:
+        hint = "name another one: snaptx rollback N"
+        raise BusyError(f"generation {wanted} is the default already", hint=hint)
+
+
+def _stays(machine: Machine, target: int, as_used: bool) -> bool:
+    """Return whether its root boots as it is, and not a copy of what was committed."""
+    return as_used or target == machine.booted
 
 
 def rollback(
@@ -90,18 +101,14 @@ def rollback(
         BusyError: it is the default already.
         OutcomeUnknownError: the disk failed after the switch.
     """
-    target = choose(machine, wanted)
+    target = choose(machine, wanted, as_used=as_used)
     previous = machine.boot_state().default
-    if as_used or target == machine.booted:
+    if _stays(machine, target, as_used):
         return _activate(machine, request, target, previous)
     return _restore(machine, request, target, previous, ready)
 
 
 def _activate(machine: Machine, request: Request, target: int, previous: int) -> RolledBack:
-    if target == previous:
-        raise BusyError(
-            f"generation {target} is the default already", hint="name another one: snaptx rollback N"
-        )
     with transaction.begin(machine, Act.ACTIVATE, request, generation=target, base=previous) as txn:
         pause = txn.switch(target)
         txn.succeed(previous=previous, content=target, **blame.of_rollback(machine, previous, target))

@@ -33,12 +33,16 @@ PACKAGES = {
 """Which distribution package (Debian's name) brings a program."""
 
 
+_BYTES = "latin-1"
+"""An encoding with one byte for each character: ``sh`` refuses words that are not in its own."""
+
 _OPTIONS = {
     "_bg": True,
     "_tty_out": False,
     "_bg_exc": False,
     "_return_cmd": True,
     "_truncate_exc": False,
+    "_encoding": _BYTES,
     "_decode_errors": "surrogateescape",
     "_ok_code": range(256),
 }
@@ -108,7 +112,8 @@ def run(
     log.debug("run", command=shlex.join(words))
     options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_in": stdin, "_out": output}
     options["_cwd"] = str(cwd) if cwd else None
-    done: Any = sh.Command(words[0])(*words[1:], **options)
+    given = [os.fsencode(word).decode(_BYTES) for word in words[1:]]
+    done: Any = sh.Command(words[0])(*given, **options)
     try:
         done.wait()
     except sh.ErrorReturnCode as error:  # killed by a signal

@@ -95,19 +95,43 @@ def _app(host: Machine, name: str, storage: AppStorage) -> App:
     return App(name, machine, cache(partial(settings.load, host.sysroot, name)), place)
 
 
-def create(host: Machine, request: Request, name: str) -> App:
-    """Make an empty application tree.
+def fresh(host: Machine, name: str) -> tuple[App, AppStorage]:
+    """Return an application tree that is to be made, and what makes it.
 
     Raises:
+        UsageError: none may be called so.
         BusyError: there is one of that name.
+        LayoutError: the root is not on Btrfs.
     """
     storage = _storage(host, settings.require_name(name))
     made = _app(host, name, storage)
     if is_there(made):
         raise BusyError(f"there is an application {name}", hint=f"see: snaptx app list {name}")
+    return made, storage
+
+
+def create(host: Machine, request: Request, name: str) -> App:
+    """Make an empty application tree.
+
+    Raises:
+        UsageError: none may be called so.
+        BusyError: there is one of that name.
+    """
+    made, storage = fresh(host, name)
     storage.create()
     initialise.initialise(made.machine, request, about="empty")
     return made
+
+
+def require_unpinned(app: App) -> None:
+    """Refuse an application of which a generation is pinned.
+
+    Raises:
+        BusyError: one is.
+    """
+    for generation in app.machine.generations.recorded():
+        if generation.pinned:
+            raise BusyError(f"generation {generation.number} is pinned", hint="unpin what is to go")
 
 
 def remove(host: Machine, app: App, request: Request) -> None:
@@ -118,9 +142,7 @@ def remove(host: Machine, app: App, request: Request) -> None:
     Raises:
         BusyError: something of it is mounted, or a generation is pinned.
     """
-    for generation in app.machine.generations.recorded():
-        if generation.pinned:
-            raise BusyError(f"generation {generation.number} is pinned", hint="unpin what is to go")
+    require_unpinned(app)
     transaction.note(host, request, application=app.name, result="begun")
     app.machine.storage.forsake("")
     transaction.note(host, request, application=app.name, result="done")

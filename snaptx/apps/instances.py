@@ -48,12 +48,19 @@ def running(app: App) -> list[Instance]:
     return [instance for instance in recorded(app) if runners.runner(instance).is_alive()]
 
 
+def current(app: App) -> Instance | None:
+    """Return the instance that runs of what the pointer names."""
+    default = app.machine.boot_state().default
+    return next((instance for instance in running(app) if instance.generation == default), None)
+
+
 def start(app: App, number: int, before: Instance | None) -> Instance:
     """Mount a generation's root and start an instance in it, which inherits the sockets of ``before``.
 
     Raises:
         CommandError: it can't be started; nothing of it is left.
     """
+    require_startable(app)
     made = None
     try:
         _mount(app, number)
@@ -192,6 +199,17 @@ def rehearse(app: App, number: int) -> None:
 def is_startable(app: App) -> bool:
     """Return whether there is anything to start."""
     return bool(app.settings.start or app.settings.unit)
+
+
+def require_startable(app: App) -> None:
+    """Refuse an application of which nothing can be started.
+
+    Raises:
+        CommandError: its settings name neither a command nor a unit.
+        ConfigError: its settings are broken.
+    """
+    if not is_startable(app):
+        raise CommandError("there is no command to start it", hint="name start or unit in its settings")
 
 
 def is_known(app: App) -> bool:

@@ -194,6 +194,17 @@ def back(host: Machine, app: App, request: Request, wanted: int | None) -> Moved
     return _move(host, app, request, act)
 
 
+def foresee(app: App, choose: Callable[[Machine, int | None], int], wanted: int | None) -> int:
+    """Return the generation that a move would go to, by the rule ``choose`` of a commit or a rollback.
+
+    Raises:
+        ConfigError: the settings are broken.
+        StorageError: there is no such generation, or it is not one to go to.
+    """
+    _ = app.settings  # if they are broken nothing begins
+    return choose(app.machine, wanted)
+
+
 @contextmanager
 def _moved(app: App, number: int) -> Iterator[None]:
     """Let nothing that fails from now on look as if the pointer were where it was.

@@ -16,7 +16,6 @@ from snaptx import run, system
 from snaptx.apps import process, sockets
 from snaptx.apps.process import Start
 from snaptx.apps.settings import Settings
-from snaptx.errors import CommandError
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,7 @@ def start(settings: Settings, number: int, root: Path, before: Instance | None) 
     """
     if settings.unit:
         return _started_unit(f"{settings.unit}{number}.service", number)
-    if settings.start:
-        return _started_process(settings, number, root, before)
-    raise CommandError("there is no command to start it", hint="name start or unit in its settings")
+    return _started_process(settings, number, root, before)
 
 
 def _started_unit(name: str, number: int) -> Instance:

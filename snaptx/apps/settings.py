@@ -68,7 +68,7 @@ def load(sysroot: Path, name: str) -> Settings:
         ConfigError: the file can't be read, or says something impossible.
     """
     path = sysroot / "etc/snaptx/apps" / f"{name}.conf"
-    if not path.is_file():
+    if not config.is_there(path):
         return Settings()
     found: Settings = config.merge_section(Settings(), config.parse(path), str(path))
     if found.start and found.unit:

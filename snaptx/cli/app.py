@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from snaptx import log, stage
+from snaptx import commit, log, rollback, stage
 from snaptx.apps import application, instances, move
 from snaptx.apps.application import App
 from snaptx.apps.move import Moved
@@ -88,11 +88,27 @@ def _require_name(args: Namespace) -> None:
 
 
 def _rehearse(args: Namespace, host: Machine) -> int:
-    if args.action != "create" and args.name:
-        application.open_app(host, args.name)
+    if args.action == "create":
+        application.fresh(host, args.name)
+    elif args.name:
+        _check(args, application.open_app(host, args.name))
     named = args.name or ", ".join(application.names(host)) or "nothing"
     common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {named}")
     return 0
+
+
+def _check(args: Namespace, app: App) -> None:
+    """Refuse what the action itself would refuse before it changes anything."""
+    match args.action:
+        case "apply":
+            payload = {"sha256": args.sha256, "allow_devices": args.allow_devices}
+            stage.rehearse(app.machine, args.payload, **payload)
+        case "switch" | "rollback":
+            move.foresee(app, commit.choose if args.action == "switch" else rollback.choose, args.number)
+        case "start" if not instances.current(app):
+            instances.require_startable(app)
+        case "remove":
+            _require_removable(app, instances.current(app))
 
 
 def _list_all(args: Namespace, host: Machine) -> int:
@@ -195,18 +211,20 @@ def _do_all(args: Namespace, host: Machine) -> int:
         except SnaptxError as error:
             log.error(f"could not {args.action} it", app=name, reason=error.message)
             failures.append(error)
-    common.emit(
-        args, {"action": args.action, "names": done}, f"{args.action}: {', '.join(done) or 'nothing'}"
-    )
-    if failures:
-        raise failures[0]
+    text = f"{args.action}: {', '.join(done) or 'nothing'}"
+    common.emit(args, {"action": args.action, "names": done}, text, failures[0] if failures else None)
     return 0
 
 
 def _remove(args: Namespace, host: Machine, app: App) -> int:
     with move.exclusive(app, args.verb) as running:
-        if running:
-            raise BusyError(f"{app.name} runs", hint=f"first: snaptx app stop {app.name}")
+        _require_removable(app, running)
         application.remove(host, app, common.request(args))
     common.emit(args, {"removed": app.name}, f"{app.name} is gone, with all its generations")
     return 0
+
+
+def _require_removable(app: App, running: Instance | None) -> None:
+    if running:
+        raise BusyError(f"{app.name} runs", hint=f"first: snaptx app stop {app.name}")
+    application.require_unpinned(app)

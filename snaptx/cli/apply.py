@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from snaptx import stage, transaction
 from snaptx.cli import common
+from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.stage import Staged
 
@@ -66,13 +67,22 @@ def run(args: Namespace) -> int:
         return finish(args, machine, staged)
 
 
-def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome | None = None) -> int:
+def finish(
+    args: Namespace,
+    machine: Machine,
+    staged: Staged,
+    outcome: Outcome | None = None,
+    failure: SnaptxError | None = None,
+) -> int:
     """Say what was staged, and make it live and commit it if asked; the caller holds the lock.
 
     ``outcome`` is what became of packages.
+
+    Raises:
+        SnaptxError: that failed, or it is the ``failure`` that what was staged was left by.
     """
     if not staged.number:
-        common.emit(args, {"staged": staged}, "nothing changed: no generation was made")
+        common.emit(args, {"staged": staged}, "nothing changed: no generation was made", failure)
         return common.unchanged(args)
     result: dict[str, Any] = {"staged": staged, **({"outcome": outcome} if outcome else {})}
     lines = list(describe(staged, outcome))
@@ -91,7 +101,7 @@ def finish(args: Namespace, machine: Machine, staged: Staged, outcome: Outcome |
         lines += live_verb.describe(result["live"])
     if not args.commit:
         lines.append("'snaptx commit' makes it boot, 'snaptx abort' discards it")
-    common.emit(args, result, lines)
+    common.emit(args, result, lines, failure)
     return 0
 
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from snaptx import system
 from snaptx.config import Conflicts
-from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError
+from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError, SnaptxError, UsageError
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
 
 if TYPE_CHECKING:
     from snaptx.transaction import Request
+
+LONGEST = 10**9
+"""Seconds; what is waited for longer, about 30 years, is waited for in vain."""
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -44,8 +47,22 @@ def request(args: Namespace) -> Request:
     return Request(args.verb, ("snaptx", *args.argv), getattr(args, "message", None) or "")
 
 
-def emit(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
-    """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result."""
+def emit(args: Namespace, result: Any, text: str | Iterable[str], failure: SnaptxError | None = None) -> None:
+    """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result.
+
+    Raises:
+        SnaptxError: the ``failure`` that the result goes with; as JSON the two are told as one object.
+        OutputError: it can't be written.
+    """
+    if failure and args.json:
+        failure.result = result
+        raise failure
+    _print(args, result, text)
+    if failure:
+        raise failure
+
+
+def _print(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
     shown: Iterable[str]
     if args.json:
         shown = [json.dumps(jsonable(result), indent=2, sort_keys=True)]
@@ -120,6 +137,33 @@ def count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ArgumentTypeError(f"{text!r} is no whole number, 0 or more")
     return int(text)
+
+
+def seconds(text: str) -> float:
+    """Return a time in seconds, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is no number, below 0 or above LONGEST.
+    """
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found <= LONGEST:
+        raise ArgumentTypeError(f"{text!r} is no time in seconds, from 0 to {LONGEST}")
+    return found
+
+
+def command(args: Namespace, example: str) -> list[str]:
+    """Return the command that stands behind the options, ``example`` being how that is written.
+
+    Raises:
+        UsageError: there is none, or it has no name.
+    """
+    words: list[str] = args.command[1:] if args.command[:1] == ["--"] else args.command
+    if not words or not words[0]:
+        raise UsageError("no command given", hint=f"as in: {example}")
+    return words
 
 
 def add_conflicts(parser: ArgumentParser) -> None:

@@ -22,7 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=float,
+        type=common.seconds,
         default=0.0,
         metavar="SECONDS",
         help="wait for another snaptx to end, at most so long",
@@ -55,9 +55,11 @@ def run(args: Namespace) -> int:
         return common.unchanged(args)
     with transaction.exclusive(machine, args.verb, args.wait):
         done = confirm.confirm(machine, common.request(args), number, bad=args.bad)
-    common.emit(args, done, _lines(done))
-    if args.bad is None and done.verdict is Verdict.BAD:
-        raise HealthError(
-            f"generation {number} failed its health checks", hint="'snaptx log --json' keeps the reasons"
-        )
+    failed = args.bad is None and done.verdict is Verdict.BAD
+    common.emit(args, done, _lines(done), _failure(number) if failed else None)
     return 0
+
+
+def _failure(number: int) -> HealthError:
+    hint = "'snaptx log --json' keeps the reasons"
+    return HealthError(f"generation {number} failed its health checks", hint=hint)

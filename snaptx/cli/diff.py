@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from snaptx import difference
 from snaptx.cli import common
+from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
-from snaptx.model import Change, Counts, Op, Tree
+from snaptx.model import Change, Counts, Op, Part, Tree
 from snaptx.overlay.failure import shown
 
 
@@ -33,13 +35,28 @@ def choose(machine: Machine, old: int | None, new: int | None) -> tuple[int, int
     return (record.base or record.number) if old is None else machine.generations.read(old).number, new
 
 
+@contextmanager
+def _trees(machine: Machine, old: int, new: int) -> Iterator[tuple[Tree, Tree]]:
+    """Give a read-only tree of each of the two; ``old`` may be a base that was removed."""
+    if machine.generations.has(old):
+        with difference.readable(machine, old, new) as (older, newer):
+            yield older, newer
+        return
+    origin = Tree(new, Part.ORIGIN)
+    if not machine.storage.name(origin):
+        hint = f"name another: snaptx diff A {new}"
+        raise NotFoundError(f"generation {old}, the base of {new}, was removed", hint=hint)
+    with difference.readable(machine, new) as (newer,):
+        yield origin, newer
+
+
 def run(args: Namespace) -> int:
     """Show the differences."""
     machine = common.machine(args)
     old, new = choose(machine, args.old, args.new)
-    with difference.readable(machine, old, new) as (older, newer):
+    with _trees(machine, old, new) as (older, newer):
         if args.packages:
-            _show_packages(args, machine, older, newer)
+            _show_packages(args, machine, (old, older), (new, newer))
             return 0
         brief = args.stat or (args.name_only and not args.json)
         changes = difference.of_generations(machine, older, newer, brief=brief)
@@ -53,16 +70,19 @@ def run(args: Namespace) -> int:
     return 0
 
 
-def _show_packages(args: Namespace, machine: Machine, old: Tree, new: Tree) -> None:
+def _show_packages(
+    args: Namespace, machine: Machine, older: tuple[int, Tree], newer: tuple[int, Tree]
+) -> None:
     """Show what differs in packages, with ``--stat`` only how much, with ``--name-only`` only which."""
     from snaptx import inventory  # not for those who ask for files
     from snaptx.cli import packaging
 
-    found = inventory.between(machine, old, new)
+    (old, old_tree), (new, new_tree) = older, newer
+    found = inventory.between(machine, old_tree, new_tree)
     by_kind = packaging.counted(found.packages)
-    result = {"old": old.number, "new": new.number, "manager": found.manager, "packages": by_kind}
+    result = {"old": old, "new": new, "manager": found.manager, "packages": by_kind}
     if args.stat:
-        text = [f"generation {old.number} to {new.number}: packages: {packaging.summary(by_kind)}"]
+        text = [f"generation {old} to {new}: packages: {packaging.summary(by_kind)}"]
     elif args.name_only:
         text = sorted(package.name for packages in by_kind.values() for package in packages)
     else:

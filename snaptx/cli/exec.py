@@ -7,7 +7,6 @@ from argparse import REMAINDER, ArgumentParser, Namespace
 
 from snaptx import visit
 from snaptx.cli import common
-from snaptx.errors import UsageError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,9 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Become the command."""
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        raise UsageError("no command given", hint=f"as in: snaptx exec -g {args.generation} -- vim file")
+    command = common.command(args, f"snaptx exec -g {args.generation} -- vim file")
     machine = common.machine(args)
     plan = visit.plan(machine, args.generation, args.user)
     if not args.dry_run:

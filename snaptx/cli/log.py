@@ -7,7 +7,9 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import Any
 
+from snaptx.audit import REPAIR_HINT
 from snaptx.cli import common
+from snaptx.errors import VerifyError
 from snaptx.machine import Machine
 
 SHOWN = 5
@@ -50,12 +52,23 @@ def show(args: Namespace, machine: Machine) -> int:
         count = machine.audit.verify()
         common.emit(args, {"records": count, "sound": True}, f"{count} records, an unbroken chain")
         return 0
-    records = [
-        record for record in machine.audit.records() if args.generation in (None, record.get("generation"))
-    ]
+    wanted = args.generation
+    records = [record for record in machine.audit.records() if wanted is None or _concerns(record, wanted)]
     chosen = records if args.last is None else records[max(0, len(records) - args.last) :]
-    common.emit(args, chosen, (line for record in chosen for line in _lines(record)))
+    common.emit(args, chosen, (line for record in chosen for line in _told(record)))
     return 0
+
+
+def _concerns(record: dict[str, Any], number: int) -> bool:
+    removed = record.get("removed")
+    return number == record.get("generation") or (isinstance(removed, list) and number in removed)
+
+
+def _told(record: dict[str, Any]) -> list[str]:
+    try:
+        return list(_lines(record))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise VerifyError(f"audit record {record['seq']} is damaged: {error}", hint=REPAIR_HINT) from error
 
 
 def _lines(record: dict[str, Any]) -> Iterator[str]:

@@ -54,6 +54,11 @@ INTERRUPTED = 128
 
 
 class _Parser(argparse.ArgumentParser):
+    """Takes no option cut short: a later option could make another one of it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see: {self.prog} --help")
 
@@ -177,9 +182,13 @@ def _understood(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return build_parser(None).parse_known_args(words)  # an option's value looked like a verb
 
 
-def _wants_json(words: Sequence[str]) -> bool:
-    """Return whether the result is wanted as JSON; what follows ``--`` is another command's."""
-    return "--json" in (words[: words.index("--")] if "--" in words else words)
+def _wants_json(words: list[str]) -> bool:
+    """Return whether the result is wanted as JSON; the options of another command are that one's."""
+    try:
+        args, _ = _understood(words)
+    except UsageError:  # nobody knows what is an option's and what is a command's
+        return "--json" in takewhile(lambda word: word != "--", words)
+    return bool(args.json)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -190,6 +199,8 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
     if as_json:
         import json
 
+        from snaptx.model import jsonable
+
         body = {
             "type": type(error).__name__,
             "message": error.message,
@@ -197,7 +208,7 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
             "code": error.code,
         }
         with suppress(OSError):
-            print(json.dumps({"error": body}), flush=True)
+            print(json.dumps({**jsonable(error.result or {}), "error": body}), flush=True)
     _say(f"snaptx: {error.message}")
     if error.hint:
         _say(f"  hint: {error.hint}")

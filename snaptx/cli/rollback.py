@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
     """Make an earlier generation boot next."""
     machine = common.machine(args)
     if args.dry_run:
-        number = rollback.choose(machine, args.number)
+        number = rollback.choose(machine, args.number, as_used=args.as_used)
         common.emit(args, {"content": number}, f"would go back to generation {number}")
         return 0
     with transaction.exclusive(machine, args.verb):

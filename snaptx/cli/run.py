@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from snaptx import enter, transaction
 from snaptx.cli import apply as apply_verb
 from snaptx.cli import common
-from snaptx.errors import CommandError, UsageError
+from snaptx.errors import CommandError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -22,9 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Run the command and stage what it changed."""
-    command = args.command[1:] if args.command[:1] == ["--"] else args.command
-    if not command:
-        raise UsageError("no command given", hint="as in: snaptx run -- apt-get upgrade")
+    command = common.command(args, "snaptx run -- apt-get upgrade")
     return perform(args, command, keep=args.keep, interactive=False)
 
 
@@ -42,10 +40,9 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
     with transaction.exclusive(machine, args.verb):
         manner = enter.Manner(keep=keep, interactive=interactive)
         ran = enter.run(machine, request, command, base=args.base, manner=manner)
-        failed = ran.status and not interactive
-        args.commit = args.commit and not failed
-        code = apply_verb.finish(args, machine, ran.staged, ran.outcome)
-    if failed:
-        hint = "what it left is kept and not committed: 'snaptx abort' discards it"
-        raise CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)
-    return code
+        failure = None
+        if ran.status and not interactive:
+            hint = "what it left is kept and not committed: 'snaptx abort' discards it"
+            failure = CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)
+        args.commit = args.commit and not failure
+        return apply_verb.finish(args, machine, ran.staged, ran.outcome, failure)

@@ -42,9 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from snaptx.sandbox import box
 
     if args.dry_run:
-        would = {"action": args.action, "directory": str(args.directory)}
-        common.emit(args, {"would": would}, f"would {args.action} the sandbox {args.directory}")
-        return 0
+        return _rehearse(args)
     match args.action:
         case "create":
             size, layout = parse_size(args.size), Layout(args.layout)
@@ -58,6 +56,21 @@ def run(args: argparse.Namespace) -> int:
         case _:
             booted = box.reboot(args.directory, target=args.target)
             common.emit(args, {"subvolume": booted}, booted or "the top level")
+    return 0
+
+
+def _rehearse(args: argparse.Namespace) -> int:
+    from snaptx.sandbox import box
+
+    if args.action == "create":
+        size, layout = parse_size(args.size), Layout(args.layout)
+        box.foresee(args.directory, size=size, source=args.tree, layout=layout)
+    else:
+        found = box.find(args.directory)
+        if args.action == "reboot" and found.top.is_mount():
+            box.choose(found, args.target)
+    would = {"action": args.action, "directory": str(args.directory)}
+    common.emit(args, {"would": would}, f"would {args.action} the sandbox {args.directory}")
     return 0
 
 

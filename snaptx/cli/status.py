@@ -109,7 +109,8 @@ def lines(status: Status) -> Iterator[str]:
 def _updates(updates: State, last: Run) -> Iterator[str]:
     yield f"updates:  {common.date(last.time)} {last.result}: {last.message}"
     if updates.failures:
-        yield f"          {updates.failures} failure(s) in a row, since {common.date(updates.succeeded)}"
+        since = f"since {common.date(updates.succeeded)}" if updates.succeeded else "and no success yet"
+        yield f"          {updates.failures} failure(s) in a row, {since}"
     yield f"          the next is due {common.date(updates.next)}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from snaptx.cli import commit as commit_verb
 from snaptx.cli import common
 from snaptx.config import Policy
-from snaptx.errors import RejectedError
+from snaptx.errors import RejectedError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.update import perform
 from snaptx.update.outcome import Outcome
@@ -34,7 +34,9 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="a directory or URL of overlays, or packages; may be repeated",
     )
     add("--unattended", action="store_true", help="keep to the interval, the window and what inhibits it")
-    add("--splay", type=common.count, default=0, metavar="SECONDS", help="first wait a random time up to it")
+    add(
+        "--splay", type=common.seconds, default=0, metavar="SECONDS", help="first wait a random time up to it"
+    )
     common.add_unchanged(parser)
 
 
@@ -57,13 +59,17 @@ def run(args: Namespace) -> int:
         with common.Progress(args, "downloading") as progress:
             outcome = perform.update(machine, asked, progress)
         told = _lines(outcome)
-    common.emit(args, _shown(outcome), told)
-    if outcome.failures:
-        raise outcome.failures[0]
-    if outcome.result is Result.REJECTED:
-        hint = "its maker has to publish a newer one; 'snaptx log' tells what became of it"
-        raise RejectedError(outcome.message, hint=hint)
+    common.emit(args, _shown(outcome), told, _failure(outcome))
     return common.unchanged(args) if outcome.result in UNCHANGED else 0
+
+
+def _failure(outcome: Outcome) -> SnaptxError | None:
+    if outcome.failures:
+        return outcome.failures[0]
+    if outcome.result is not Result.REJECTED:
+        return None
+    hint = "its maker has to publish a newer one; 'snaptx log' tells what became of it"
+    return RejectedError(outcome.message, hint=hint)
 
 
 def _shown(outcome: Outcome) -> dict[str, Any]:

@@ -30,9 +30,7 @@ def run(args: Namespace) -> int:
             problems += mend.differences(machine, progress)
     sound = f"generation {number} is what its manifest says, and snaptx's state is consistent"
     lines = [f"{problem.where}: {problem.what}" for problem in problems[:SHOWN]]
-    common.emit(args, {"generation": number, "problems": problems}, lines or sound)
-    if problems:
-        raise VerifyError(
-            f"{len(problems)} problem(s) found", hint="'snaptx repair' mends snaptx's own state"
-        )
+    message, hint = f"{len(problems)} problem(s) found", "'snaptx repair' mends snaptx's own state"
+    failure = VerifyError(message, hint=hint) if problems else None
+    common.emit(args, {"generation": number, "problems": problems}, lines or sound, failure)
     return 0

@@ -21,11 +21,13 @@ from snaptx.errors import (
     BootError,
     FormatError,
     NoSpaceError,
+    NotFoundError,
     PrivilegeError,
     SnaptxError,
     StorageError,
     UsageError,
 )
+from snaptx.overlay.scan import SUBVOLUME_INODE
 from snaptx.run import find_program, run
 from snaptx.sandbox import tree as sandbox_tree
 from snaptx.sandbox.layout import TOP_LEVEL, Layout, Plan, Sandbox, fstab
@@ -45,17 +47,10 @@ def create(directory: Path, *, size: int, source: Path | None, layout: Layout) -
     ``source`` is a tree or a tar to be copied into its root, None for a skeleton.
 
     Raises:
-        PrivilegeError: the caller is not root.
-        UsageError: the directory is not empty, or the size makes no sense.
-        NoSpaceError: the host or the image is too small for the tree.
-        SnaptxError: a program is missing or failed, or there is no loop device.
+        SnaptxError: as ``foresee``, or a program failed, or there is no loop device.
     """
-    _require_root()
-    box = Sandbox(directory.resolve(), layout, str(uuid.uuid4()), str(uuid.uuid4()))
-    _require_programs(box.plan)
+    box = foresee(directory, size=size, source=source, layout=layout)
     fresh = not box.directory.exists()
-    _require_empty(box.directory)
-    _require_room(box.directory, size, source)
     box.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         _build(box, size, source)
@@ -67,13 +62,32 @@ def create(directory: Path, *, size: int, source: Path | None, layout: Layout) -
     return box
 
 
+def foresee(directory: Path, *, size: int, source: Path | None, layout: Layout) -> Sandbox:
+    """Return the sandbox that ``create`` is to make.
+
+    Raises:
+        PrivilegeError: the caller is not root.
+        UsageError: the directory is not empty, or the size makes no sense.
+        NoSpaceError: the host or the image is too small for the tree.
+        SnaptxError: a program is missing.
+    """
+    _require_root()
+    box = Sandbox(directory.resolve(), layout, str(uuid.uuid4()), str(uuid.uuid4()))
+    _require_programs(box.plan)
+    _require_empty(box.directory)
+    _require_room(box.directory, size, source)
+    return box
+
+
 def find(directory: Path) -> Sandbox:
     """Return the sandbox in ``directory``.
 
     Raises:
+        PrivilegeError: the caller is not root.
         UsageError: there is none.
         FormatError: a newer snaptx made it.
     """
+    _require_root()
     path = directory.resolve() / RECORD
     try:
         data = json.loads(path.read_bytes())
@@ -94,7 +108,6 @@ def destroy(directory: Path) -> tuple[str, ...]:
         UsageError: it is not a sandbox; nothing was touched.
         BusyError: something uses it; it is still mounted and usable.
     """
-    _require_root()
     box = find(directory)
     _take_down(box, box.directory)
     _erase(box)
@@ -113,17 +126,35 @@ def reboot(directory: Path, *, target: str | None = None) -> str:
         PrivilegeError: the caller is not root.
         UsageError: it is not a sandbox.
         BootError: the entry file is damaged; the root stays as it is.
+        NotFoundError: there is no such subvolume; the root stays as it is.
         BusyError: something uses the root; it stays as it is.
         StorageError: what the entry names can't be mounted.
     """
-    _require_root()
     box = find(directory)
     with attached(box.disk) as device:
         mount(device, box.top, TOP_LEVEL)
-        chosen = chosen_subvolume(box) if target is None else target
+        chosen = choose(box, target)
         _take_down(box, box.root)
         mount_all(box, f"subvol={chosen}" if chosen else box.plan.options)
     return chosen or box.plan.root
+
+
+def choose(box: Sandbox, target: str | None) -> str:
+    """Return the subvolume to boot, ``target`` or what GRUB would; the top level has to be mounted.
+
+    Raises:
+        BootError: the entry file is damaged or names no subvolume.
+        NotFoundError: there is no such subvolume.
+    """
+    chosen = chosen_subvolume(box) if target is None else target
+    try:
+        found = os.stat(f"{box.top}/{chosen}", follow_symlinks=False).st_ino == SUBVOLUME_INODE
+    except (OSError, ValueError):
+        found = False
+    if not found:
+        hint = f"'btrfs subvolume list {box.top}' shows what there is"
+        raise NotFoundError(f"the sandbox has no subvolume {chosen}", hint=hint)
+    return chosen
 
 
 def chosen_subvolume(box: Sandbox) -> str:

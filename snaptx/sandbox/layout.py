@@ -19,6 +19,9 @@ from pathlib import Path
 
 from snaptx.errors import UsageError
 
+LARGEST = (1 << 63) - 1
+"""Bytes; the most that off_t can say."""
+
 TOP_LEVEL = "subvolid=5"
 """The mount option for the top level (btrfs(5))."""
 
@@ -104,13 +107,17 @@ def parse_size(text: str) -> int:
     """Return the bytes of ``4G``, ``512M``, ``512MiB`` or a plain number; units are powers of 1024.
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is none of these, or more than a file can have.
     """
     match = re.fullmatch(r"([0-9]+)(?:([KMGT])(?:i?B)?)?", text.strip(), re.IGNORECASE | re.ASCII)
     if match is None:
         raise UsageError(f"{text!r} is not a size", hint="a number with K, M, G or T after it: 4G, 512M")
     power = "KMGT".index(match[2].upper()) + 1 if match[2] else 0
-    return int(match[1]) << (10 * power)
+    digits = match[1].lstrip("0")[: len(str(LARGEST)) + 1]  # more of them are too many in any case
+    size = int(digits or "0") << (10 * power)
+    if size > LARGEST:
+        raise UsageError(f"{text!r} is more than a file can have", hint="the default is 4G")
+    return size
 
 
 def fstab(box: Sandbox) -> str:

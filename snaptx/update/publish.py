@@ -23,6 +23,9 @@ from snaptx.update.transport import DirectoryTransport
 DAY = 86400.0
 """Seconds."""
 
+MOST_DAYS = 36_500
+"""How long an index may be true: a hundred years, whose end every date can name."""
+
 _OVERLAY = re.compile(r".*\.(tar|tgz|tbz2|txz|tzst|tar\.(gz|bz2|xz|zst))")
 PUBLIC = 0o644
 PIECE = 1 << 20
@@ -37,9 +40,11 @@ def publish(
     is true, ``now`` in seconds since the epoch.  Without a key the old signature is removed.
 
     Raises:
-        UsageError: the key is none, or the name can't be one.
+        UsageError: the key is none, or the name, the message or ``days`` can't be one.
         SourceError: an overlay was changed, or is gone, after it was published.
     """
+    if not 1 <= days <= MOST_DAYS:
+        raise UsageError(f"an index can't be true for {days} days", hint=f"--days takes 1 to {MOST_DAYS}")
     before = _before(directory)
     if before and name not in (None, before.name):
         raise UsageError(f"the index there is called '{before.name}'", hint="leave --name out")
@@ -54,13 +59,22 @@ def publish(
         now + days * DAY,
         entries,
     )
-    data = index.dump(made)
-    try:
-        index.parse(data)
-    except SourceError as error:
-        raise UsageError(f"that would be no index: {error.message}", hint="try another name") from error
+    data = _dumped(made)
     _write(directory, data, signature.sign(data, key) if key else None)
     return replace(made, digest=sha256(data).hexdigest()), fresh
+
+
+def _dumped(made: Index) -> bytes:
+    try:
+        data = index.dump(made)
+        index.parse(data)
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            "that would be no index: it is not UTF-8", hint="see --name and --message"
+        ) from error
+    except SourceError as error:
+        raise UsageError(f"that would be no index: {error.message}", hint="try another name") from error
+    return data
 
 
 def _before(directory: Path) -> Index | None:

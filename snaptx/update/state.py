@@ -19,7 +19,7 @@ from typing import Any
 from snaptx import durable
 from snaptx.errors import FormatError, JournalError
 from snaptx.machine import Machine
-from snaptx.model import jsonable
+from snaptx.model import jsonable, require_kinds
 
 FORMAT = 1
 NAME = "state.json"
@@ -104,6 +104,7 @@ def read(place: Path) -> State:
 
 def _state(data: Any) -> State:
     last = data["last"]
+    require_kinds(Run, last or {})
     return State(
         last=Run(**{**last, "result": Result(last["result"])}) if last else None,
         succeeded=float(data["succeeded"]),

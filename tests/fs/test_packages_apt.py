@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -133,6 +134,25 @@ def test_diff_tells_packages(equipped: Box, archive: Archive) -> None:
     back = equipped.json("diff", "--packages", number, "1")
     assert back["packages"]["downgraded"][0] == {"name": "p0", "old": "2", "new": "1"}
     assert not back["packages"]["upgraded"]
+
+
+def test_diff_tells_packages_where_the_base_was_removed(small: Path, tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "new")
+    with made(source=small) as one, served(archive.directory) as server:
+        (one.root / "etc/apt/sources.list").write_text(archive.source(server.port))
+        for version in "23":
+            archive.add(package(0, version))
+            later = time.time() + 60 * int(version)
+            os.utime(archive.directory / "Packages", (later, later))  # or the client keeps the one it has
+            one.ok("upgrade", "--commit")
+            one.reboot()
+        one.ok("confirm")
+        one.ok("prune", "--keep", "1")
+
+        newest = one.json("list")[-1]
+        assert newest["base"] not in one.marks()
+        assert one.ok("diff", "--packages") == ">  p0  2 -> 3\n"
+        assert one.json("diff", "--packages")["old"] == newest["base"]
 
 
 def test_nothing_to_do_makes_no_generation(equipped: Box, server: Server) -> None:

@@ -204,3 +204,13 @@ def test_two_updates_at_once(follower: Box, shop: Shop, server: Server) -> None:
     assert follower.run("confirm").code == 0, "others are not kept from working by a download"
     os.kill(work.pid, signal.SIGINT)
     assert work.wait().code == 130
+
+
+def test_status_tells_since_when_updates_fail(follower: Box, shop: Shop) -> None:
+    assert follower.run("update", "--source", "/nonexistent").code == 24
+    assert "1 failure(s) in a row, and no success yet" in follower.ok("status")
+    told = follower.run("--json", "update", "--source", "/nonexistent").json
+    assert (told["result"], told["error"]["code"]) == ("failed", 24)
+    follower.ok("update", "--source", str(shop.place))
+    assert follower.run("update", "--source", "/nonexistent").code == 24
+    assert "1 failure(s) in a row, since 20" in follower.ok("status")

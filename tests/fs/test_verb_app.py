@@ -202,6 +202,8 @@ def test_a_boot_starts_them_all_and_one_that_fails_keeps_no_other_from_it(web: W
     assert said.code == 31
     assert "web" in said.out
     assert ask(web.port).startswith("one ")
+    told = web.box.run("--json", "app", "start", "--all").json
+    assert (told["names"], told["error"]["code"]) == (["web"], 31)
     settings.unlink()
     assert web.box.json("app", "start", "--all")["names"] == ["web"]
     assert web.at() == (2, [2])

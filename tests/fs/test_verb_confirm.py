@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,25 +67,15 @@ def test_what_fails_is_bad_and_the_last_good_boots_next(tried: Box) -> None:
     said = tried.run("--json", "confirm")
 
     assert said.code == 32
-    done, error = (json.loads(part) for part in _documents(said.out))
+    done = said.json
     assert (done["verdict"], done["default"]) == ("bad", 1)
     assert "the reason" in done["failures"][0]["reason"]
-    assert error["error"]["code"] == 32
+    assert done["error"]["code"] == 32
     assert tried.marks() == {1: "RG", 2: "NB"}
     assert (tried.boot().default, tried.boot().confirmed) == (1, True)
     assert tried.default_subvolume() == "@rootfs"
     assert "status 3: the reason" in tried.json("list")[1]["reason"]
     assert tried.json("verify", "1")["problems"] == []
-
-
-def _documents(text: str) -> list[str]:
-    found, decoder = [], json.JSONDecoder()
-    while text.strip():
-        _, end = decoder.raw_decode(text.lstrip())
-        text = text.lstrip()
-        found.append(text[:end])
-        text = text[end:]
-    return found
 
 
 def test_the_administrators_hook_hides_one_of_a_package(tried: Box) -> None:

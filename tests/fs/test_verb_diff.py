@@ -237,3 +237,27 @@ def test_a_result_that_can_not_be_written_is_an_error_of_its_own(
 
     assert said.code == OutputError.code
     assert "could not be written" in said.complaint[0]
+
+
+def test_a_base_that_was_removed_is_known_as_it_was_when_work_began(box: Box, tmp_path: Path) -> None:
+    for number in "234":
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        (tmp_path / f"etc/{number}").write_text(number)
+        box.ok("apply", str(tmp_path), "--commit")
+        box.reboot()
+    box.ok("confirm")
+    box.ok("prune", "--keep", "1")
+    assert list(box.marks()) == [1, 4]
+    assert [record["verb"] for record in box.json("log", "-g", "3")][-1] == "prune"
+    assert [record["verb"] for record in box.json("log", "-g", "4")][-1] == "confirm"
+
+    assert box.ok("diff", "--name-only") == box.ok("diff", "--name-only", "4") == "/etc/4\n"
+    assert box.ok("diff", "--stat").startswith("generation 3 to 4: 1 added, ")
+    assert "no generation 3" in box.refuses(51, "diff", "3", "4")
+    assert "package manager" in box.refuses(34, "diff", "--packages")
+    command("btrfs", "subvolume", "delete", box.tree(4, "origin"))
+    said = box.refuses(51, "diff", "--stat")
+    assert said.splitlines() == [
+        "generation 3, the base of 4, was removed",
+        "name another: snaptx diff A 4",
+    ]

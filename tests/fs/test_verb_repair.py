@@ -50,7 +50,7 @@ def fresh(box: Box, tmp_path: Path) -> Box:
 def problems(box: Box, *words: str) -> str:
     """Return what ``verify`` complains of, "" for nothing."""
     said = box.run("--json", "verify", *words)
-    result, _ = json.JSONDecoder().raw_decode(said.out)
+    result = json.loads(said.out)
     assert said.code == (40 if result["problems"] else 0), said.err
     return "\n".join(f"{problem['where']}: {problem['what']}" for problem in result["problems"])
 

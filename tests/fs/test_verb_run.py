@@ -117,6 +117,14 @@ def test_keep_keeps_what_failed_and_still_says_so(ground: Box) -> None:
     assert ground.json("verify")["problems"] == []
 
 
+@pytest.mark.parametrize("script", ["echo x > /etc/new; exit 7", "exit 7"])
+def test_what_was_kept_and_why_it_failed_are_one_object(ground: Box, script: str) -> None:
+    said = ground.run("--json", "run", "--keep", "--", "sh", "-c", script).json
+
+    assert bool(said["staged"]["number"]) == ("new" in script)
+    assert said["error"]["code"] == 31
+
+
 def test_nothing_changed_makes_no_generation(ground: Box) -> None:
     before = ground.facts()
 

@@ -114,6 +114,21 @@ def test_errors_become_words_and_codes(
     assert json.loads(said.out) == {"error": body}
 
 
+def test_a_result_and_the_failure_it_goes_with_are_one_object(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: Namespace) -> None:
+        common.emit(args, {"path": b"a"}, "one", SnaptxError("it broke", hint="mend it"))
+
+    mocker.patch("snaptx.cli.list.run", run)
+
+    assert main.main(["list"]) == 1
+    assert capsys.readouterr() == ("one\n", "snaptx: it broke\n  hint: mend it\n")
+    assert main.main(["list", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["path"], told["error"]["message"]) == ("a", "it broke")
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [(errno.ENOSPC, 53), (errno.EDQUOT, 53), (errno.EROFS, 54), (errno.EBUSY, 52), (errno.EIO, 50)],
@@ -151,9 +166,26 @@ def test_json_of_a_command_inside_is_not_asked_of_snaptx(
     mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mocker.patch("snaptx.cli.run.run", side_effect=errors.CommandError("it broke", hint="mend it"))
-    main.main(["run", "--", "tool", "--json"])
+    for words in (["--", "tool", "--json"], ["tool", "--json"], ["--keep", "tool", "--json"]):
+        assert main.main(["run", *words]) == 31
+        assert capsys.readouterr().out == ""
+    for words in (
+        ["run", "--json", "tool"],
+        ["--json", "run", "--keep", "tool"],
+        ["run", "--json", "--base"],
+    ):
+        main.main(words)
+        assert json.loads(capsys.readouterr().out)["error"]["code"]
 
-    assert capsys.readouterr().out == ""
+
+@pytest.mark.parametrize(
+    "words",
+    [["--js", "list"], ["list", "--js"], ["app", "list", "--js"], ["sandbox", "create", "--si", "1G", "x"]],
+)
+def test_options_are_written_out(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.main(words) == 2
+    message = capsys.readouterr().err.splitlines()[0]
+    assert "--js" in message or "--si" in message
 
 
 @pytest.mark.parametrize(

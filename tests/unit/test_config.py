@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,7 @@ def test_every_value_can_be_set_to_itself() -> None:
     ("tables", "message", "hint"),
     [
         ({"limit": {}}, r"\[limit\] is unknown", "limits"),
-        ({"limits": 3}, r"\[limits\] is unknown", "limits"),
+        ({"limits": 3}, "limits is no table", "as in: [limits]"),
         ({"limits": {"max_byte": 1}}, "max_byte is unknown", "max_bytes"),
         ({"limits": {"max_bytes": "1G"}}, "'1G' is not a whole number", "snaptx.conf"),
         ({"limits": {"max_bytes": True}}, "True is not a whole number", "snaptx.conf"),
@@ -91,7 +93,7 @@ def test_what_can_not_be(tables: dict[str, Any], message: str, hint: str) -> Non
     assert hint in caught.value.hint
 
 
-@pytest.mark.parametrize("text", [b"[limits", b"\xff", b"a = 1\na = 2\n"])
+@pytest.mark.parametrize("text", [b"[limits", b"\xff", b"a = 1\na = 2\n", b"a = " + b"[" * 5000])
 def test_files_that_can_not_be_read_are_named(tmp_path: Path, text: bytes) -> None:
     write(tmp_path, "etc/snaptx/snaptx.conf", "")
     (tmp_path / "etc/snaptx/snaptx.conf").write_bytes(text)
@@ -108,3 +110,16 @@ def test_a_check_of_an_application_has_an_end(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="wait: 0 is too few"):
         settings.load(tmp_path, "web")
+
+
+@pytest.mark.parametrize("name", ["snaptx.conf", "snaptx.conf.d/a.conf", "apps/web.conf"])
+@pytest.mark.parametrize(
+    "put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path), lambda path: path.symlink_to("gone")]
+)
+def test_what_has_the_name_of_a_file_is_one(put: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+    path = tmp_path / "etc/snaptx" / name
+    path.parent.mkdir(parents=True)
+    put(path)
+
+    with pytest.raises(ConfigError, match="is no regular file"):
+        settings.load(tmp_path, "web") if "web" in name else load(tmp_path)

@@ -56,6 +56,10 @@ def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"a\xff")).touch()
 
     assert os.fsencode(run(["ls", tmp_path]).stdout) == b"a\xff\n"
+    for name in (b"a\xff", "a b\u00e9\u20ac".encode()):
+        run(["touch", tmp_path / os.fsdecode(name)])
+        assert name in os.listdir(os.fsencode(tmp_path))
+        assert os.fsencode(run(["echo", os.fsdecode(name)]).stdout) == name + b"\n"
 
 
 def test_interrupted_caller_takes_the_program_along(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""State files that are JSON and yet none of snaptx's: told as damaged, and mended by ``repair``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boxes import Box, made
+
+INTENT: dict[str, Any] = {
+    "format": 1, "transaction": "a", "act": "commit", "generation": 2, "base": 1, "targets": [],
+    "boot_id": "x", "pid": 1, "actor": {}, "start": 0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Give a sandbox with generations 1 and 2."""
+    tree = tmp_path_factory.mktemp("payload")
+    (tree / "file").touch()
+    with made() as one:
+        one.ok("apply", str(tree), "--commit")
+        yield one
+
+
+def _mended(box: Box, path: Path, data: bytes, said: str) -> None:
+    """Put ``data`` in place; who reads it says so without a traceback, and ``repair`` has an answer."""
+    kept = path.read_bytes() if path.exists() else None
+    for words in (("status",), ("list",), ("log",), ("log", "--verify"), ("verify",), ("diff",)):
+        path.write_bytes(data)
+        found = box.run(*words)
+        assert found.code in (0, 40, 70), found.err
+    assert said in box.ok("repair")
+    assert box.ok("log", "--verify")
+    assert box.run("list").code == 0
+    if kept:
+        path.write_bytes(kept)
+    box.run("repair")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"created": "x"}, {"created": None}, {"number": 1}, {"number": "2"}, {"message": 5}, {"base": "1"},
+        {"content": "a"}, {"pinned": "no"}, {"counts": {"added": "x"}}, {"counts": [1]}, {"payload": "x"},
+        {"payload": {"source": 1, "sha256": "", "size": 0}}, {"updates": [1]}, {"verdict": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_records_of_generations(grown: Box, changed: dict[str, Any]) -> None:
+    path = grown.state / "generations/2/generation.json"
+    data = json.dumps({**json.loads(path.read_bytes()), **changed}).encode()
+
+    _mended(grown, path, data, "the record of generation 2 is damaged")
+
+
+@pytest.mark.parametrize("changed", [{"actor": []}, {"generation": "2"}, {"pid": "1"}, {"act": 3}], ids=str)
+def test_journals(grown: Box, changed: dict[str, Any]) -> None:
+    data = json.dumps({**INTENT, **changed}).encode()
+
+    _mended(grown, grown.state / "journal/open", data, "the journal is damaged")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"format": "x"}, {"format": None}, {"seq": "3"}, {"seq": None}, {"time": "x"}, {"time": 1e300},
+     {"who": "x"}, {"argv": 5}, {"seconds": "x"}, {"error": "x"}, {"counts": {"a": 1}}, {"packages": 5}],
+    ids=str,
+)  # fmt: skip
+def test_audit_records(grown: Box, changed: dict[str, Any]) -> None:
+    path = grown.state / "audit/log"
+    lines = path.read_bytes()
+    record = {**json.loads(lines.splitlines()[-1]), **changed}
+
+    _mended(grown, path, lines + json.dumps(record).encode() + b"\n", "audit log: ")
+
+
+@pytest.mark.parametrize("place", ["generations/2/generation.json", "audit/log", "journal/open"])
+def test_nests_of_brackets(grown: Box, place: str) -> None:
+    _mended(grown, grown.state / place, b"[" * 100_000 + b"\n", "")
+
+
+def test_what_is_remembered_of_updates(grown: Box) -> None:
+    path = grown.state / "update/state.json"
+    path.parent.mkdir(exist_ok=True)
+    last = {"time": "x", "result": "failed", "message": ""}
+    rest = {"succeeded": 0, "next": 0, "failures": 0, "offered": [], "seen": {}}
+    path.write_text(json.dumps({"format": 1, "last": last, **rest}))
+    said = grown.refuses(70, "status")
+    path.unlink()
+
+    assert "the state of the updates is damaged: time" in said

@@ -1,0 +1,66 @@
+"""``--dry-run`` says of an act that is refused what the act itself says, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.boxes import Box, made
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Give a sandbox with applications: ``staged`` has something to switch to, ``held`` a pin."""
+    tree = tmp_path_factory.mktemp("payload")
+    (tree / "file").touch()
+    with made() as one:
+        for name in ("bare", "broken", "held", "staged"):
+            one.ok("app", "create", name)
+        one.ok("app", "apply", "staged", str(tree))
+        record = one.state / "apps/held/generations/1/generation.json"
+        record.write_text(record.read_text().replace('"pinned": false', '"pinned": true'))
+        settings = one.root / "etc/snaptx/apps/broken.conf"
+        settings.parent.mkdir(parents=True)
+        settings.write_text("start = 5\n")
+        yield one
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (2, "app create ../x"),
+        (52, "app create bare"),
+        (51, "app switch bare"),
+        (51, "app switch bare 99"),
+        (52, "app switch bare 1"),
+        (3, "app switch broken"),
+        (51, "app rollback bare"),
+        (51, "app rollback bare 99"),
+        (52, "app rollback staged 2"),
+        (20, "app apply bare /nonexistent"),
+        (2, "app apply bare /etc/passwd --sha256 00"),
+        (31, "app start bare"),
+        (3, "app start broken"),
+        (51, "app stop none"),
+        (52, "app remove held"),
+        (52, "rollback 1"),
+        (52, "rollback 1 --as-used"),
+        (51, "rollback 9"),
+    ],
+)
+def test_what_the_act_refuses_its_rehearsal_refuses(kept: Box, code: int, words: str) -> None:
+    told = kept.refuses(code, "--dry-run", *words.split())
+    said = kept.run(*words.split())
+
+    assert (said.code, "\n".join(said.complaint)) == (code, told)
+
+
+@pytest.mark.parametrize(
+    "words", ["create new", "switch staged", "switch staged 2", "stop bare", "remove bare", "stop --all"]
+)
+def test_what_would_be_done_is_told_and_not_done(kept: Box, words: str) -> None:
+    before = kept.facts()
+
+    assert f"would {words.split()[0]}" in kept.ok("--dry-run", "app", *words.split())
+    assert kept.facts() == before

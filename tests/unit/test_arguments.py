@@ -1,0 +1,46 @@
+"""Words of the command line that make no sense: each is refused with a hint, none ends in a traceback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from snaptx.cli import main
+from tests.updates import overlay
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Return the message of a command line that is refused with a hint."""
+    assert main.main(words) == 2
+    message, hint = capsys.readouterr().err.splitlines()
+    assert hint.startswith("  hint: ")
+    return message
+
+
+@pytest.mark.parametrize("words", [("run", "--", ""), ("exec", "-g", "1", "--", ""), ("run", "--"), ("run",)])
+def test_a_command_has_a_name(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _refused(capsys, *words) == "snaptx: no command given"
+
+
+@pytest.mark.parametrize("words", [("update", "--splay"), ("confirm", "--wait")])
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "1e400", "9" * 400, "soon", ""])
+def test_a_time_has_an_end(words: tuple[str, ...], given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no time in seconds" in _refused(capsys, *words, given)
+
+
+@pytest.mark.parametrize("days", ["0", "36501", "99999999", "9" * 20])
+def test_an_index_is_true_for_a_while(days: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.tar").write_bytes(overlay({"a": b"a"}))
+
+    assert "can't be true for" in _refused(capsys, "publish", str(tmp_path), "--days", days)
+    assert os.listdir(tmp_path) == ["a.tar"]
+
+
+@pytest.mark.parametrize("option", ["--name", "--message"])
+def test_an_index_is_text(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.tar").write_bytes(overlay({"a": b"a"}))
+
+    assert "not UTF-8" in _refused(capsys, "publish", str(tmp_path), option, os.fsdecode(b"a\xff"))
+    assert os.listdir(tmp_path) == ["a.tar"]
