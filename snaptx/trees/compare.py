@@ -25,7 +25,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -41,30 +40,6 @@ if TYPE_CHECKING:
 
 _ASPECTS = list(Aspect)
 """In the order in which they are told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How many paths differ in which way; bytes of files and links that came and went."""
-
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-    renamed: int = 0
-    bytes_added: int = 0
-    bytes_removed: int = 0
-
-
-def summary(changes: Iterable[Change]) -> Summary:
-    """Count ``changes``; the old and new size of what changed in content count as removed and added."""
-    counts = dict.fromkeys(Op, 0)
-    came = went = 0
-    for change in changes:
-        counts[change.op] += 1
-        if change.op in (Op.ADDED, Op.REMOVED) or {Aspect.CONTENT, Aspect.TYPE}.intersection(change.aspects):
-            came += change.new_size
-            went += change.old_size
-    return Summary(counts[Op.ADDED], counts[Op.REMOVED], counts[Op.CHANGED], counts[Op.RENAMED], came, went)
 
 
 class _Content:

@@ -13,7 +13,7 @@ from snaptx.model import Aspect, Change, Kind, Op
 from snaptx.overlay.manifest import Manifest
 from snaptx.system import descriptor
 from snaptx.trees import treeview
-from snaptx.trees.compare import Summary, below, compare, compare_indexed, sameness, summary, walk_touched
+from snaptx.trees.compare import below, compare, compare_indexed, sameness, walk_touched
 from tests.payloads import index
 from tests.trees import by_path, records, replay
 
@@ -351,18 +351,6 @@ def test_below(pair: Pair, tmp_path: Path) -> None:
     pair.build({"d/s/f": "x", "file": "x", "l": f"-> {tmp_path}/outside", "other/f": "x"}, {})
     with descriptor(pair.old, DIRECTORY) as fd:
         assert sorted(below(fd, [b"d", b"file", b"l", b"nowhere"])) == [b"d/s", b"d/s/f"]
-
-
-def test_summary() -> None:
-    changes = [
-        added(b"a", size=5),
-        removed(b"b", size=7),
-        Change(Op.CHANGED, b"c", Kind.FILE, (Aspect.CONTENT, Aspect.TIME), 10, 20),
-        Change(Op.CHANGED, b"d", Kind.FILE, (Aspect.MODE,), 100, 100),
-        Change(Op.RENAMED, b"e", Kind.FILE, (), 1000, 1000, b"f"),
-    ]
-
-    assert summary(changes) == Summary(1, 1, 2, 1, bytes_added=25, bytes_removed=17)
 
 
 def test_unreadable_tree_is_a_storage_error(pair: Pair) -> None:
