@@ -121,7 +121,8 @@ def choose(
     ours = [
         change
         for change in difference.between(machine, ancestor, latest, renames=False)
-        if not _ignored(machine, change) and (not only or change.path.startswith(only + b"/"))
+        if not difference.is_ignored(machine, change.path)
+        and (not only or change.path.startswith(only + b"/"))
     ]
     if not ours:
         return [], ()
@@ -136,20 +137,16 @@ def choose(
     return [*outcome.carried, *forced], clashes
 
 
-def _ignored(machine: Machine, change: Change) -> bool:
-    path = b"/" + change.path
-    prefixes = [os.fsencode(prefix) for prefix in machine.config.staging.ignore]
-    return any(path == prefix or path.startswith(prefix + b"/") for prefix in prefixes)
-
-
 def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iterable[Change]) -> list[Change]:
     """Return what the update did to the paths the running root changed.
 
     And to those above them, and below what the running root removed: an update
     that put something there must not lose it.
     """
+    from snaptx import difference
     from snaptx.trees import compare
 
+    within = difference.within(machine)
     paths: set[bytes] = set()
     for change in ours:
         path = change.path
@@ -160,8 +157,8 @@ def _changes_of_update(machine: Machine, number: int, ancestor: Tree, ours: Iter
         system.descriptor(machine.storage.path(ancestor), system.DIRECTORY) as old_fd,
         system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as new_fd,
     ):
-        paths.update(compare.below(new_fd, [change.path for change in ours if _takes_away(change)]))
-        return list(compare.compare(old_fd, new_fd, paths, renames=False))
+        paths.update(compare.below(new_fd, [change.path for change in ours if _takes_away(change)], within))
+        return list(compare.compare(old_fd, new_fd, paths, renames=False, within=within))
 
 
 def _takes_away(change: Change) -> bool:

@@ -83,7 +83,7 @@ def _carry(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> 
     ):
         for path in paths:
             copies.clone(source / path, target / path)
-            manifest.put(difference.scan_below(root_fd, os.fsencode(path)))
+            manifest.put(difference.scan_below(machine, root_fd, os.fsencode(path)))
 
 
 def _share(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from snaptx.errors import NotFoundError
@@ -141,10 +141,11 @@ def is_foreign(st: os.stat_result, root: os.stat_result) -> bool:
     return (st.st_dev != root.st_dev and st.st_dev not in parts_of(root.st_dev)) or stand_in
 
 
-def scan_tree(root_fd: int) -> Iterator[Row]:
+def scan_tree(root_fd: int, within: Callable[[bytes], bool] = lambda _: True) -> Iterator[Row]:
     """Yield the row of every path below ``root_fd``, its own (``b""``) first.
 
-    One directory is open at a time, whatever the depth.  What vanishes during
+    What is not ``within``, and what lies below that, is left out.  One directory
+    is open at a time, whatever the depth.  What vanishes during
     the walk of a live tree is left out.
     """
     root = os.fstat(root_fd)
@@ -160,16 +161,20 @@ def scan_tree(root_fd: int) -> Iterator[Row]:
         try:
             if path == b"" or not is_foreign(os.fstat(fd), root):
                 yield _directory_row(fd, path)
-                yield from _scan_directory(fd, path, todo)
+                yield from _scan_directory(fd, path, todo, within)
         finally:
             os.close(fd)
 
 
-def _scan_directory(fd: int, path: bytes, todo: list[bytes]) -> Iterator[Row]:
+def _scan_directory(
+    fd: int, path: bytes, todo: list[bytes], within: Callable[[bytes], bool]
+) -> Iterator[Row]:
     prefix = path + b"/" if path else b""
     with os.scandir(fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
+            if not within(prefix + name):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 todo.append(prefix + name)
                 continue

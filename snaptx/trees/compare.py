@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
 
 
+Within = Callable[[bytes], bool]
+"""Whether a path, and what is below it, is looked at."""
+
 _ASPECTS = list(Aspect)
 """In the order in which they are told."""
 
@@ -151,6 +154,7 @@ def compare(
     trust_ctime: bool = False,
     labels: bool = False,
     brief: bool = False,
+    within: Within = lambda _: True,
 ) -> Iterator[Change]:
     """Yield what differs between two trees at rest, by path, a removal first where two share it.
 
@@ -162,13 +166,14 @@ def compare(
     equal, unread: right for ``walk_touched``, where it was the criterion, and
     one clock tick (4 ms) less exact than reading.  ``labels`` reports SELinux
     labels, which are no part of what a file is (see overlay.xattrs).  ``brief``
-    looks no further than to the first aspect of each path.
+    looks no further than to the first aspect of each path.  In directories that
+    only one tree has, what is not ``within`` is left out.
 
     Raises:
         StorageError: a tree can't be read.
     """
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
-        survey = Survey((old, new), related=related, renames=renames)
+        survey = Survey((old, new), related=related, renames=renames, within=within)
         survey.take(touched)
         trusting = related and trust_ctime
         content = _Content(old, new, times=times, trust_ctime=trusting, labels=labels, brief=brief)
@@ -236,19 +241,21 @@ def sameness(one_fd: int, other_fd: int) -> Iterator[Callable[[bytes], bool]]:
         yield same
 
 
-def _inside(view: TreeView, directories: list[bytes]) -> Iterator[bytes]:
+def _inside(view: TreeView, directories: list[bytes], within: Within) -> Iterator[bytes]:
     stack = list(directories)
     while stack:
         directory = stack.pop()
         for entry in _entries(view, directory).values():
             path = joined(directory, os.fsencode(entry.name))
+            if not within(path):
+                continue
             yield path
             if entry.is_dir(follow_symlinks=False):
                 stack.append(path)
 
 
-def below(root_fd: int, paths: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield everything inside those of ``paths`` that are directories of the tree.
+def below(root_fd: int, paths: Iterable[bytes], within: Within = lambda _: True) -> Iterator[bytes]:
+    """Yield everything ``within`` that is inside those of ``paths`` that are directories of the tree.
 
     With these added, ``compare`` also finds what was put into them.
 
@@ -259,7 +266,7 @@ def below(root_fd: int, paths: Iterable[bytes]) -> Iterator[bytes]:
         for path in paths:
             found = view.look(path)
             if found is not None and found.is_directory:
-                yield from _inside(view, [path])
+                yield from _inside(view, [path], within)
 
 
 def _entries(view: TreeView, directory: bytes) -> dict[str, os.DirEntry[str]]:
@@ -282,7 +289,7 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_ctime_ns, found.st_mtime_ns, found.st_mode, found.st_size, *owner
 
 
-def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
+def _in_step(old: TreeView, new: TreeView, within: Within) -> Iterator[bytes]:
     yield b""
     stack, only_old, only_new = [b""], list[bytes](), list[bytes]()
     while stack:
@@ -290,6 +297,8 @@ def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
         ours, theirs = _entries(old, directory), _entries(new, directory)
         for name in ours.keys() | theirs.keys():
             path = joined(directory, os.fsencode(name))
+            if not within(path):
+                continue
             one, other = ours.get(name), theirs.get(name)
             same = one is not None and other is not None and one.inode() == other.inode()
             if one is None or other is None or not same or not _untouched(one, other):
@@ -299,12 +308,16 @@ def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
                 continue
             only_old += [path] * _is_directory(one)
             only_new += [path] * _is_directory(other)
-    yield from _inside(old, only_old)
-    yield from _inside(new, only_new)
+    yield from _inside(old, only_old, within)
+    yield from _inside(new, only_new, within)
 
 
-def walk_touched(old_fd: int, new_fd: int, *, related: bool = True) -> Iterator[bytes]:
-    """Yield every path that may differ, by walking both trees; the arguments are those of ``compare``.
+def walk_touched(
+    old_fd: int, new_fd: int, *, related: bool = True, within: Within = lambda _: True
+) -> Iterator[bytes]:
+    """Yield every path ``within`` that may differ, by walking both trees.
+
+    The arguments are those of ``compare``.
 
     For storage that can't tell the difference of two snapshots.  Of related
     trees those paths are yielded whose inode or status differ, and all below
@@ -317,8 +330,8 @@ def walk_touched(old_fd: int, new_fd: int, *, related: bool = True) -> Iterator[
     """
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
         if related:
-            yield from _in_step(old, new)
+            yield from _in_step(old, new, within)
             return
         yield b""
-        yield from _inside(old, [b""])
-        yield from _inside(new, [b""])
+        yield from _inside(old, [b""], within)
+        yield from _inside(new, [b""], within)

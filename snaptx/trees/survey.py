@@ -7,7 +7,7 @@ other tree.  Nothing is walked but directories that one side has alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from snaptx.model import Op
 from snaptx.trees.treeview import Seen, TreeView, above, joined
@@ -18,10 +18,21 @@ Place = tuple[bytes | None, bytes | None]
 
 
 class Survey:
-    """What was seen on both sides, and which directories of one are which of the other."""
+    """What was seen on both sides, and which directories of one are which of the other.
 
-    def __init__(self, views: tuple[TreeView, TreeView], *, related: bool, renames: bool) -> None:
+    Of directories that only one side has, what is not ``within`` is left out.
+    """
+
+    def __init__(
+        self,
+        views: tuple[TreeView, TreeView],
+        *,
+        related: bool,
+        renames: bool,
+        within: Callable[[bytes], bool] = lambda _: True,
+    ) -> None:
         self.views = views
+        self._within = within
         self.seen: tuple[dict[bytes, Seen], dict[bytes, Seen]] = ({}, {})
         self.twins: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
         self.renames = related and renames
@@ -69,6 +80,8 @@ class Survey:
                 continue
             for name in self.views[side].names(directory):
                 inside = joined(directory, name)
+                if not self._within(inside):
+                    continue
                 known = inside in self.seen[side]
                 found = self._look(side, inside)
                 if found is not None and found.is_directory and not known:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ class Pair:
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
             return set(walk_touched(old, new, related=related))
 
-    def changes(self, touched: set[bytes] | None = None, **options: bool) -> list[Change]:
+    def changes(self, touched: set[bytes] | None = None, **options: Any) -> list[Change]:
         options = {"related": False, **options}
         paths = self.walked(related=options["related"]) if touched is None else touched
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
@@ -292,6 +293,22 @@ def test_deeper_than_a_path_may_be_long(pair: Pair) -> None:
     (change,) = (change for change in pair.changes() if Aspect.CONTENT in change.aspects)
 
     assert change.path == b"/".join([name.encode()] * 30 + [b"f"])
+
+
+def test_what_is_not_within_is_left_out_of_a_walk_and_of_a_directory_of_one_side(pair: Pair) -> None:
+    pair.build({"d/f": "x"}, {"d/f": "y", "d/left/f": "x", "new/f": "x", "new/left/f": "x"})
+
+    def within(path: bytes) -> bool:
+        assert b"left/" not in path
+        return not path.endswith(b"left")
+
+    with descriptor(pair.old, DIRECTORY) as old, descriptor(pair.new, DIRECTORY) as new:
+        assert set(walk_touched(old, new, within=within)) >= {b"", b"d", b"d/f", b"new", b"new/f"}
+        found = [change.path for change in compare(old, new, {b"new"}, within=within)]
+        inside = set(below(new, [b"new"], within))
+
+    assert found == [b"new", b"new/f"]
+    assert inside == {b"new/f"}
 
 
 def test_more_directories_than_are_kept_open(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
