@@ -31,10 +31,15 @@ from snaptx.system import (
 INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
+_WORTH_ASKING = 64 << 20
+"""Bytes of a file from which on its holes are asked for: ZFS writes out what waits before it tells."""
+_ZEROS = memoryview(bytes(CHUNK))
 
 # linux/btrfs_tree.h: BTRFS_EMPTY_SUBVOL_DIR_OBJECTID, BTRFS_FIRST_FREE_OBJECTID
 EMPTY_SUBVOLUME_INODE = 2
 SUBVOLUME_INODE = 256
+_BLOCK = 512
+"""Bytes that st_blocks counts by, stat(2)."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 KINDS = {
@@ -69,11 +74,38 @@ def hash_file(fd: int, size: int) -> bytes:
         if len(data) == size:
             return sha256(data).digest()
         state = sha256(data)
+    elif size >= _WORTH_ASKING and os.fstat(fd).st_blocks * _BLOCK < size:
+        return _hash_sparse(fd, size)
     else:
         state = sha256()
     while data := os.read(fd, CHUNK):
         state.update(data)
     return state.digest()
+
+
+def _hash_sparse(fd: int, size: int) -> bytes:
+    """Hash zeros for each hole instead of having them filled into the page cache."""
+    state, offset = sha256(), 0
+    while offset < size:
+        start = next_data(fd, offset, size)
+        for done in range(offset, start, CHUNK):
+            state.update(_ZEROS[: start - done])
+        data = os.pread(fd, CHUNK, start)
+        state.update(data)
+        if not data:
+            break
+        offset = start + len(data)
+    return state.digest()
+
+
+def next_data(fd: int, offset: int, size: int) -> int:
+    """Return where a file's data goes on from ``offset`` on, ``size`` if all the rest is a hole."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        raise
 
 
 def _row(path: bytes, st: os.stat_result, size: int, content: bytes, attributes: dict[bytes, bytes]) -> Row:

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from typing import NamedTuple, Self
 
 from snaptx.model import Kind
+from snaptx.overlay.scan import next_data
 from snaptx.system import (
     DIRECTORY,
     RESOLVE_BENEATH,
@@ -197,21 +198,12 @@ class TreeView:
             os.close(one)
 
 
-def _next_data(fd: int, offset: int, size: int) -> int:
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        raise
-
-
 def _same_bytes(one: int, other: int, size: int) -> bool:
     """Compare two files of ``size`` bytes; what is a hole in both is not read."""
     offset = 0
     while offset < size:
         if size > CHUNK:
-            offset = min(_next_data(one, offset, size), _next_data(other, offset, size))
+            offset = min(next_data(one, offset, size), next_data(other, offset, size))
         data = os.pread(one, CHUNK, offset)
         if data != os.pread(other, CHUNK, offset):
             return False

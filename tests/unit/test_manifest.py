@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from snaptx.errors import FormatError, SnaptxError, VerifyError
 from snaptx.model import Kind, Row
-from snaptx.overlay import xattrs
+from snaptx.overlay import scan, xattrs
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.scan import index_row, scan_tree
 from snaptx.system import descriptor
@@ -261,6 +262,33 @@ def test_index_row_of_a_large_file(tmp_path: Path) -> None:
 
     assert (found.path, found.size) == (b"x/large", 3 << 20)
     assert found.sha256 == hashlib.sha256(bytes(3 << 20)).digest()
+
+
+@pytest.mark.parametrize("data", [(), (0,), (5 << 20, 90 << 20), ((96 << 20) - 1,)])
+def test_holes_of_a_large_file_are_hashed_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[int, ...]
+) -> None:
+    path, read = tmp_path / "large", [0]
+    with path.open("wb") as file:
+        file.truncate(96 << 20)
+        for offset in data:
+            file.seek(offset)
+            file.write(b"x")
+    expected = hashlib.sha256(path.read_bytes()).digest()
+
+    def counting(call: Callable[..., bytes]) -> Callable[..., bytes]:
+        def counted(*given: int) -> bytes:
+            found = call(*given)
+            read[0] += len(found)
+            return found
+
+        return counted
+
+    for name in ("read", "pread"):
+        monkeypatch.setattr(os, name, counting(getattr(os, name)))
+    with descriptor(tmp_path, os.O_RDONLY) as fd:
+        assert index_row(fd, b"large", b"large").sha256 == expected
+    assert read[0] <= len(data) * scan.CHUNK
 
 
 def test_xattr_digest_is_canonical() -> None:
