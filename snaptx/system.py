@@ -97,9 +97,9 @@ def address(data: bytes) -> Iterator[int]:
     yield ctypes.addressof(buffer)
 
 
-def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(dirfd: int, path: bytes, flags: int, resolve: int) -> int:
     """Open ``path`` below ``dirfd`` under the RESOLVE_* rules and return the descriptor."""
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     while True:
         try:
             return check(libc().syscall(SYS_OPENAT2, dirfd, path, how, len(how)), path)
