@@ -87,9 +87,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def run(
     argv: Sequence[str | Path],
     *,
-    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
     ok: Container[int] = (0,),
     output: BinaryIO | None = None,
 ) -> Result:
@@ -106,8 +104,7 @@ def run(
 
     words = [find_program(str(argv[0])), *map(str, argv[1:])]
     log.debug("run", command=shlex.join(words))
-    options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_in": stdin, "_out": output}
-    options["_cwd"] = str(cwd) if cwd else None
+    options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_out": output}
     done: Any = sh.Command(words[0])(*words[1:], **options)
     try:
         done.wait()
