@@ -53,8 +53,7 @@ class _Content:
         old: TreeView,
         new: TreeView,
         *,
-        times: bool,
-        trust_ctime: bool,
+        times: bool = True,
         labels: bool = False,
         brief: bool = False,
     ) -> None:
@@ -62,7 +61,6 @@ class _Content:
         self._most = 1 if brief else None
         self._labels = labels
         self._times = times
-        self._trust_ctime = trust_ctime
 
     def _differs(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> bool:
         one, other = self.views
@@ -70,8 +68,6 @@ class _Content:
             case stat.S_IFREG if old.size != new.size:
                 return True
             case stat.S_IFREG:
-                if self._trust_ctime and (old.inode, old.ctime_ns) == (new.inode, new.ctime_ns):
-                    return False
                 return not one.same_data(old_path, other, new_path, old.size)
             case stat.S_IFLNK:
                 return one.target(old_path) != other.target(new_path)
@@ -148,35 +144,27 @@ def compare(
     new_fd: int,
     touched: Iterable[bytes],
     *,
-    related: bool = True,
     renames: bool = True,
-    times: bool = True,
-    trust_ctime: bool = False,
     labels: bool = False,
     brief: bool = False,
     within: Within = lambda _: True,
 ) -> Iterator[Change]:
-    """Yield what differs between two trees at rest, by path, a removal first where two share it.
+    """Yield what differs between two related trees at rest, by path, a removal first where two share it.
 
     The descriptors are of the root directories.  ``touched`` names, by their
-    path in either tree, all paths that may differ.  ``related`` trees are
-    snapshots of one tree and share inode numbers.  ``renames`` pairs what moved,
-    ``times`` reports new modification times of all but directories.
-    ``trust_ctime`` takes the content of an inode with the same change time as
-    equal, unread: right for ``walk_touched``, where it was the criterion, and
-    one clock tick (4 ms) less exact than reading.  ``labels`` reports SELinux
-    labels, which are no part of what a file is (see overlay.xattrs).  ``brief``
-    looks no further than to the first aspect of each path.  In directories that
-    only one tree has, what is not ``within`` is left out.
+    path in either tree, all paths that may differ.  Related trees are snapshots
+    of one tree and share inode numbers.  ``renames`` pairs what moved.
+    ``labels`` reports SELinux labels, which are no part of what a file is (see
+    overlay.xattrs).  ``brief`` looks no further than to the first aspect of each
+    path.  In directories that only one tree has, what is not ``within`` is left out.
 
     Raises:
         StorageError: a tree can't be read.
     """
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
-        survey = Survey((old, new), related=related, renames=renames, within=within)
+        survey = Survey((old, new), renames=renames, within=within)
         survey.take(touched)
-        trusting = related and trust_ctime
-        content = _Content(old, new, times=times, trust_ctime=trusting, labels=labels, brief=brief)
+        content = _Content(old, new, labels=labels, brief=brief)
         yield from _changes(survey, content)
 
 
@@ -207,9 +195,9 @@ def compare_indexed(
         for side in (OLD, NEW)
     )
     with old, new, _translated():
-        survey = Survey((old, new), related=True, renames=True)
+        survey = Survey((old, new), renames=True)
         survey.take(pairs)
-        content = _Content(old, new, times=True, trust_ctime=False, labels=labels, brief=brief)
+        content = _Content(old, new, labels=labels, brief=brief)
         yield from _changes(survey, content)
 
 
@@ -230,7 +218,7 @@ def sameness(one_fd: int, other_fd: int) -> Iterator[Callable[[bytes], bool]]:
         StorageError: a tree can't be read.
     """
     with TreeView(one_fd) as one, TreeView(other_fd) as other, _translated():
-        content = _Content(one, other, times=False, trust_ctime=False)
+        content = _Content(one, other, times=False)
 
         def same(path: bytes) -> bool:
             here, there = one.look(path), other.look(path)
@@ -312,16 +300,14 @@ def _in_step(old: TreeView, new: TreeView, within: Within) -> Iterator[bytes]:
     yield from _inside(new, only_new, within)
 
 
-def walk_touched(
-    old_fd: int, new_fd: int, *, related: bool = True, within: Within = lambda _: True
-) -> Iterator[bytes]:
+def walk_touched(old_fd: int, new_fd: int, *, within: Within = lambda _: True) -> Iterator[bytes]:
     """Yield every path ``within`` that may differ, by walking both trees.
 
     The arguments are those of ``compare``.
 
-    For storage that can't tell the difference of two snapshots.  Of related
-    trees those paths are yielded whose inode or status differ, and all below
-    directories that moved; of others all paths.  Some come twice.  What was
+    For storage that can't tell the difference of two snapshots.  Those paths are
+    yielded whose inode or status differ, and all below directories that moved.
+    Some come twice.  What was
     written within one clock tick (4 ms) before and after the old snapshot,
     without a new size, is not seen: the change time is the same.
 
@@ -329,9 +315,4 @@ def walk_touched(
         StorageError: a tree can't be read.
     """
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
-        if related:
-            yield from _in_step(old, new, within)
-            return
-        yield b""
-        yield from _inside(old, [b""], within)
-        yield from _inside(new, [b""], within)
+        yield from _in_step(old, new, within)

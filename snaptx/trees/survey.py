@@ -27,7 +27,6 @@ class Survey:
         self,
         views: tuple[TreeView, TreeView],
         *,
-        related: bool,
         renames: bool,
         within: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
@@ -35,10 +34,9 @@ class Survey:
         self._within = within
         self.seen: tuple[dict[bytes, Seen], dict[bytes, Seen]] = ({}, {})
         self.twins: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
-        self.renames = related and renames
+        self.renames = renames
         self._places: tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]] = ({}, {})
         self._absent: tuple[set[bytes], set[bytes]] = (set(), set())
-        self._related = related
 
     def take(self, paths: Iterable[bytes]) -> None:
         """Look on both sides at ``paths`` and at all that is in directories which only one side has."""
@@ -46,11 +44,10 @@ class Survey:
             for side in (OLD, NEW):
                 self._look(side, path)
         self._match()
-        if self._related:
-            for side in (OLD, NEW):
-                for path in [path for path, seen in self.seen[side].items() if seen.is_directory]:
-                    self._descend(side, path)
-            self._match()
+        for side in (OLD, NEW):
+            for path in [path for path, seen in self.seen[side].items() if seen.is_directory]:
+                self._descend(side, path)
+        self._match()
         for places in self._places:
             places.clear()
 
