@@ -20,15 +20,8 @@ from snaptx.model import Kind, Row
 from snaptx.mounting import parts_of
 from snaptx.overlay import xattrs
 from snaptx.overlay.failure import translate
-from snaptx.system import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
-    openat2,
-)
+from snaptx.system import INSIDE, RESOLVE_NO_XDEV, openat2
 
-INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
 _WORTH_ASKING = 64 << 20
@@ -63,7 +56,7 @@ def open_file(dirfd: int, name: bytes) -> int:
 
 def open_directory(root_fd: int, path: bytes) -> int:
     """Open the directory ``path`` below ``root_fd``; no link, no mount point, nothing outside."""
-    rules = INSIDE & ~RESOLVE_NO_XDEV if parts_of(os.fstat(root_fd).st_dev) else INSIDE
+    rules = INSIDE if parts_of(os.fstat(root_fd).st_dev) else INSIDE | RESOLVE_NO_XDEV
     return openat2(root_fd, path or b".", DIRECTORY, rules)
 
 

@@ -15,19 +15,11 @@ from typing import NamedTuple, Self
 
 from snaptx.model import Kind
 from snaptx.overlay.scan import next_data
-from snaptx.system import (
-    DIRECTORY,
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    birth_ns,
-    openat2,
-)
+from snaptx.system import DIRECTORY, INSIDE, birth_ns, openat2
 
 OPEN_DIRECTORIES = 128
 CHUNK = 256 * 1024
 
-_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LONGEST = 4000
@@ -130,9 +122,9 @@ class TreeView:
         flags = DIRECTORY | os.O_NOFOLLOW
         try:
             if len(path) < _LONGEST:
-                return openat2(self._root, path, flags, _INSIDE)
+                return openat2(self._root, path, flags, INSIDE)
             directory, _, name = path.rpartition(b"/")
-            return openat2(self.directory(directory), name, flags, _INSIDE)
+            return openat2(self.directory(directory), name, flags, INSIDE)
         except OSError as error:
             if error.errno in _ABSENT:
                 return _MISSING
