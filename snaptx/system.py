@@ -303,24 +303,27 @@ def kernel_words() -> list[str]:
     return Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").split()
 
 
+def state_of(pid: int) -> list[bytes]:
+    """Return the fields of a process's state from the third on, none if there is none (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
 def process_start(pid: int) -> int:
-    """Return when a process began, in clock ticks since the boot; 0 if there is none (proc_pid_stat(5)).
+    """Return when a process began, in clock ticks since the boot; 0 if there is none.
 
     That tells it from a later process of the same number.
     """
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError):
-        return 0
+    fields = state_of(pid)
+    return int(fields[19]) if fields else 0
 
 
 def parent_of(pid: int) -> int:
     """Return the parent of a process, 0 if there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    return int(text.rpartition(")")[2].split()[1])
+    fields = state_of(pid)
+    return int(fields[1]) if fields else 0
 
 
 def command_of(pid: int) -> list[str]:
