@@ -293,6 +293,11 @@ def file_clock_ns() -> int:
     return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
 
+def is_running_root(sysroot: Path) -> bool:
+    """Return whether the root that is worked on is this system's own."""
+    return sysroot.resolve() == Path("/")
+
+
 def is_root() -> bool:
     """Return whether the process has root's rights; tests replace it."""
     return os.geteuid() == 0
