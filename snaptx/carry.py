@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from snaptx import descent, ground, log, system, views
+from snaptx import descent, difference, ground, log, system, views
 from snaptx.config import Conflicts
 from snaptx.descent import Kin
 from snaptx.errors import ConflictError, storage_error
@@ -67,7 +67,6 @@ def left_behind(machine: Machine, number: int) -> tuple[bytes, ...]:
 
     That is so if ``number`` does not stem from it.
     """
-    from snaptx import difference
     from snaptx.trees import compare
 
     kin, _ = descent.trace(number, machine.booted, machine.generations.find)
@@ -80,7 +79,7 @@ def left_behind(machine: Machine, number: int) -> tuple[bytes, ...]:
         compare.sameness(ours, theirs) as same,
     ):
         found = difference.between(machine, Tree(machine.booted, Part.SEALED), latest, renames=False)
-        paths = (change.path for change in found if not _ignored(machine, change))
+        paths = (change.path for change in found if not difference.is_ignored(machine, change.path))
         return tuple(path for path in paths if not is_volatile(path) and not same(path))
 
 
@@ -156,7 +155,8 @@ def choose(
     ours = [
         change
         for change in ground.changes(machine, common, latest)
-        if not _ignored(machine, change) and (not only or change.path.startswith(only + b"/"))
+        if not difference.is_ignored(machine, change.path)
+        and (not only or change.path.startswith(only + b"/"))
     ]
     if not ours:
         return [], ()
@@ -183,12 +183,6 @@ def is_volatile(path: bytes) -> bool:
     return any(path == prefix or path.startswith(prefix + b"/") for prefix in VOLATILE)
 
 
-def _ignored(machine: Machine, change: Change) -> bool:
-    path = b"/" + change.path
-    prefixes = [os.fsencode(prefix) for prefix in machine.config.staging.ignore]
-    return any(path == prefix or path.startswith(prefix + b"/") for prefix in prefixes)
-
-
 def _changes_of_update(machine: Machine, number: int, common: Ground, ours: Iterable[Change]) -> list[Change]:
     """Return what the update did to the paths the running root changed.
 
@@ -203,9 +197,9 @@ def _changes_of_update(machine: Machine, number: int, common: Ground, ours: Iter
         while path:
             paths.add(path)
             path = os.path.dirname(path)
-    root = Tree(number, Part.ROOT)
+    root, within = Tree(number, Part.ROOT), difference.within(machine)
     with system.descriptor(machine.storage.path(root), system.DIRECTORY) as fd:
-        paths.update(compare.below(fd, [change.path for change in ours if _takes_away(change)]))
+        paths.update(compare.below(fd, [change.path for change in ours if _takes_away(change)], within))
     return ground.changes_among(machine, common, root, paths)
 
 
@@ -289,7 +283,6 @@ def transfer(
 
 
 def _transfer(source_fd: int, target_fd: int, change: Change, manifest: Manifest | None) -> None:
-    from snaptx import difference
     from snaptx.overlay.transplant import transplant, uproot
 
     path, gone, made = change.path, change.op is Op.REMOVED, list[bytes]()

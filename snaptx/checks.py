@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snaptx import log, run
+from snaptx import log, run, system
 from snaptx.machine import Machine
 
 DIRECTORIES = ("usr/lib/snaptx/hooks.d", "etc/snaptx/hooks.d")
@@ -72,7 +72,7 @@ def answers(machine: Machine, stage: str, number: int) -> Iterator[Failure]:
 
 
 def _run(machine: Machine, hook: str, number: int) -> str:
-    inside = ["chroot", str(machine.sysroot)] if machine.sysroot.resolve() != Path("/") else []
+    inside = [] if system.is_running_root(machine.sysroot) else ["chroot", str(machine.sysroot)]
     env = {"SNAPTX_GENERATION": str(number)}
     return ask([*inside, hook], env, limit=machine.config.health.timeout, kill_after=KILL_AFTER)
 

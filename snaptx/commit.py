@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from snaptx import carry, lived, nested, transaction
+from snaptx import carry, lived, transaction
 from snaptx.carry import Brought, Carried
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
+from snaptx.ground import Ground
 from snaptx.machine import Machine
 from snaptx.model import BootState, Part, Phase, Tree
-from snaptx.nested import Late
 from snaptx.recover import Act
 from snaptx.transaction import Request, Transaction
+
+if TYPE_CHECKING:
+    from snaptx.nested import Late
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +100,17 @@ def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> C
     common = carry.reference(machine, number, machine.booted)
     if common is None:
         return Carried()
-    late = nested.since(machine, number, common.tree)
+    late = _late(machine, number, common)
     found = carry.foresee(machine, number, policy or machine.config.staging.conflicts)
     return replace(found, carried=_with(found.carried, late))
+
+
+def _late(machine: Machine, number: int, common: Ground) -> list[Late]:
+    if not machine.storage.running.nested:
+        return []
+    from snaptx import nested  # few machines have any
+
+    return nested.since(machine, number, common.tree)
 
 
 def _with(carried: tuple[bytes, ...], late: list[Late]) -> tuple[bytes, ...]:
@@ -116,7 +128,7 @@ def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts)
     running = Tree(machine.booted, Part.ROOT)
     if common is None:
         return _seal(machine, txn, number), Brought()
-    late = nested.since(machine, number, common.tree)
+    late = _late(machine, number, common)
     if not late and machine.storage.unwritten(running, common.tree):
         state = _seal(machine, txn, number)
         if machine.storage.unwritten(running, common.tree):
@@ -124,6 +136,8 @@ def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts)
         machine.storage.delete(Tree(number, Part.SEALED))
     brought = carry.carry_over(machine, number, common, policy)
     if late:
+        from snaptx import nested
+
         carry.keep(machine, number)
         nested.bring(machine, machine.booted, number, late)
     return _seal(machine, txn, number), replace(brought, carried=_with(brought.carried, late))

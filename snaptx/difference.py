@@ -9,14 +9,20 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from snaptx import log, system, views
-from snaptx.errors import SnaptxError
+from snaptx.errors import SnaptxError, StorageError
 from snaptx.machine import Machine
 from snaptx.model import Aspect, Change, Counts, Kind, Op, Part, Row, Tree
+from snaptx.overlay.failure import shown
+from snaptx.overlay.names import PATH_MAX
+from snaptx.places import is_below
 
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
     from snaptx.trees.compare import Equal
     from snaptx.trees.treeview import Seen
+
+_SHOWN = 300
+"""Bytes of such a path that are told: enough to find it."""
 
 NEAR = 16
 """Generations in a row whose indexes are asked what was touched; to compare two whole ones is not slow."""
@@ -38,15 +44,58 @@ def between(
     alone is a difference; ``brief`` tells one aspect of each path alone.  ``equal`` is told what was
     touched in vain.
     """
-    touched = iter(machine.storage.touched(old, new))
+    touched = _touched(machine, old, new)
     for first in touched:  # often there is nothing, and no need to load what compares
         from snaptx.trees import compare
 
         paths = chain([first], touched)
         with _opened(machine, old, new) as (old_fd, new_fd):
             yield from compare.compare(
-                old_fd, new_fd, paths, renames=renames, labels=labels, brief=brief, equal=equal
+                old_fd,
+                new_fd,
+                paths,
+                renames=renames,
+                labels=labels,
+                brief=brief,
+                within=within(machine),
+                equal=equal,
             )
+
+
+def _touched(machine: Machine, old: Tree, new: Tree) -> Iterator[bytes]:
+    """Yield every path that may differ; where the storage can't tell, both trees are walked."""
+    touched = machine.storage.touched(old, new)
+    if touched is not None:
+        yield from touched
+        return
+    from snaptx.trees import compare
+
+    log.info("a path is too long to be told, so both trees are walked", old=str(old), new=str(new))
+    with _opened(machine, old, new) as trees:
+        yield from compare.walk_touched(*trees, within=within(machine))
+
+
+def within(machine: Machine) -> Callable[[bytes], bool]:
+    """Return what tells whether a path of a tree is looked at: not if it is too long, in an ignored place.
+
+    What it returns raises StorageError for a path that is too long elsewhere: it
+    could be neither compared nor carried over, and nothing is lost silently.
+    """
+
+    def looked_at(path: bytes) -> bool:
+        if len(path) <= PATH_MAX:
+            return True
+        if is_ignored(machine, path):
+            return False
+        message = f"/{shown(path[:_SHOWN])}… is longer than {PATH_MAX} bytes: too long for a path"
+        raise StorageError(message, hint="remove it, or put a directory above it into 'ignore' of [staging]")
+
+    return looked_at
+
+
+def is_ignored(machine: Machine, path: bytes) -> bool:
+    """Return whether what is changed at ``path`` in the running root is left behind, as configured."""
+    return is_below("/" + os.fsdecode(path), machine.config.staging.ignore)
 
 
 def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = False) -> Iterator[Change]:
@@ -61,12 +110,12 @@ def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = Fals
             return
         from snaptx.trees import compare
 
-        among = _touched(machine, old.number, new.number, indexes)
+        among = _among(machine, old.number, new.number, indexes)
         with _opened(machine, old, new) as trees:
             yield from compare.compare_indexed(trees, indexes, among, labels=True, brief=brief)
 
 
-def _touched(machine: Machine, old: int, new: int, indexes: tuple[Manifest, Manifest]) -> set[bytes] | None:
+def _among(machine: Machine, old: int, new: int, indexes: tuple[Manifest, Manifest]) -> set[bytes] | None:
     """Return every path at which two generations may differ by their indexes, None if those do not tell."""
     from snaptx.overlay import differing
     from snaptx.overlay.manifest import Manifest
@@ -184,7 +233,7 @@ def index(machine: Machine, tree: Tree) -> None:
         system.descriptor(machine.storage.path(tree), system.DIRECTORY) as fd,
         Manifest.create(fresh) as manifest,
     ):
-        manifest.put(scan.scan_tree(fd))
+        manifest.put(scan.scan_tree(fd, within(machine)))
     os.replace(fresh, machine.manifest(tree.number))
 
 
@@ -200,13 +249,14 @@ def row_of(root_fd: int, path: bytes) -> Row:
         os.close(parent)
 
 
-def scan_below(root_fd: int, path: bytes) -> Iterator[Row]:
+def scan_below(machine: Machine, root_fd: int, path: bytes) -> Iterator[Row]:
     """Describe a directory of a tree and everything below it."""
     from snaptx.overlay import scan
 
+    looked_at = within(machine)
     top = scan.open_directory(root_fd, path)
     try:
-        for row in scan.scan_tree(top):
+        for row in scan.scan_tree(top, lambda inside: looked_at(path + b"/" + inside)):
             yield row._replace(path=path + b"/" + row.path if row.path else path)
     finally:
         os.close(top)

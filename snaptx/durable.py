@@ -78,7 +78,7 @@ def _take_away(path: Path) -> None:
         path.unlink()
 
 
-def append(path: Path, data: bytes, mode: int = 0o600) -> None:
+def append(path: Path, data: bytes) -> None:
     """Add ``data`` to the end of ``path`` and flush it; on an error cut off what was written.
 
     Raises:
@@ -86,7 +86,7 @@ def append(path: Path, data: bytes, mode: int = 0o600) -> None:
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     try:
-        with descriptor(path, flags, mode) as fd:
+        with descriptor(path, flags) as fd:
             _append_all(fd, data)
     except OSError as error:
         raise storage_error(error, f"cannot append to {path.name}") from error

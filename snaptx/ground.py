@@ -92,7 +92,8 @@ def _compare(machine: Machine, old: Tree, new: Tree, paths: Iterable[bytes]) -> 
         system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
         system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
     ):
-        yield from compare.compare(old_fd, new_fd, paths, renames=False)
+        within = difference.within(machine)
+        yield from compare.compare(old_fd, new_fd, paths, renames=False, within=within)
 
 
 def digests(machine: Machine, tree: Tree, paths: Iterable[bytes]) -> dict[bytes, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from snaptx import lock, nested, recover, system, transaction
+from snaptx import difference, lock, nested, recover, system, transaction
 from snaptx.errors import JournalError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Row, Tree, Verdict
@@ -143,7 +143,7 @@ def _index(machine: Machine, progress: Callable[[int, int], None] | None) -> Non
         system.descriptor(tree, system.DIRECTORY) as fd,
         Manifest.create(machine.manifest(1)) as manifest,
     ):
-        manifest.put(_told(scan.scan_tree(fd), progress))
+        manifest.put(_told(scan.scan_tree(fd, difference.within(machine)), progress))
 
 
 def _told(rows: Iterator[Row], progress: Callable[[int, int], None] | None) -> Iterator[Row]:

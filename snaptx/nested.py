@@ -227,17 +227,17 @@ def bring(machine: Machine, base: int, number: int, late: list[Late]) -> None:
             if one.whole:
                 place = os.fsdecode(one.path)
                 copies.clone(source / place, target / place)
-            manifest.put(_rows(manifest, target_fd, one))
+            manifest.put(_rows(machine, manifest, target_fd, one))
 
 
-def _rows(manifest: Manifest, root_fd: int, one: Late) -> Iterator[Row]:
+def _rows(machine: Machine, manifest: Manifest, root_fd: int, one: Late) -> Iterator[Row]:
     """Yield the rows of what was brought, and of directories above it that came along."""
     directory = above(one.path)
     while directory and manifest.get(directory) is None:
         yield difference.row_of(root_fd, directory)
         directory = above(directory)
     if one.whole:
-        yield from difference.scan_below(root_fd, one.path)
+        yield from difference.scan_below(machine, root_fd, one.path)
     else:
         row = difference.row_of(root_fd, one.path)
         if row.kind is not Kind.DIRECTORY:

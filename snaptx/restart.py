@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from snaptx import inuse, live, log, run, scene, transaction
+from snaptx import inuse, live, log, run, scene, system, transaction
 from snaptx.errors import CommandError, HealthError, SnaptxError, UsageError
 from snaptx.machine import Machine
 from snaptx.running import namespaces, services
@@ -44,7 +44,7 @@ def plan(machine: Machine) -> tuple[Decision, list[Unit]]:
         UsageError: another root than the running one is worked on.
         SnaptxError: systemd is not there.
     """
-    if str(machine.sysroot.resolve()) != "/":
+    if not system.is_running_root(machine.sysroot):
         raise UsageError("the services of another root do not run here", hint="leave out --sysroot")
     owners = _concerned(machine)
     units = _show(sorted(owner.name for owner in owners if owner.kind is Kind.UNIT))

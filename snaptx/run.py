@@ -91,9 +91,7 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 def run(
     argv: Sequence[str | Path],
     *,
-    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    stdin: bytes | None = None,
     ok: Container[int] = (0,),
     output: BinaryIO | None = None,
 ) -> Result:
@@ -110,8 +108,7 @@ def run(
 
     words = [find_program(str(argv[0])), *map(str, argv[1:])]
     log.debug("run", command=shlex.join(words))
-    options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_in": stdin, "_out": output}
-    options["_cwd"] = str(cwd) if cwd else None
+    options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_out": output}
     given = [os.fsencode(word).decode(_BYTES) for word in words[1:]]
     done: Any = sh.Command(words[0])(*given, **options)
     try:

@@ -30,7 +30,10 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 # linux/fcntl.h, linux/stat.h
+AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
 STATX_BTIME = 0x800
 
 # linux/sched.h
@@ -39,22 +42,19 @@ CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWPID = 0x20000000
 
-# linux/fs.h
+# linux/fs.h, linux/time.h, linux/prctl.h
 RENAME_EXCHANGE = 0x2
-
-# linux/time.h
 CLOCK_REALTIME_COARSE = 5
-
-# linux/prctl.h
 PR_SET_PDEATHSIG = 1
-
-# linux/fcntl.h
-AT_FDCWD = -100
-AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 """How a directory is opened to work below it."""
+
+INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+"""Rules of openat2 for a tree that somebody else made: no link is followed."""
+
+AS_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+"""Rules that resolve links as if the tree's root were /."""
 
 HELD = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 """The signals that end this program in good order."""
@@ -97,9 +97,9 @@ def address(data: bytes) -> Iterator[int]:
     yield ctypes.addressof(buffer)
 
 
-def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) -> int:
+def openat2(dirfd: int, path: bytes, flags: int, resolve: int) -> int:
     """Open ``path`` below ``dirfd`` under the RESOLVE_* rules and return the descriptor."""
-    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     while True:
         try:
             return check(libc().syscall(SYS_OPENAT2, dirfd, path, how, len(how)), path)
@@ -112,15 +112,11 @@ def openat2(dirfd: int, path: bytes, flags: int, resolve: int, mode: int = 0) ->
 def in_root(root: Path, name: str, flags: int) -> Iterator[int]:
     """Open ``name`` below ``root``, as if that were /, for the length of a with block."""
     with descriptor(root, DIRECTORY) as fd:
-        found = _open_as_root(fd, name, flags)
+        found = openat2(fd, os.fsencode(name), flags, AS_ROOT)
     try:
         yield found
     finally:
         os.close(found)
-
-
-def _open_as_root(root: int, name: str, flags: int) -> int:
-    return openat2(root, os.fsencode(name), flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
 
 
 @contextmanager
@@ -128,7 +124,7 @@ def _if_in_root(root: Path, name: str, flags: int) -> Iterator[int | None]:
     """Like ``in_root``, with None for what can't be opened."""
     with descriptor(root, DIRECTORY) as fd:
         try:
-            found = _open_as_root(fd, name, flags)
+            found = openat2(fd, os.fsencode(name), flags, AS_ROOT)
         except OSError:
             found = None
     try:
@@ -297,6 +293,11 @@ def file_clock_ns() -> int:
     return time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
 
 
+def is_running_root(sysroot: Path) -> bool:
+    """Return whether the root that is worked on is this system's own."""
+    return sysroot.resolve() == Path("/")
+
+
 def is_root() -> bool:
     """Return whether the process has root's rights; tests replace it."""
     return os.geteuid() == 0
@@ -307,24 +308,27 @@ def kernel_words() -> list[str]:
     return Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace").split()
 
 
+def state_of(pid: int) -> list[bytes]:
+    """Return the fields of a process's state from the third on, none if there is none (proc_pid_stat(5))."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
 def process_start(pid: int) -> int:
-    """Return when a process began, in clock ticks since the boot; 0 if there is none (proc_pid_stat(5)).
+    """Return when a process began, in clock ticks since the boot; 0 if there is none.
 
     That tells it from a later process of the same number.
     """
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError):
-        return 0
+    fields = state_of(pid)
+    return int(fields[19]) if fields else 0
 
 
 def parent_of(pid: int) -> int:
     """Return the parent of a process, 0 if there is none."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return 0
-    return int(text.rpartition(")")[2].split()[1])
+    fields = state_of(pid)
+    return int(fields[1]) if fields else 0
 
 
 def command_of(pid: int) -> list[str]:
@@ -392,8 +396,5 @@ def free_percent(path: Path) -> float:
 def seen_by_others(path: Path) -> Path:
     """Return a path below /proc/self as other processes can follow it while this one lives."""
     text = str(path)
-    return (
-        Path(text.replace("/proc/self/", f"/proc/{os.getpid()}/", 1))
-        if text.startswith("/proc/self/")
-        else path
-    )
+    own = text.startswith("/proc/self/")
+    return Path(text.replace("/proc/self/", f"/proc/{os.getpid()}/", 1)) if own else path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from snaptx import system
+from snaptx import difference, system
 from snaptx.errors import NotFoundError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Kind, Part, Phase, Row, Tree
@@ -39,7 +39,7 @@ def generation(
         system.descriptor(path, system.DIRECTORY) as fd,
         Manifest.open(machine.manifest(number)) as index,
     ):
-        yield from _compare(scan.scan_tree(fd), index, progress)
+        yield from _compare(scan.scan_tree(fd, difference.within(machine)), index, progress)
 
 
 def _compare(

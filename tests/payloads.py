@@ -14,7 +14,7 @@ from snaptx.model import Counts, Kind, Member, Row
 from snaptx.overlay.base import Base
 from snaptx.overlay.content import Progress
 from snaptx.overlay.feed import Feed, frames
-from snaptx.overlay.manifest import Manifest
+from snaptx.overlay.manifest import Manifest, to_row
 from snaptx.overlay.readback import differences, reading_back
 from snaptx.overlay.scan import scan_tree
 from snaptx.overlay.sift import sift
@@ -86,6 +86,11 @@ def index(tree: Path, path: Path) -> None:
         manifest.put(scan_tree(fd))
 
 
+def every_row(manifest: Manifest) -> list[Row]:
+    """Return all rows of a manifest, in its order."""
+    return list(map(to_row, manifest.following(b"", manifest.count())))
+
+
 def rows(tree: Path) -> dict[bytes, Row]:
     """Return what is in a tree, by path."""
     with descriptor(tree, os.O_RDONLY | os.O_DIRECTORY) as fd:
@@ -146,7 +151,7 @@ class Ground:
     def indexed(self) -> dict[bytes, Row]:
         """Return the rows of the new manifest, by path."""
         with Manifest.open(self._new) as manifest:
-            return {row.path: row for row in manifest.rows()}
+            return {row.path: row for row in every_row(manifest)}
 
     def read(self, path: str) -> bytes:
         """Return the content of a file of the result."""

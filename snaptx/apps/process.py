@@ -119,11 +119,8 @@ def _enter(root: Path) -> None:
 
 def is_alive(pid: int, start: int) -> bool:
     """Return whether the process that began at ``start`` (clock ticks since the boot) still runs."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return int(fields[19]) == start and fields[0] not in (b"Z", b"X")
+    fields = system.state_of(pid)
+    return bool(fields) and int(fields[19]) == start and fields[0] not in (b"Z", b"X")
 
 
 @contextmanager

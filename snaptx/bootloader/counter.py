@@ -141,7 +141,7 @@ def locate(sysroot: Path, boot: Mount | None) -> Counter | InPartition | None:
         return Counter(uuid_of(found.source), f"/EFI/snaptx/{NAME}", Path(found.target) / "EFI/snaptx" / NAME)
     if boot and boot.fstype in WRITABLE_BY_GRUB:
         return Counter(uuid_of(boot.source), f"/snaptx/{NAME}", Path(boot.target) / "snaptx" / NAME)
-    if sysroot.resolve() == Path("/") and PARTITION.exists():
+    if system.is_running_root(sysroot) and PARTITION.exists():
         return InPartition(PARTITION, _name_in(BY_PARTUUID, str(PARTITION)))
     return None
 

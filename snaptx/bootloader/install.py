@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from snaptx import durable, log, run
+from snaptx import durable, log, run, system
 from snaptx.bootloader.counter import esp
 from snaptx.bootloader.grub import grub_directory
 from snaptx.bootloader.inroot import GrubInRoot
@@ -99,7 +99,7 @@ class Installer(Protocol):
 
 def find(sysroot: Path, root: Mount, boot: object) -> Installer | None:
     """Return how to make a live system start by snaptx's menu; None where nothing starts (a sandbox)."""
-    if sysroot.resolve() != Path("/"):
+    if not system.is_running_root(sysroot):
         return None
     match boot:
         case GrubOnBoot():

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from pathlib import Path
 
-from snaptx import reconcile, recover, repair, transaction, verify
+from snaptx import reconcile, recover, repair, system, transaction, verify
 from snaptx.apps import mend
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
@@ -43,7 +42,7 @@ def run(args: Namespace) -> int:
 
 
 def _boot(args: Namespace, machine: Machine) -> int:
-    live = machine.sysroot.resolve() == Path("/")
+    live = system.is_running_root(machine.sysroot)
     why = reconcile.why_booted() if live else Why.NOTHING
     if args.dry_run:
         arrival = reconcile.judge(machine.boot_state(), machine.booted, why)

@@ -18,9 +18,7 @@ from snaptx.overlay import xattrs
 from snaptx.overlay.manifest import Manifest, to_row
 from snaptx.overlay.resolve import Beneath
 from snaptx.overlay.scan import open_file
-from snaptx.system import RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, openat2
-
-_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+from snaptx.system import INSIDE, openat2
 
 
 def same_inode(st: os.stat_result, row: Row) -> bool:
@@ -48,7 +46,7 @@ def open_base(fd: int, row: Row) -> int | None:
     """Open the file ``row`` describes in the live base ``fd``, None if it is gone or changed meanwhile."""
     head, _, name = row.path.rpartition(b"/")
     try:
-        parent = openat2(fd, head or b".", os.O_PATH | os.O_DIRECTORY, _INSIDE)
+        parent = openat2(fd, head or b".", os.O_PATH | os.O_DIRECTORY, INSIDE)
         try:
             found = open_file(parent, name)
         finally:

@@ -25,7 +25,6 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -218,12 +217,6 @@ class Manifest:
         with self.guard():
             self.db.executemany(_PUT, map(to_values, rows))
 
-    def remove(self, path: bytes) -> None:
-        """Forget one path; what lies below stays."""
-        self._renew()
-        with self.guard():
-            self.db.execute("DELETE FROM rows WHERE path = ?", (path,))
-
     def remove_tree(self, path: bytes) -> None:
         """Forget a path and everything below it."""
         self._renew()
@@ -254,30 +247,10 @@ class Manifest:
             else:
                 after = found[0][:cut] + _SLASH + b"\xff" * 256
 
-    def rows(self) -> Iterator[Row]:
-        """Yield all rows, sorted by the bytes of the path; the manifest may not change meanwhile."""
-        with self.guard():
-            yield from map(to_row, self.db.execute(f"SELECT {COLUMNS} FROM rows ORDER BY path"))
-
     def count(self) -> int:
         """Return the number of rows."""
         with self.guard():
             return int(self.db.execute("SELECT count(*) FROM rows").fetchone()[0])
-
-    def digest(self) -> str:
-        """Return the SHA-256 (hexadecimal) over all rows but for inode and ctime.
-
-        Each row adds ``LEN:PATH KIND MODE UID GID SIZE MTIME DEVICE SHA256 XATTRS`` and a line feed:
-        LEN in bytes, MODE in octal, the other numbers in decimal, digests in hexadecimal.
-        """
-        state = sha256()
-        query = f"SELECT {COLUMNS} FROM rows ORDER BY path"
-        with self.guard():
-            for path, kind, *numbers, content, attributes, _, _ in self.db.execute(query):
-                fields = (len(path), path, kind.encode(), *numbers)
-                state.update(b"%d:%b %b %o %d %d %d %d %d " % fields)
-                state.update(b"%b %b\n" % (content.hex().encode(), attributes.hex().encode()))
-        return state.hexdigest()
 
     def attach(self, schema: str) -> None:
         """Add an empty database under the name ``schema``, in a file beside this one that has no name."""

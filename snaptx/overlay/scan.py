@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from snaptx.errors import NotFoundError
@@ -20,21 +20,19 @@ from snaptx.model import Kind, Row
 from snaptx.mounting import parts_of
 from snaptx.overlay import xattrs
 from snaptx.overlay.failure import translate
-from snaptx.system import (
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    RESOLVE_NO_XDEV,
-    openat2,
-)
+from snaptx.system import INSIDE, RESOLVE_NO_XDEV, openat2
 
-INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
+_WORTH_ASKING = 64 << 20
+"""Bytes of a file from which on its holes are asked for: ZFS writes out what waits before it tells."""
+_ZEROS = memoryview(bytes(CHUNK))
 
 # linux/btrfs_tree.h: BTRFS_EMPTY_SUBVOL_DIR_OBJECTID, BTRFS_FIRST_FREE_OBJECTID
 EMPTY_SUBVOLUME_INODE = 2
 SUBVOLUME_INODE = 256
+_BLOCK = 512
+"""Bytes that st_blocks counts by, stat(2)."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 KINDS = {
@@ -58,7 +56,7 @@ def open_file(dirfd: int, name: bytes) -> int:
 
 def open_directory(root_fd: int, path: bytes) -> int:
     """Open the directory ``path`` below ``root_fd``; no link, no mount point, nothing outside."""
-    rules = INSIDE & ~RESOLVE_NO_XDEV if parts_of(os.fstat(root_fd).st_dev) else INSIDE
+    rules = INSIDE if parts_of(os.fstat(root_fd).st_dev) else INSIDE | RESOLVE_NO_XDEV
     return openat2(root_fd, path or b".", DIRECTORY, rules)
 
 
@@ -69,11 +67,38 @@ def hash_file(fd: int, size: int) -> bytes:
         if len(data) == size:
             return sha256(data).digest()
         state = sha256(data)
+    elif size >= _WORTH_ASKING and os.fstat(fd).st_blocks * _BLOCK < size:
+        return _hash_sparse(fd, size)
     else:
         state = sha256()
     while data := os.read(fd, CHUNK):
         state.update(data)
     return state.digest()
+
+
+def _hash_sparse(fd: int, size: int) -> bytes:
+    """Hash zeros for each hole instead of having them filled into the page cache."""
+    state, offset = sha256(), 0
+    while offset < size:
+        start = next_data(fd, offset, size)
+        for done in range(offset, start, CHUNK):
+            state.update(_ZEROS[: start - done])
+        data = os.pread(fd, CHUNK, start)
+        state.update(data)
+        if not data:
+            break
+        offset = start + len(data)
+    return state.digest()
+
+
+def next_data(fd: int, offset: int, size: int) -> int:
+    """Return where a file's data goes on from ``offset`` on, ``size`` if all the rest is a hole."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        raise
 
 
 def _row(path: bytes, st: os.stat_result, size: int, content: bytes, attributes: dict[bytes, bytes]) -> Row:
@@ -141,10 +166,11 @@ def is_foreign(st: os.stat_result, root: os.stat_result) -> bool:
     return (st.st_dev != root.st_dev and st.st_dev not in parts_of(root.st_dev)) or stand_in
 
 
-def scan_tree(root_fd: int) -> Iterator[Row]:
+def scan_tree(root_fd: int, within: Callable[[bytes], bool] = lambda _: True) -> Iterator[Row]:
     """Yield the row of every path below ``root_fd``, its own (``b""``) first.
 
-    One directory is open at a time, whatever the depth.  What vanishes during
+    What is not ``within``, and what lies below that, is left out.  One directory
+    is open at a time, whatever the depth.  What vanishes during
     the walk of a live tree is left out.
     """
     root = os.fstat(root_fd)
@@ -160,16 +186,20 @@ def scan_tree(root_fd: int) -> Iterator[Row]:
         try:
             if path == b"" or not is_foreign(os.fstat(fd), root):
                 yield _directory_row(fd, path)
-                yield from _scan_directory(fd, path, todo)
+                yield from _scan_directory(fd, path, todo, within)
         finally:
             os.close(fd)
 
 
-def _scan_directory(fd: int, path: bytes, todo: list[bytes]) -> Iterator[Row]:
+def _scan_directory(
+    fd: int, path: bytes, todo: list[bytes], within: Callable[[bytes], bool]
+) -> Iterator[Row]:
     prefix = path + b"/" if path else b""
     with os.scandir(fd) as entries:
         for entry in entries:
             name = os.fsencode(entry.name)
+            if not within(prefix + name):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 todo.append(prefix + name)
                 continue

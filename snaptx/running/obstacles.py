@@ -34,7 +34,6 @@ _CORE = (
     ("systemd", "what runs is process 1", _SYSTEMD, ("usr/lib/systemd", "lib/systemd")),
 )
 _MODULES = ("usr/lib/modules", "lib/modules")
-_LOOK = system.RESOLVE_IN_ROOT | system.RESOLVE_NO_MAGICLINKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def _holds_modules(root: int, release: str) -> bool:
 def _names(root: int, path: str) -> list[str]:
     """Return what is in a directory as the root sees it, nothing if there is none."""
     with suppress(OSError):
-        fd = system.openat2(root, os.fsencode(path), system.DIRECTORY, _LOOK)
+        fd = system.openat2(root, os.fsencode(path), system.DIRECTORY, system.AS_ROOT)
         try:
             return os.listdir(fd)
         finally:
@@ -136,7 +135,7 @@ def _files(root: int, pattern: re.Pattern[str], places: Sequence[str]) -> Iterat
 
 def _digest(root: int, path: str) -> str:
     try:
-        fd = system.openat2(root, os.fsencode(path), os.O_RDONLY | os.O_NONBLOCK, _LOOK)
+        fd = system.openat2(root, os.fsencode(path), os.O_RDONLY | os.O_NONBLOCK, system.AS_ROOT)
     except OSError:
         return ""  # a link that leads nowhere
     with open(fd, "rb") as file:

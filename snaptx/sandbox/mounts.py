@@ -65,14 +65,13 @@ def _mount_shared(box: Sandbox, disk: str) -> None:
     The root may be of a payload's making: no link is followed.
     """
     text = fstab.read(box.root)
-    beneath = system.RESOLVE_BENEATH | system.RESOLVE_NO_SYMLINKS | system.RESOLVE_NO_MAGICLINKS
     with system.descriptor(box.root, system.DIRECTORY) as root_fd:
         for entry in fstab.entries(text):
             if entry.source != f"UUID={box.disk_uuid}" or not entry.target.strip("/"):
                 continue
             name = os.fsencode(entry.target.strip("/"))
             try:
-                fd = system.openat2(root_fd, name, system.DIRECTORY, beneath)
+                fd = system.openat2(root_fd, name, system.DIRECTORY, system.INSIDE)
             except OSError:
                 continue
             target = Path(os.readlink(f"/proc/self/fd/{fd}"))

@@ -253,7 +253,7 @@ def _mount(machine: Machine, made: Conversion) -> None:
     info = machine.storage.shared(made.subvolume)
     if info is None:
         raise NotFoundError(f"the subvolume {made.subvolume} is missing", hint="look at the top level")
-    beneath = system.RESOLVE_IN_ROOT | system.RESOLVE_NO_SYMLINKS | system.RESOLVE_NO_MAGICLINKS
+    beneath = system.AS_ROOT | system.RESOLVE_NO_SYMLINKS
     with system.descriptor(machine.sysroot, DIRECTORY) as root_fd:
         fd = system.openat2(root_fd, os.fsencode(made.path), DIRECTORY, beneath)
         try:

@@ -15,8 +15,6 @@ from snaptx.sharing.rules import Finding, Seen, State
 ENOUGH = 10_000
 """Files after which counting stops: it is an estimate for people."""
 
-_FOLLOWED = system.RESOLVE_IN_ROOT | system.RESOLVE_NO_MAGICLINKS
-
 
 def look(machine: Machine, *, enough: int = ENOUGH) -> tuple[Finding, ...]:
     """Return what there is at the places that belong to no generation; absent ones are left out.
@@ -41,7 +39,7 @@ def endangered(machine: Machine) -> tuple[str, ...]:
 
 def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: int) -> Iterator[Finding]:
     try:
-        fd = system.openat2(root_fd, os.fsencode(rule.path), system.DIRECTORY, _FOLLOWED)
+        fd = system.openat2(root_fd, os.fsencode(rule.path), system.DIRECTORY, system.AS_ROOT)
     except OSError:
         return  # nothing is there, or no directory
     try:

@@ -122,8 +122,11 @@ class Storage(Protocol):
         """
         ...
 
-    def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
-        """Name every path that may differ between two read-only trees, in time proportional to that."""
+    def touched(self, old: Tree, new: Tree) -> Iterable[bytes] | None:
+        """Name every path that may differ between two read-only trees, in time proportional to that.
+
+        None where one is too long for it to be told: then only a walk of both trees finds them.
+        """
         ...
 
     def unwritten(self, tree: Tree, since: Tree) -> bool:

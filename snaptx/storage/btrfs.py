@@ -190,7 +190,7 @@ class BtrfsStorage:
         """Do nothing: Btrfs lets root delete any subvolume."""
         return False
 
-    def touched(self, old: Tree, new: Tree) -> Iterable[bytes]:
+    def touched(self, old: Tree, new: Tree) -> Iterable[bytes] | None:
         """Name every path that may differ, as ``btrfs send`` finds it."""
         from snaptx.storage import sendstream
 
@@ -198,7 +198,7 @@ class BtrfsStorage:
             system.descriptor(self.path(old), system.DIRECTORY) as old_fd,
             system.descriptor(self.path(new), system.DIRECTORY) as new_fd,
         ):
-            yield from sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd))
+            return sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd))
 
     def unwritten(self, tree: Tree, since: Tree) -> bool:
         """Compare transactions: its snapshot is the last that a tree shows until it is written to."""

@@ -16,6 +16,7 @@ commands of a kind not known here count for the path they carry.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -41,6 +42,9 @@ RENAME, LINK, UNLINK, RMDIR, UTIMES, END = 9, 10, 11, 12, 20, 21
 ATTRIBUTE_CTIME, ATTRIBUTE_MTIME = 9, 10
 ATTRIBUTE_PATH, ATTRIBUTE_PATH_TO = 15, 16
 COMMAND_LIMIT = 64 * 1024
+
+_TOO_LONG = {errno.ENAMETOOLONG, errno.ENOMEM}
+"""What the kernel says of a path over PATH_MAX; the second up to 6.13 (fs_path_ensure_buf in send.c)."""
 
 _HEADER = struct.Struct("<IHI")
 _ATTRIBUTE = struct.Struct("<HH")
@@ -213,17 +217,26 @@ def _other_names(fd: int, path: bytes, other_fd: int) -> Iterator[bytes]:
         yield from names(other_fd, found.st_ino)
 
 
-def touched(old_fd: int, new_fd: int, parent_id: int) -> set[bytes]:
+def touched(old_fd: int, new_fd: int, parent_id: int) -> set[bytes] | None:
     """Return every path that may differ between two read-only snapshots of one subvolume.
 
     The descriptors are of the snapshots' roots, ``parent_id`` is the id of the
     old one.  A path stands for itself in either tree; b"" is the root.  Needs
-    memory and time for what changed, not for the trees.
+    memory and time for what changed, not for the trees.  None if a path is too
+    long for the kernel to tell it (PATH_MAX, 4096 bytes).
 
     Raises:
-        StorageError: the kernel can't compare them (a path over 4096 bytes is a
-            reason); ``compare.walk_touched`` can.
+        StorageError: the kernel can't compare them.
     """
+    try:
+        return _touched(old_fd, new_fd, parent_id)
+    except StorageError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _TOO_LONG:
+            return None
+        raise
+
+
+def _touched(old_fd: int, new_fd: int, parent_id: int) -> set[bytes]:
     with stream(new_fd, parent_id) as chunks:
         trie = parse(chunks, _reads_of(old_fd))
         for _ in chunks:

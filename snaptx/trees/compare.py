@@ -25,7 +25,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -42,32 +41,11 @@ if TYPE_CHECKING:
 Equal = Callable[[bytes, Seen], None]
 """Takes a path that was looked at in vain, and what it is in the newer tree."""
 
+Within = Callable[[bytes], bool]
+"""Whether a path, and what is below it, is looked at."""
+
 _ASPECTS = list(Aspect)
 """In the order in which they are told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """How many paths differ in which way; bytes of files and links that came and went."""
-
-    added: int = 0
-    removed: int = 0
-    changed: int = 0
-    renamed: int = 0
-    bytes_added: int = 0
-    bytes_removed: int = 0
-
-
-def summary(changes: Iterable[Change]) -> Summary:
-    """Count ``changes``; the old and new size of what changed in content count as removed and added."""
-    counts = dict.fromkeys(Op, 0)
-    came = went = 0
-    for change in changes:
-        counts[change.op] += 1
-        if change.op in (Op.ADDED, Op.REMOVED) or {Aspect.CONTENT, Aspect.TYPE}.intersection(change.aspects):
-            came += change.new_size
-            went += change.old_size
-    return Summary(counts[Op.ADDED], counts[Op.REMOVED], counts[Op.CHANGED], counts[Op.RENAMED], came, went)
 
 
 class _Content:
@@ -78,8 +56,7 @@ class _Content:
         old: TreeView,
         new: TreeView,
         *,
-        times: bool,
-        trust_ctime: bool,
+        times: bool = True,
         labels: bool = False,
         brief: bool = False,
     ) -> None:
@@ -87,7 +64,6 @@ class _Content:
         self._most = 1 if brief else None
         self._labels = labels
         self._times = times
-        self._trust_ctime = trust_ctime
 
     def _differs(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> bool:
         one, other = self.views
@@ -95,8 +71,6 @@ class _Content:
             case stat.S_IFREG if old.size != new.size:
                 return True
             case stat.S_IFREG:
-                if self._trust_ctime and (old.inode, old.ctime_ns) == (new.inode, new.ctime_ns):
-                    return False
                 return not one.same_data(old_path, other, new_path, old.size)
             case stat.S_IFLNK:
                 return one.target(old_path) != other.target(new_path)
@@ -173,35 +147,30 @@ def compare(
     new_fd: int,
     touched: Iterable[bytes],
     *,
-    related: bool = True,
     renames: bool = True,
-    times: bool = True,
-    trust_ctime: bool = False,
     labels: bool = False,
     brief: bool = False,
+    within: Within = lambda _: True,
     equal: Equal = lambda _path, _seen: None,
 ) -> Iterator[Change]:
-    """Yield what differs between two trees at rest, by path, a removal first where two share it.
+    """Yield what differs between two related trees at rest, by path, a removal first where two share it.
 
     The descriptors are of the root directories.  ``touched`` names, by their
-    path in either tree, all paths that may differ.  ``related`` trees are
-    snapshots of one tree and share inode numbers.  ``renames`` pairs what moved,
-    ``times`` reports new modification times of all but directories.
-    ``trust_ctime`` takes the content of an inode with the same change time as
-    equal, unread: right for ``walk_touched``, where it was the criterion, and
-    one clock tick (4 ms) less exact than reading.  ``labels`` reports SELinux
-    labels, which are no part of what a file is (see overlay.xattrs).  ``brief``
-    looks no further than to the first aspect of each path.  ``equal`` is told the
-    paths that were looked at in vain, and what the newer tree has there.
+    path in either tree, all paths that may differ.  Related trees are snapshots
+    of one tree and share inode numbers.  ``renames`` pairs what moved.
+    ``labels`` reports SELinux labels, which are no part of what a file is (see
+    overlay.xattrs).  ``brief`` looks no further than to the first aspect of each
+    path.  In directories that only one tree has, what is not ``within`` is left
+    out.  ``equal`` is told the paths that were looked at in vain, and what the
+    newer tree has there.
 
     Raises:
         StorageError: a tree can't be read.
     """
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
-        survey = Survey((old, new), related=related, renames=renames)
+        survey = Survey((old, new), renames=renames, within=within)
         survey.take(touched)
-        trusting = related and trust_ctime
-        content = _Content(old, new, times=times, trust_ctime=trusting, labels=labels, brief=brief)
+        content = _Content(old, new, labels=labels, brief=brief)
         yield from _changes(survey, content, equal)
 
 
@@ -232,9 +201,9 @@ def compare_indexed(
         for side in (OLD, NEW)
     )
     with old, new, _translated():
-        survey = Survey((old, new), related=True, renames=True)
+        survey = Survey((old, new), renames=True)
         survey.take(pairs)
-        content = _Content(old, new, times=True, trust_ctime=False, labels=labels, brief=brief)
+        content = _Content(old, new, labels=labels, brief=brief)
         yield from _changes(survey, content)
 
 
@@ -258,7 +227,7 @@ def sameness(one_fd: int, other_fd: int) -> Iterator[Callable[[bytes], bool]]:
         StorageError: a tree can't be read.
     """
     with TreeView(one_fd) as one, TreeView(other_fd) as other, _translated():
-        content = _Content(one, other, times=False, trust_ctime=False)
+        content = _Content(one, other, times=False)
 
         def same(path: bytes) -> bool:
             here, there = one.look(path), other.look(path)
@@ -269,19 +238,21 @@ def sameness(one_fd: int, other_fd: int) -> Iterator[Callable[[bytes], bool]]:
         yield same
 
 
-def _inside(view: TreeView, directories: list[bytes]) -> Iterator[bytes]:
+def _inside(view: TreeView, directories: list[bytes], within: Within) -> Iterator[bytes]:
     stack = list(directories)
     while stack:
         directory = stack.pop()
         for entry in _entries(view, directory).values():
             path = joined(directory, os.fsencode(entry.name))
+            if not within(path):
+                continue
             yield path
             if entry.is_dir(follow_symlinks=False):
                 stack.append(path)
 
 
-def below(root_fd: int, paths: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield everything inside those of ``paths`` that are directories of the tree.
+def below(root_fd: int, paths: Iterable[bytes], within: Within = lambda _: True) -> Iterator[bytes]:
+    """Yield everything ``within`` that is inside those of ``paths`` that are directories of the tree.
 
     With these added, ``compare`` also finds what was put into them.
 
@@ -292,7 +263,7 @@ def below(root_fd: int, paths: Iterable[bytes]) -> Iterator[bytes]:
         for path in paths:
             found = view.look(path)
             if found is not None and found.is_directory:
-                yield from _inside(view, [path])
+                yield from _inside(view, [path], within)
 
 
 def _entries(view: TreeView, directory: bytes) -> dict[str, os.DirEntry[str]]:
@@ -315,7 +286,7 @@ def _stamp(found: os.stat_result) -> tuple[int, ...]:
     return found.st_ctime_ns, found.st_mtime_ns, found.st_mode, found.st_size, *owner
 
 
-def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
+def _in_step(old: TreeView, new: TreeView, within: Within) -> Iterator[bytes]:
     yield b""
     stack, only_old, only_new = [b""], list[bytes](), list[bytes]()
     while stack:
@@ -323,6 +294,8 @@ def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
         ours, theirs = _entries(old, directory), _entries(new, directory)
         for name in ours.keys() | theirs.keys():
             path = joined(directory, os.fsencode(name))
+            if not within(path):
+                continue
             one, other = ours.get(name), theirs.get(name)
             same = one is not None and other is not None and one.inode() == other.inode()
             if one is None or other is None or not same or not _untouched(one, other):
@@ -332,16 +305,18 @@ def _in_step(old: TreeView, new: TreeView) -> Iterator[bytes]:
                 continue
             only_old += [path] * _is_directory(one)
             only_new += [path] * _is_directory(other)
-    yield from _inside(old, only_old)
-    yield from _inside(new, only_new)
+    yield from _inside(old, only_old, within)
+    yield from _inside(new, only_new, within)
 
 
-def walk_touched(old_fd: int, new_fd: int, *, related: bool = True) -> Iterator[bytes]:
-    """Yield every path that may differ, by walking both trees; the arguments are those of ``compare``.
+def walk_touched(old_fd: int, new_fd: int, *, within: Within = lambda _: True) -> Iterator[bytes]:
+    """Yield every path ``within`` that may differ, by walking both trees.
 
-    For storage that can't tell the difference of two snapshots.  Of related
-    trees those paths are yielded whose inode or status differ, and all below
-    directories that moved; of others all paths.  Some come twice.  What was
+    The arguments are those of ``compare``.
+
+    For storage that can't tell the difference of two snapshots.  Those paths are
+    yielded whose inode or status differ, and all below directories that moved.
+    Some come twice.  What was
     written within one clock tick (4 ms) before and after the old snapshot,
     without a new size, is not seen: the change time is the same.
 
@@ -349,9 +324,4 @@ def walk_touched(old_fd: int, new_fd: int, *, related: bool = True) -> Iterator[
         StorageError: a tree can't be read.
     """
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
-        if related:
-            yield from _in_step(old, new)
-            return
-        yield b""
-        yield from _inside(old, [b""])
-        yield from _inside(new, [b""])
+        yield from _in_step(old, new, within)

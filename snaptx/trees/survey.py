@@ -7,7 +7,7 @@ other tree.  Nothing is walked but directories that one side has alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from snaptx.model import Op
 from snaptx.trees.treeview import Seen, TreeView, above, joined
@@ -18,16 +18,25 @@ Place = tuple[bytes | None, bytes | None]
 
 
 class Survey:
-    """What was seen on both sides, and which directories of one are which of the other."""
+    """What was seen on both sides, and which directories of one are which of the other.
 
-    def __init__(self, views: tuple[TreeView, TreeView], *, related: bool, renames: bool) -> None:
+    Of directories that only one side has, what is not ``within`` is left out.
+    """
+
+    def __init__(
+        self,
+        views: tuple[TreeView, TreeView],
+        *,
+        renames: bool,
+        within: Callable[[bytes], bool] = lambda _: True,
+    ) -> None:
         self.views = views
+        self._within = within
         self.seen: tuple[dict[bytes, Seen], dict[bytes, Seen]] = ({}, {})
         self.twins: tuple[dict[bytes, bytes], dict[bytes, bytes]] = ({}, {})
-        self.renames = related and renames
+        self.renames = renames
         self._places: tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]] = ({}, {})
         self._absent: tuple[set[bytes], set[bytes]] = (set(), set())
-        self._related = related
 
     def take(self, paths: Iterable[bytes]) -> None:
         """Look on both sides at ``paths`` and at all that is in directories which only one side has."""
@@ -35,11 +44,10 @@ class Survey:
             for side in (OLD, NEW):
                 self._look(side, path)
         self._match()
-        if self._related:
-            for side in (OLD, NEW):
-                for path in [path for path, seen in self.seen[side].items() if seen.is_directory]:
-                    self._descend(side, path)
-            self._match()
+        for side in (OLD, NEW):
+            for path in [path for path, seen in self.seen[side].items() if seen.is_directory]:
+                self._descend(side, path)
+        self._match()
         for places in self._places:
             places.clear()
 
@@ -69,6 +77,8 @@ class Survey:
                 continue
             for name in self.views[side].names(directory):
                 inside = joined(directory, name)
+                if not self._within(inside):
+                    continue
                 known = inside in self.seen[side]
                 found = self._look(side, inside)
                 if found is not None and found.is_directory and not known:

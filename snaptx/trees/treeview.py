@@ -14,19 +14,12 @@ from collections import OrderedDict
 from typing import NamedTuple, Self
 
 from snaptx.model import Kind
-from snaptx.system import (
-    DIRECTORY,
-    RESOLVE_BENEATH,
-    RESOLVE_NO_MAGICLINKS,
-    RESOLVE_NO_SYMLINKS,
-    birth_ns,
-    openat2,
-)
+from snaptx.overlay.scan import next_data
+from snaptx.system import DIRECTORY, INSIDE, birth_ns, openat2
 
 OPEN_DIRECTORIES = 128
 CHUNK = 256 * 1024
 
-_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LONGEST = 4000
@@ -129,9 +122,9 @@ class TreeView:
         flags = DIRECTORY | os.O_NOFOLLOW
         try:
             if len(path) < _LONGEST:
-                return openat2(self._root, path, flags, _INSIDE)
+                return openat2(self._root, path, flags, INSIDE)
             directory, _, name = path.rpartition(b"/")
-            return openat2(self.directory(directory), name, flags, _INSIDE)
+            return openat2(self.directory(directory), name, flags, INSIDE)
         except OSError as error:
             if error.errno in _ABSENT:
                 return _MISSING
@@ -197,21 +190,12 @@ class TreeView:
             os.close(one)
 
 
-def _next_data(fd: int, offset: int, size: int) -> int:
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA)
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        raise
-
-
 def _same_bytes(one: int, other: int, size: int) -> bool:
     """Compare two files of ``size`` bytes; what is a hole in both is not read."""
     offset = 0
     while offset < size:
         if size > CHUNK:
-            offset = min(_next_data(one, offset, size), _next_data(other, offset, size))
+            offset = min(next_data(one, offset, size), next_data(other, offset, size))
         data = os.pread(one, CHUNK, offset)
         if data != os.pread(other, CHUNK, offset):
             return False

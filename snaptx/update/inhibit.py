@@ -41,7 +41,7 @@ def of_updates(machine: Machine) -> str:
 
 def of_restart(machine: Machine) -> str:
     """Return why the machine is not to be restarted, "" if nobody minds."""
-    if not is_running_system(machine):
+    if not system.is_running_root(machine.sysroot):
         return f"{machine.sysroot} is not the running system"
     if not (BUS.exists() and SEATS.exists()):
         return ""  # then there is no logind to keep anybody's wish
@@ -50,11 +50,6 @@ def of_restart(machine: Machine) -> str:
     except (SnaptxError, ValueError, KeyError, TypeError) as error:
         return f"it can't be told whether somebody minds a restart: {error}"
     return "; ".join(blocking)
-
-
-def is_running_system(machine: Machine) -> bool:
-    """Return whether the root that is worked on is the machine's own."""
-    return machine.sysroot.resolve() == Path("/")
 
 
 def blockers(answer: Any) -> list[str]:

@@ -22,7 +22,7 @@ from snaptx import blame, commit, discard, lock, log, run, stage, system, transa
 from snaptx.errors import SnaptxError, StorageError
 from snaptx.machine import Machine
 from snaptx.recover import Act
-from snaptx.update import inhibit, policy, report, situation, sources, state
+from snaptx.update import policy, report, situation, sources, state
 from snaptx.update.outcome import Outcome, remember
 from snaptx.update.policy import Bound, Situation, Staged, Step
 from snaptx.update.situation import VERB, Asked
@@ -79,7 +79,7 @@ def _keep(machine: Machine, place: Path, outcome: Outcome) -> None:
         if not outcome.failures:
             raise
         log.warning("the update could not be recorded", reason=error.message)
-    if inhibit.is_running_system(machine):
+    if system.is_running_root(machine.sysroot):
         report.publish(machine, after)
 
 

@@ -65,7 +65,9 @@ class Work:
     def touched(self) -> set[bytes]:
         """Return the paths ``btrfs send`` mentions."""
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
-            return sendstream.touched(old, new, btrfsutil.subvolume_id(old))
+            found = sendstream.touched(old, new, btrfsutil.subvolume_id(old))
+        assert found is not None
+        return found
 
     def changes(self, touched: set[bytes] | None = None, *, renames: bool = True) -> list[Change]:
         """Return the difference, from ``touched`` or what ``btrfs send`` mentions."""

@@ -37,7 +37,7 @@ def touched(root: Path) -> set[bytes]:
     btrfsutil.create_snapshot(str(root), str(new), read_only=True)
     old_fd, new_fd = (os.open(path, os.O_RDONLY) for path in (root.parent / "old", new))
     try:
-        return set(sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd)))
+        return sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd)) or set()
     finally:
         os.close(old_fd)
         os.close(new_fd)
@@ -66,7 +66,7 @@ def touched_again(root: Path) -> set[bytes]:
     """Compare the two snapshots of ``touched`` once more."""
     old_fd, new_fd = (os.open(root.parent / name, os.O_RDONLY) for name in ("old", "new"))
     try:
-        return set(sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd)))
+        return sendstream.touched(old_fd, new_fd, btrfsutil.subvolume_id(old_fd)) or set()
     finally:
         os.close(old_fd)
         os.close(new_fd)

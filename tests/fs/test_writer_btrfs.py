@@ -31,6 +31,7 @@ from tests.fs.conftest import MIB, MakeBtrfs, command, shared_bytes
 from tests.payloads import (
     Ground,
     directory,
+    every_row,
     existing,
     file,
     hardlink,
@@ -363,7 +364,7 @@ def test_real_update_by_the_rules_of_oci(btrfs: Path, tmp_path: Path) -> None:
     assert list(oracle.differences(base, tmp_path / "overlay", root)) == []
     assert counts.unchanged >= made.unchanged
     with Manifest.open(btrfs / "new") as manifest:
-        assert {row.path: row for row in manifest.rows()} == rows(root)
+        assert {row.path: row for row in every_row(manifest)} == rows(root)
 
 
 def _apply_tar(base: Path, root: Path, place: Path, payload: Path) -> Counts:

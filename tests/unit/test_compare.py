@@ -14,7 +14,7 @@ from snaptx.model import Aspect, Change, Kind, Op
 from snaptx.overlay.manifest import Manifest
 from snaptx.system import descriptor
 from snaptx.trees import treeview
-from snaptx.trees.compare import Summary, below, compare, compare_indexed, sameness, summary, walk_touched
+from snaptx.trees.compare import below, compare, compare_indexed, sameness, walk_touched
 from tests.payloads import index
 from tests.trees import by_path, records, replay
 
@@ -50,13 +50,12 @@ class Pair:
         build(self.old, old)
         build(self.new, new)
 
-    def walked(self, *, related: bool = False) -> set[bytes]:
+    def walked(self) -> set[bytes]:
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
-            return set(walk_touched(old, new, related=related))
+            return set(walk_touched(old, new))
 
     def changes(self, touched: set[bytes] | None = None, **options: Any) -> list[Change]:
-        options = {"related": False, **options}
-        paths = self.walked(related=options["related"]) if touched is None else touched
+        paths = self.walked() if touched is None else touched
         with descriptor(self.old, DIRECTORY) as old, descriptor(self.new, DIRECTORY) as new:
             return list(compare(old, new, paths, **options))
 
@@ -135,11 +134,10 @@ TABLE: dict[str, tuple[Layout, Layout, list[Change]]] = {
 
 
 @pytest.mark.parametrize(("old", "new", "expected"), TABLE.values(), ids=TABLE)
-@pytest.mark.parametrize("related", [False, True])
-def test_differences(pair: Pair, old: Layout, new: Layout, expected: list[Change], related: bool) -> None:
+def test_differences(pair: Pair, old: Layout, new: Layout, expected: list[Change]) -> None:
     pair.build(old, new)
 
-    assert pair.changes(related=related) == pair.indexed() == expected
+    assert pair.changes() == pair.indexed() == expected
     assert by_path(records(pair.old), records(pair.new)) == expected
 
 
@@ -162,13 +160,12 @@ def test_mode(pair: Pair) -> None:
     ]
 
 
-def test_times_of_files_on_request_and_never_of_directories(pair: Pair) -> None:
+def test_times_of_files_and_never_of_directories(pair: Pair) -> None:
     pair.build({"f": "x", "d": None}, {"f": "x", "d": None})
     os.utime(pair.new / "f", (2, 2))
     os.utime(pair.new / "d", (2, 2))
 
     assert [(change.path, change.aspects) for change in pair.changes()] == [(b"f", (Aspect.TIME,))]
-    assert pair.changes(times=False) == []
 
 
 def test_several_aspects_of_one_path(pair: Pair) -> None:
@@ -204,9 +201,8 @@ def test_renamed_file(pair: Pair) -> None:
     linked(pair.old, pair.new)
     (pair.new / "a").rename(pair.new / "b")
 
-    assert pair.changes(related=True) == [Change(Op.RENAMED, b"b", Kind.FILE, (), 1, 1, b"a")]
-    assert pair.changes(related=True, renames=False) == [removed(b"a", size=1), added(b"b", size=1)]
-    assert pair.changes(related=False) == [removed(b"a", size=1), added(b"b", size=1)]
+    assert pair.changes() == [Change(Op.RENAMED, b"b", Kind.FILE, (), 1, 1, b"a")]
+    assert pair.changes(renames=False) == [removed(b"a", size=1), added(b"b", size=1)]
 
 
 def test_one_more_name_is_added_and_one_less_is_removed(pair: Pair) -> None:
@@ -214,12 +210,12 @@ def test_one_more_name_is_added_and_one_less_is_removed(pair: Pair) -> None:
     linked(pair.old, pair.new)
     (pair.new / "c").unlink()
 
-    assert pair.changes(related=True) == [removed(b"c", size=1)]
+    assert pair.changes() == [removed(b"c", size=1)]
 
     (pair.new / "d").hardlink_to(pair.new / "a")
     (pair.new / "e").hardlink_to(pair.new / "a")
 
-    assert pair.changes(related=True) == [
+    assert pair.changes() == [
         Change(Op.RENAMED, b"d", Kind.FILE, (), 1, 1, b"c"),
         added(b"e", size=1),
     ]
@@ -231,7 +227,7 @@ def test_names_of_one_file_are_paired_in_order(pair: Pair) -> None:
     for i in range(9):
         (pair.new / f"old{i}").rename(pair.new / f"new{i}")
 
-    assert [(change.renamed_from, change.path) for change in pair.changes(related=True)] == [
+    assert [(change.renamed_from, change.path) for change in pair.changes()] == [
         (b"old%d" % i, b"new%d" % i) for i in range(9)
     ]
 
@@ -239,7 +235,7 @@ def test_names_of_one_file_are_paired_in_order(pair: Pair) -> None:
 def test_all_in_a_directory_of_one_side_is_found_when_it_is_named(pair: Pair) -> None:
     pair.build({"a/b/f": "x"}, {"c/d/g": "x"})
 
-    assert [change.path for change in pair.changes({b"a", b"c"}, related=True)] == [
+    assert [change.path for change in pair.changes({b"a", b"c"})] == [
         b"a",
         b"a/b",
         b"a/b/f",
@@ -254,7 +250,7 @@ def test_file_moved_over_another_changes_it(pair: Pair) -> None:
     linked(pair.old, pair.new)
     (pair.new / "a").rename(pair.new / "b")
 
-    assert pair.changes(related=True) == [
+    assert pair.changes() == [
         removed(b"a", size=1),
         changed(b"b", Kind.FILE, Aspect.CONTENT, 2, 1),
     ]
@@ -295,6 +291,22 @@ def test_deeper_than_a_path_may_be_long(pair: Pair) -> None:
     assert change.path == b"/".join([name.encode()] * 30 + [b"f"])
 
 
+def test_what_is_not_within_is_left_out_of_a_walk_and_of_a_directory_of_one_side(pair: Pair) -> None:
+    pair.build({"d/f": "x"}, {"d/f": "y", "d/left/f": "x", "new/f": "x", "new/left/f": "x"})
+
+    def within(path: bytes) -> bool:
+        assert b"left/" not in path
+        return not path.endswith(b"left")
+
+    with descriptor(pair.old, DIRECTORY) as old, descriptor(pair.new, DIRECTORY) as new:
+        assert set(walk_touched(old, new, within=within)) >= {b"", b"d", b"d/f", b"new", b"new/f"}
+        found = [change.path for change in compare(old, new, {b"new"}, within=within)]
+        inside = set(below(new, [b"new"], within))
+
+    assert found == [b"new", b"new/f"]
+    assert inside == {b"new/f"}
+
+
 def test_more_directories_than_are_kept_open(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(treeview, "OPEN_DIRECTORIES", 3)
     pair.build({f"{i}/{i}/f": "x" for i in range(20)}, {f"{i}/{i}/f": "y" for i in range(20)})
@@ -324,16 +336,19 @@ def test_large_files_are_compared_to_the_end(pair: Pair) -> None:
     for root, end in ((pair.old, b"x"), (pair.new, b"y")):
         (root / "same").write_bytes(data)
         (root / "other").write_bytes(data + end)
+        for name in ("same", "other"):
+            os.utime(root / name, (1, 1))
 
-    assert [c.path for c in pair.changes(times=False)] == [b"other"]
+    assert [c.path for c in pair.changes()] == [b"other"]
 
 
 def test_fifos_are_not_opened(pair: Pair) -> None:
     pair.build({}, {})
     for root in (pair.old, pair.new):
         os.mkfifo(root / "pipe")
+        os.utime(root / "pipe", (1, 1))
 
-    assert pair.changes(times=False) == []
+    assert pair.changes() == []
 
 
 def test_sameness(pair: Pair) -> None:
@@ -354,18 +369,6 @@ def test_below(pair: Pair, tmp_path: Path) -> None:
         assert sorted(below(fd, [b"d", b"file", b"l", b"nowhere"])) == [b"d/s", b"d/s/f"]
 
 
-def test_summary() -> None:
-    changes = [
-        added(b"a", size=5),
-        removed(b"b", size=7),
-        Change(Op.CHANGED, b"c", Kind.FILE, (Aspect.CONTENT, Aspect.TIME), 10, 20),
-        Change(Op.CHANGED, b"d", Kind.FILE, (Aspect.MODE,), 100, 100),
-        Change(Op.RENAMED, b"e", Kind.FILE, (), 1000, 1000, b"f"),
-    ]
-
-    assert summary(changes) == Summary(1, 1, 2, 1, bytes_added=25, bytes_removed=17)
-
-
 def test_unreadable_tree_is_a_storage_error(pair: Pair) -> None:
     pair.build({"f": "x"}, {})
     with descriptor(pair.old, DIRECTORY) as closed:
@@ -383,7 +386,7 @@ def test_descriptors_are_closed_when_the_reader_stops(pair: Pair) -> None:
 
     def first() -> Iterator[Change]:
         with descriptor(pair.old, DIRECTORY) as old, descriptor(pair.new, DIRECTORY) as new:
-            yield next(compare(old, new, {b"a/f", b"b/f"}, related=False))
+            yield next(compare(old, new, {b"a/f", b"b/f"}))
 
     assert [change.path for change in first()] == [b"a/f"]
     assert sorted(os.listdir("/proc/self/fd")) == before

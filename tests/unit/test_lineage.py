@@ -27,8 +27,10 @@ def work(manifest: Manifest, steps: list[Step], size: int = 77) -> None:
             manifest.put([row(path, size=size)])
         elif what == "refresh":
             manifest.db.execute("UPDATE rows SET inode = 77 WHERE path = ?", (path,))
+        elif what == "remove":
+            manifest.db.execute("DELETE FROM rows WHERE path = ?", (path,))
         else:
-            getattr(manifest, what)(path)
+            manifest.remove_tree(path)
 
 
 def first(place: Path, name: str = "1") -> Path:

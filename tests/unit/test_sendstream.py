@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import struct
 from collections.abc import Iterable, Iterator
 
 import pytest
+from pytest_mock import MockerFixture
 
 from snaptx.errors import StorageError
 from snaptx.storage import sendstream
@@ -141,3 +145,17 @@ def broken_streams() -> Iterable[tuple[str, bytes]]:
 def test_broken_stream(data: bytes) -> None:
     with pytest.raises(StorageError):
         parse([data])
+
+
+@pytest.mark.parametrize("number", [errno.ENAMETOOLONG, errno.ENOMEM])
+def test_a_path_that_the_kernel_finds_too_long(mocker: MockerFixture, number: int) -> None:
+    mocker.patch.object(fcntl, "ioctl", side_effect=OSError(number, os.strerror(number)))
+
+    assert sendstream.touched(0, 0, 5) is None
+
+
+def test_any_other_refusal_of_the_kernel_is_an_error(mocker: MockerFixture) -> None:
+    mocker.patch.object(fcntl, "ioctl", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
+
+    with pytest.raises(StorageError, match="cannot compare two snapshots"):
+        sendstream.touched(0, 0, 5)
