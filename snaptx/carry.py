@@ -41,9 +41,13 @@ class Carried:
 
 @dataclass(frozen=True, slots=True)
 class Brought(Carried):
-    """That, and digests of what the running root had where the update's version was taken, by path."""
+    """That, digests of what the running root had where the update's version was taken, and what is left.
+
+    ``left`` are paths that were changed in a running root from which the generation does not stem.
+    """
 
     settled: Mapping[bytes, str] = field(default_factory=dict)
+    left: tuple[bytes, ...] = ()
 
 
 def reference(machine: Machine, number: int, running: int) -> Ground | None:

@@ -79,15 +79,14 @@ def commit(
         machine, Act.COMMIT, request, generation=number, base=previous, lasting=machine.boot.apart
     ) as txn:
         lived.index(machine, number)
-        left = carry.left_behind(machine, number)
         state, brought = _prepare(machine, txn, number, policy or machine.config.staging.conflicts)
         if ready:
             txn.step("ready")
             ready(number)
         pause = txn.turn(state, spent=(Tree(number, Part.BEFORE),))
         told = {"carried": brought.carried, "conflicts": brought.conflicts, "settled": brought.settled}
-        txn.succeed(previous=previous, running=machine.booted, **told, left=left)
-    return Committed(number, previous, brought.carried, brought.conflicts, pause, left)
+        txn.succeed(previous=previous, running=machine.booted, **told, left=brought.left)
+    return Committed(number, previous, brought.carried, brought.conflicts, pause, brought.left)
 
 
 def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> Carried:
@@ -127,7 +126,8 @@ def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts)
     common = carry.reference(machine, number, machine.booted)
     running = Tree(machine.booted, Part.ROOT)
     if common is None:
-        return _seal(machine, txn, number), Brought()
+        left = carry.left_behind(machine, number)
+        return _seal(machine, txn, number), Brought(left=left)
     late = _late(machine, number, common)
     if not late and machine.storage.unwritten(running, common.tree):
         state = _seal(machine, txn, number)

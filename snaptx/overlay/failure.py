@@ -14,7 +14,10 @@ from snaptx.errors import (
     StorageError,
 )
 from snaptx.overlay.names import show
-from snaptx.overlay.xattrs import RefusedError
+
+
+class RefusedError(OSError):
+    """What the kernel says of an attribute that nothing of this kind can have; ``filename`` is its name."""
 
 
 def shown(path: bytes) -> str:

@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from snaptx.errors import LimitError, SourceError
+from snaptx.overlay.failure import RefusedError
 
 ACCESS = b"system.posix_acl_access"
 DEFAULT = b"system.posix_acl_default"
@@ -46,10 +47,6 @@ _REVISION, _REVISION_2, _REVISION_3 = 0xFF000000, 0x02000000, 0x03000000
 _CAPABILITY_3 = struct.Struct("<6I")
 # A Btrfs attribute has to fit into one metadata node (16 KiB by default); a larger one gives ENOSPC.
 _NODE_LIMIT = 15 << 10
-
-
-class RefusedError(OSError):
-    """What the kernel says of an attribute that nothing of this kind can have; ``filename`` is its name."""
 
 
 def counts(name: bytes) -> bool:
