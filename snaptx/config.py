@@ -199,14 +199,14 @@ def files(sysroot: Path) -> list[Path]:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether there is a configuration file of that name.
+    """Return whether there is a configuration file of that name; a link to /dev/null stands for none.
 
     Raises:
         ConfigError: the name is taken by what is no file, or a link leads to none.
     """
     if path.is_file():
         return True
-    if os.path.lexists(path):
+    if os.path.lexists(path) and os.path.realpath(path) != os.devnull:
         raise ConfigError(f"{path} is no regular file", hint="put a file in its place, or remove it")
     return False
 

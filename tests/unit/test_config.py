@@ -123,3 +123,10 @@ def test_what_has_the_name_of_a_file_is_one(put: Callable[[Path], None], name: s
 
     with pytest.raises(ConfigError, match="is no regular file"):
         settings.load(tmp_path, "web") if "web" in name else load(tmp_path)
+
+
+def test_a_link_to_the_null_device_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "etc/snaptx/snaptx.conf.d").mkdir(parents=True)
+    (tmp_path / "etc/snaptx/snaptx.conf.d/10-off.conf").symlink_to("/dev/null")
+
+    assert load(tmp_path) == Config()
