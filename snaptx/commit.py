@@ -75,8 +75,9 @@ def commit(
     number = choose(machine, wanted)
     previous = machine.boot_state().default
     # On its own filesystem all that is written before the first commit gets safe with it, the journal too.
+    known, lasting = {"running": machine.booted}, machine.boot.apart
     with transaction.begin(
-        machine, Act.COMMIT, request, generation=number, base=previous, lasting=machine.boot.apart
+        machine, Act.COMMIT, request, generation=number, base=previous, lasting=lasting, known=known
     ) as txn:
         lived.index(machine, number)
         state, brought = _prepare(machine, txn, number, policy or machine.config.staging.conflicts)
@@ -85,7 +86,7 @@ def commit(
             ready(number)
         pause = txn.turn(state, spent=(Tree(number, Part.BEFORE),))
         told = {"carried": brought.carried, "conflicts": brought.conflicts, "settled": brought.settled}
-        txn.succeed(previous=previous, running=machine.booted, **told, left=brought.left)
+        txn.succeed(previous=previous, **told, left=brought.left)
     return Committed(number, previous, brought.carried, brought.conflicts, pause, brought.left)
 
 

@@ -153,8 +153,11 @@ def begin(
     base: int = 0,
     targets: tuple[int, ...] = (),
     lasting: bool = True,
+    known: Mapping[str, Any] | None = None,
 ) -> Iterator[Transaction]:
     """Open a transaction; the journal is durable before the block runs.
+
+    ``known`` goes into its audit record, also where recovery has to write that.
 
     Without ``lasting`` it gets so with the first commit of its filesystem: for
     a block that writes nowhere else before that.
@@ -162,7 +165,8 @@ def begin(
     Raises:
         SnaptxError: whatever the block raised, after what it did was settled.
     """
-    txn = Transaction(machine, _intent(act, request, generation, base, targets), _default(machine))
+    intent = _intent(act, request, generation, base, targets, known or {})
+    txn = Transaction(machine, intent, _default(machine))
     log.bind(transaction=txn.intent.transaction)
     if act is Act.REMOVE:
         machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
@@ -244,7 +248,14 @@ def _failure(error: BaseException) -> SnaptxError:
     return SnaptxError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
-def _intent(act: Act, request: Request, generation: int, base: int, targets: tuple[int, ...]) -> Intent:
+def _intent(
+    act: Act,
+    request: Request,
+    generation: int,
+    base: int,
+    targets: tuple[int, ...],
+    known: Mapping[str, Any],
+) -> Intent:
     actor = {
         "started": system.now(),
         "verb": request.verb,
@@ -254,6 +265,7 @@ def _intent(act: Act, request: Request, generation: int, base: int, targets: tup
         "base": base,
         "who": asdict(system.identity()),
         **({"updates": dict(request.updates)} if request.updates else {}),
+        **known,
     }
     return Intent(
         transaction=os.urandom(8).hex(),

@@ -132,3 +132,22 @@ def test_the_path_that_can_not_be_brought_is_named(box: Box, update: str) -> Non
 
     assert said.code == 50
     assert said.complaint[0] == f"cannot carry over /etc/edited: {os.strerror(errno.EIO)}"
+
+
+def _killed_before_the_record() -> None:
+    from snaptx.transaction import Transaction
+
+    Transaction.succeed = _killed  # type: ignore[method-assign]
+
+
+def test_late_changes_come_along_after_a_commit_that_recovery_completed(box: Box, update: str) -> None:
+    box.ok("apply", update)
+    (box.root / "etc/before").write_text("carried")
+    assert box.start("commit", before=_killed_before_the_record).wait().code == -signal.SIGKILL
+    (box.root / "etc/after").write_text("late")
+    box.reboot()
+    late = box.json("repair", "--boot")["late"]
+
+    assert late == {"carried": ["etc/after"], "conflicts": []}
+    assert (box.root / "etc/before").read_text() == "carried"
+    assert (box.root / "etc/after").read_text() == "late"
