@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from snaptx import lock
+from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.packages.base import Manager
 from snaptx.storage.base import CACHE, MountSpec
@@ -37,7 +38,8 @@ def ready(machine: Machine, manager: Manager) -> MountSpec:
         machine.storage.begin_shared(CACHE)
         machine.storage.keep_shared(CACHE)
     info = machine.storage.shared(CACHE)
-    assert info is not None
+    if info is None:
+        raise NotFoundError("the package cache is gone", hint="somebody deletes it meanwhile; try again")
     place = machine.storage.shared_path(CACHE)
     for directory in manager.directories:
         (place / directory).mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ between: GRUB never offers what is half deleted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from snaptx import recover, retention, scene, switch, system, transaction
 from snaptx.errors import BusyError
@@ -40,7 +40,7 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
     views = scene.views(machine)
     policy = machine.config.retention
     if keep is not None:
-        policy = type(policy)(keep=keep, keep_days=policy.keep_days, min_free=policy.min_free)
+        policy = replace(policy, keep=keep)
     if not wanted:
         return retention.decide(views, policy, now=system.now(), free_percent=machine.free_percent)
     kept = retention.protected(views)

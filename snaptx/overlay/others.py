@@ -87,7 +87,8 @@ class Others:
     def hardlink(self, member: Member, _: Piece) -> None:
         """Give a regular file of the tree another name; what the member says about metadata is the file's."""
         target = self._target(member)
-        assert target.st is not None
+        if target.st is None:
+            raise RuntimeError("a hard link to nothing was let pass")
         spot = self._places.locate(member)
         action = Action.UNCHANGED
         row = self._row_of(target, target.st)._replace(path=spot.path)  # its ctime is that before the link
