@@ -110,18 +110,15 @@ def keep(machine: Machine, number: int) -> None:
         machine.storage.snapshot(Tree(number, Part.ROOT), before, writable=False)
 
 
-def foresee(machine: Machine, number: int, policy: Conflicts) -> Carried:
+def foresee(machine: Machine, number: int, common: Ground, policy: Conflicts) -> Brought:
     """Return what ``carry_over`` would do, from a passing snapshot, and do nothing.
 
     Raises:
         ConflictError: ``carry_over`` would raise it.
     """
-    common = reference(machine, number, machine.booted)
-    if common is None:
-        return Carried()
     with views.passing(machine, number, Tree(machine.booted, Part.ROOT)) as latest:
         chosen, clashes = choose(machine, number, common, latest, policy)
-        return Carried(tuple(change.path for change in chosen), clashes)
+        return Brought(tuple(change.path for change in chosen), clashes)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from snaptx import carry, lived, transaction
-from snaptx.carry import Brought, Carried
+from snaptx.carry import Brought
 from snaptx.config import Conflicts
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.ground import Ground
@@ -90,8 +90,8 @@ def commit(
     return Committed(number, previous, brought.carried, brought.conflicts, pause, brought.left)
 
 
-def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> Carried:
-    """Return what ``commit`` would carry over, and do nothing.
+def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> Brought:
+    """Return what ``commit`` would carry over and leave behind, and do nothing.
 
     Raises:
         ConflictError: ``commit`` would raise it.
@@ -99,9 +99,9 @@ def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> C
     """
     common = carry.reference(machine, number, machine.booted)
     if common is None:
-        return Carried()
+        return Brought(left=carry.left_behind(machine, number))
     late = _late(machine, number, common)
-    found = carry.foresee(machine, number, policy or machine.config.staging.conflicts)
+    found = carry.foresee(machine, number, common, policy or machine.config.staging.conflicts)
     return replace(found, carried=_with(found.carried, late))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from snaptx import carry, commit, transaction
+from snaptx import commit, transaction
 from snaptx.cli import common
 from snaptx.commit import Committed
 from snaptx.machine import Machine
@@ -52,11 +52,12 @@ def run(args: Namespace) -> int:
     if args.dry_run:
         number = commit.choose(machine, args.number)
         found = commit.foresee(machine, number, common.conflicts(args))
-        left = carry.left_behind(machine, number)
         text = f"would commit generation {number}, carrying {len(found.carried)} path(s) over"
-        text += f"; not {len(left)} path(s) that stay in the running root" * bool(left)
-        told = {"carried": found.carried, "conflicts": found.conflicts, **({"left": left} if left else {})}
-        common.emit(args, {"number": number, **told}, text)
+        told = {"number": number, "carried": found.carried, "conflicts": found.conflicts}
+        if found.left:
+            text += f"; not {len(found.left)} path(s) that stay in the running root"
+            told["left"] = found.left
+        common.emit(args, told, text)
         return 0
     with transaction.exclusive(machine, args.verb):
         done = perform(args, machine, args.number)
