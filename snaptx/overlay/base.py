@@ -20,6 +20,8 @@ from snaptx.overlay.resolve import Beneath
 from snaptx.overlay.scan import open_file
 from snaptx.system import INSIDE, openat2
 
+_FILE = Kind.FILE
+
 
 def same_inode(st: os.stat_result, row: Row) -> bool:
     """Return whether ``st`` is the very inode, unmodified, that ``row`` describes."""
@@ -76,16 +78,20 @@ class Ahead:
 
     def get(self, path: bytes) -> Row | None:
         """Return the row of one path, or None."""
+        found = self.values(path)
+        try:
+            return None if found is None else to_row(found)
+        except (KeyError, TypeError) as err:
+            raise self._manifest.failure(err) from err
+
+    def values(self, path: bytes) -> tuple[Any, ...] | None:
+        """Do as `get`, but leave the row as the manifest has it: making one takes longer than to look."""
         if not self._first <= path <= self._last:
             self._move(path)
         found = self._window.get(path)
-        if found is None:
-            return None
-        self._used += 1
-        try:
-            return to_row(found)
-        except (KeyError, TypeError) as err:
-            raise self._manifest.failure(err) from err
+        if found is not None:
+            self._used += 1
+        return found
 
     def _move(self, path: bytes) -> None:
         """Begin a window at ``path``: twice the last one if half of that was of use, else half of it."""
@@ -117,18 +123,20 @@ class Base:
 
         ``digest`` is that of the content.  Most of a payload is so: one comparison is enough to tell.
         """
-        path, kind, mode, uid, gid, mtime_ns, size, *_ = member
-        asked = (path, kind, mode, uid, gid, size, mtime_ns, 0, digest, b"")
-        row = None if member.xattrs else self._indexed(path)
-        return row is not None and row[:-2] == asked and self._is_live(row)
+        path, kind, mode, uid, gid, mtime_ns, size, _, _, attributes, _, _ = member
+        if attributes or path.startswith(self._absent):
+            return False
+        found = self._index.values(path)
+        if found is None or found[:-2] != (path, kind, mode, uid, gid, size, mtime_ns, 0, digest, b""):
+            return False
+        return self._is_live(path, size if kind is _FILE else None, found[-2:])
 
     def row(self, path: bytes) -> Row | None:
         """Return the index's row of ``path`` if the live base still is what it says."""
-        row = self._indexed(path)
-        return row if row is not None and self._is_live(row) else None
-
-    def _indexed(self, path: bytes) -> Row | None:
-        return None if path.startswith(self._absent) else self._index.get(path)
+        row = None if path.startswith(self._absent) else self._index.get(path)
+        if row is None:
+            return None
+        return row if self._is_live(path, row.size if row.kind is _FILE else None, row[-2:]) else None
 
     def find(self, path: bytes) -> Row | None:
         """Do as ``row``, also where symlinks of the base lie on the way; the row has the real path."""
@@ -169,13 +177,14 @@ class Base:
             else:
                 return directory
 
-    def _is_live(self, row: Row) -> bool:
+    def _is_live(self, path: bytes, size: int | None, identity: tuple[int, ...]) -> bool:
+        """Return whether the live base still has that inode and ctime (ns) there, and a file of that size."""
         try:
-            st = os.stat(row.path, dir_fd=self._fd, follow_symlinks=False)
+            st = os.stat(path, dir_fd=self._fd, follow_symlinks=False)
         except OSError:
             return False
-        sized = row.kind is not Kind.FILE or st.st_size == row.size
-        return st.st_dev == self._device and sized and same_inode(st, row)
+        sized = size is None or st.st_size == size
+        return sized and st.st_dev == self._device and (st.st_ino, st.st_ctime_ns) == identity
 
     def open(self, row: Row) -> int | None:
         """Open the file ``row`` describes, None if it is gone or changed meanwhile."""

@@ -43,9 +43,12 @@ class Buffer:
 
     def next(self, size: int) -> bytes:
         """Return exactly ``size`` bytes, or b"" if the stream ends here; see ``take``."""
-        if self._pos == self._end and not self._fill():
-            return b""
-        return self.take(size)
+        start = self._pos
+        stop = start + size
+        if stop <= self._end:
+            self._pos = stop
+            return self._block[start:stop]
+        return b"" if start == self._end and not self._fill() else self._gather(size)
 
     def some(self, size: int) -> bytes:
         """Return at least one and at most ``size`` bytes, b"" only at the end of the stream."""

@@ -27,7 +27,7 @@ KINDS = {
     b"5": Kind.DIRECTORY, b"6": Kind.FIFO,
 }  # fmt: skip
 
-_LAYOUT = Struct("100s8s8s8s12s12s8sc100s6s66x8s8s155s12x")
+_LAYOUT = Struct("100s24s12s12s8sc100s6s66x8s8s155s12x")
 # (uid_t) -1 means "leave it" to chown(2).
 _ID_MAX = 0xFFFFFFFE
 # linux/kdev_t.h: 12 bits of major, 20 of minor
@@ -37,12 +37,10 @@ _FILE = Kind.FILE
 
 
 class Header(NamedTuple):
-    """The fields as they stand."""
+    """The fields as they stand; ``access`` is mode, uid and gid, of which all three mostly repeat."""
 
     name: bytes
-    mode: bytes
-    uid: bytes
-    gid: bytes
+    access: bytes
     size: bytes
     mtime: bytes
     checksum: bytes
@@ -68,7 +66,7 @@ def parse(block: bytes) -> Header | None:
 
 @lru_cache(1024)
 def number(field: bytes) -> int:
-    """Return the value of a numeric field (cached, for most repeat): octal, or base-256 as GNU tar has it.
+    """Return the value of a numeric field: octal, or base-256 as GNU tar has it.
 
     Raises:
         SourceError: it is neither, or does not fit into 64 bits.
@@ -98,7 +96,7 @@ def text(field: bytes) -> bytes:
 def stored_name(header: Header) -> bytes:
     """Return the name in the header itself; only ustar proper has a prefix."""
     name = text(header.name)
-    if header.magic == b"ustar\0" and header.prefix[0]:
+    if header.prefix[0] and header.magic == b"ustar\0":
         return text(header.prefix) + b"/" + name
     return name
 
@@ -115,17 +113,24 @@ def size(header: Header, records: pax.Records, kind: Kind, name: bytes) -> int:
 def mtime_ns(header: Header, records: pax.Records) -> int:
     """Return the time of modification in nanoseconds since the epoch."""
     told = records.get(b"mtime")
-    if told:
-        return pax.nanoseconds(told)
-    value = number(header.mtime) * _NANO
+    return pax.nanoseconds(told) if told else _time(header.mtime)
+
+
+@lru_cache(1024)
+def _time(field: bytes) -> int:
+    value = number(field) * _NANO
     if not -(1 << 63) <= value < 1 << 63:
         raise pax.malformed("time out of range")
     return value
 
 
 @lru_cache(1024)
-def owner(field: bytes, told: bytes | None) -> int:
-    """Return a user or group id (cached, for most repeat); ``told`` is what the extended header says."""
+def access(field: bytes, uid: bytes | None, gid: bytes | None) -> tuple[int, int, int]:
+    """Return mode, user and group id; ``uid`` and ``gid`` are what the extended header says."""
+    return number(field[:8]) & 0o7777, _owner(field[8:16], uid), _owner(field[16:], gid)
+
+
+def _owner(field: bytes, told: bytes | None) -> int:
     value = pax.number(told) if told else number(field)
     if not 0 <= value <= _ID_MAX:
         raise SourceError(f"impossible user or group id {value}", hint="make the payload anew")

@@ -48,14 +48,16 @@ def checked(members: Iterator[Member], limits: Limits) -> Iterator[Member]:
     """
     total = 0
     forbidden = () if limits.allow_devices else (Kind.CHAR, Kind.BLOCK)
+    most_files, most_bytes, largest = limits.max_files, limits.max_bytes, limits.max_file_bytes
     for count, member in enumerate(members, 1):
-        total += member.size
-        if count > limits.max_files:
-            raise exceeded("number of files", limits.max_files, "max_files")
-        if member.size > limits.max_file_bytes:
-            raise exceeded("size of a file", limits.max_file_bytes, "max_file_bytes", show(member.path))
-        if total > limits.max_bytes:
-            raise exceeded("bytes unpacked", limits.max_bytes, "max_bytes", show(member.path))
+        size = member.size
+        total += size
+        if count > most_files:
+            raise exceeded("number of files", most_files, "max_files")
+        if size > largest:
+            raise exceeded("size of a file", largest, "max_file_bytes", show(member.path))
+        if total > most_bytes:
+            raise exceeded("bytes unpacked", most_bytes, "max_bytes", show(member.path))
         if member.kind in forbidden:
             raise HostileError(
                 f"device node in the payload: {show(member.path)}",

@@ -51,9 +51,11 @@ def clean(path: bytes) -> bytes:
         path = path[2:]
     elif path[:1] == b"/":
         raise hostile("absolute path", path)
-    if b"\0" in path:
+    # ("in" takes twice as long as "find": it asks first whether it was given a number.)
+    find = path.find
+    if find(b"\0") >= 0:
         raise hostile("path with a NUL byte", path)
-    if not path or path[0] in _AWKWARD or b"/." in path or b"//" in path or len(path) > NAME_MAX:
+    if not path or path[0] in _AWKWARD or find(b"/.") >= 0 or find(b"//") >= 0 or len(path) > NAME_MAX:
         return _join(path)
     return path if path[-1] != _SLASH else path[:-1]
 
@@ -79,7 +81,7 @@ def whiteout(path: bytes) -> tuple[Kind, bytes] | None:
     Raises:
         HostileError: the reserved prefix is used in a way the specification does not know.
     """
-    if PREFIX not in path:
+    if path.find(PREFIX) < 0:
         return None
     parent, _, name = path.rpartition(b"/")
     if parent.startswith(PREFIX) or b"/" + PREFIX in parent:

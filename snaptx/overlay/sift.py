@@ -86,8 +86,7 @@ def sift(members: Iterable[Member], base: Base) -> Iterator[Sifted]:
 
 
 def _sifted(members: Iterable[Member], base: Base) -> Iterator[Piece | bytes]:
-    for asked in members:
-        member = _checked(asked)
+    for member in members:
         try:
             if member.kind is not _FILE:
                 yield _bare(member, base)
@@ -102,7 +101,10 @@ def _sifted(members: Iterable[Member], base: Base) -> Iterator[Piece | bytes]:
 
 
 def _checked(member: Member) -> Member:
-    """Return ``member`` as the kernel will show it; refuse paths and times that no reader lets pass."""
+    """Return ``member`` as the kernel will show it; refuse paths and times that no reader lets pass.
+
+    What the base holds in the same way has been checked with it.
+    """
     if member.path and _is_unclean(member.path):
         raise HostileError(f"{shown(member.path)} is not a path inside the root", hint=_TRUST)
     if len(member.path) > PATH_MAX:
@@ -120,17 +122,18 @@ def _checked(member: Member) -> Member:
 
 
 def _is_unclean(path: bytes) -> bool:
-    slashed = b"/" + path + b"/"
-    return b"//" in slashed or b"/../" in slashed or b"/./" in slashed or b"\0" in path
+    find = (b"/" + path + b"/").find
+    return find(b"//") >= 0 or find(b"/../") >= 0 or find(b"/./") >= 0 or find(b"\0") >= 0
 
 
-def _bare(member: Member, base: Base) -> Piece | bytes:
+def _bare(asked: Member, base: Base) -> Piece | bytes:
     """Sift what has no content of its own."""
-    kind = member.kind
+    kind = asked.kind
+    if kind is _DIRECTORY and base.has(asked, b""):
+        return asked.path
+    member = _checked(asked)
     if kind in _NEW:
         return Piece(member)
-    if kind is _DIRECTORY and base.has(member, b""):
-        return member.path
     row = base.row(member.path) if kind is _DIRECTORY else base.find(member.path)
     digest = sha256(member.link).digest() if kind is _SYMLINK else b""
     inner = (digest, os.makedev(*member.device))
@@ -144,11 +147,12 @@ def _row(member: Member, base: Base) -> Row | None:
     return row if row is not None and row.kind is _FILE and row.size == member.size else None
 
 
-def _small(member: Member, base: Base) -> Piece | bytes:
-    data = take(member, member.size)
+def _small(asked: Member, base: Base) -> Piece | bytes:
+    data = take(asked, asked.size)
     digest = sha256(data).digest()
-    if base.has(member, digest):
-        return member.path
+    if base.has(asked, digest):
+        return asked.path
+    member = _checked(asked)
     row = _row(member, base)
     if row is None or row.sha256 != digest:
         return Piece(member, None, Match.NONE, 0, digest, data)
@@ -159,8 +163,9 @@ def _match(row: Row, member: Member) -> Match:
     return Match.ALL if same_metadata(row, member) else Match.CONTENT
 
 
-def _large(member: Member, base: Base) -> Iterator[Piece | bytes]:
+def _large(asked: Member, base: Base) -> Iterator[Piece | bytes]:
     """Compare chunk by chunk while the content may be the base's, in constant memory."""
+    member = _checked(asked)
     row, stream = _row(member, base), _Stream(member)
     source = base.open(row) if row is not None else None
     if row is None or source is None:

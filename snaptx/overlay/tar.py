@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from snaptx.errors import SourceError
-from snaptx.model import Kind, Member, Readable
+from snaptx.model import NO_XATTRS, Kind, Member, Readable
 from snaptx.overlay import header as hdr
 from snaptx.overlay import names, pax, sparse, whiteouts, xattrs
 from snaptx.overlay.buffer import Buffer, truncated
@@ -35,6 +35,7 @@ _LINKS = (Kind.HARDLINK, Kind.SYMLINK)
 _DEVICES = (Kind.CHAR, Kind.BLOCK)
 _FILE = Kind.FILE
 _SPARSE = b"GNU.sparse."
+_DESCRIBING = frozenset((b"x", b"g", b"L", b"K", b"V"))
 
 
 class _Extra:
@@ -133,7 +134,7 @@ class _Reader:
             header = hdr.parse(block)
             if header is None:
                 raise self._no_header()
-            if header.flag not in b"xgLKV":
+            if header.flag not in _DESCRIBING:
                 return self._member(header, block, extra)
             self._describe(header, extra)
 
@@ -192,14 +193,17 @@ class _Reader:
         path = names.clean(raw)
         kind = _kind(header, raw, path)
         size = hdr.size(header, records, kind, raw)
-        mode, found = _metadata(hdr.number(header.mode) & 0o7777, records)
+        mode, uid, gid = hdr.access(header.access, get(b"uid"), get(b"gid"))
+        found: Mapping[bytes, bytes] = NO_XATTRS
+        if records.uncommon:
+            mode, found = xattrs.canonical(mode, pax.attributes(records))
         data, size, extents = self._content(header, block, records, size) if kind is _FILE else _NONE
         return Member(
             path,
             kind,
             mode,
-            hdr.owner(header.uid, get(b"uid")),
-            hdr.owner(header.gid, get(b"gid")),
+            uid,
+            gid,
             hdr.mtime_ns(header, records),
             size,
             _link(kind, header, extra, path) if kind in _LINKS else b"",
@@ -249,13 +253,6 @@ def _kind(header: Header, raw: bytes, path: bytes) -> Kind:
     if not path and kind is not Kind.DIRECTORY:
         raise names.hostile(f"{kind} in the place of the root directory", raw)
     return kind
-
-
-def _metadata(mode: int, records: pax.Records) -> tuple[int, Mapping[bytes, bytes]]:
-    """Return the mode, as an ACL may correct it, and the extended attributes."""
-    if not records.uncommon:
-        return mode, {}
-    return xattrs.canonical(mode, pax.attributes(records))
 
 
 def _link(kind: Kind, header: Header, extra: _Extra, path: bytes) -> bytes:

@@ -23,8 +23,10 @@ _ELSEWHERE = (b"redirect", b"metacopy")
 
 def is_special(member: Member) -> bool:
     """Return whether ``interpret`` has something to say; quick, for every member is asked."""
+    if member.path.find(names.PREFIX) >= 0:
+        return True
     kind = member.kind
-    if names.PREFIX in member.path or (kind is _HARDLINK and names.PREFIX in member.link):
+    if kind is _HARDLINK and member.link.find(names.PREFIX) >= 0:
         return True
     if kind is _CHAR and member.device == (0, 0):
         return True
