@@ -20,9 +20,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import durable
 from snaptx.errors import FormatError, NoSpaceError, VerifyError
@@ -48,8 +47,7 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record, sort_keys=True, ensure_ascii=True).encode() + b"\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The last record: its sequence number and hash."""
 
     seq: int

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from snaptx import descent, difference, ground, log, system, views
 from snaptx.config import Conflicts
@@ -20,7 +19,7 @@ from snaptx.descent import Kin
 from snaptx.errors import ConflictError, storage_error
 from snaptx.ground import Ground
 from snaptx.machine import Machine
-from snaptx.model import Aspect, Change, Kind, Op, Part, Tree
+from snaptx.model import EMPTY, Aspect, Change, Kind, Op, Part, Tree
 from snaptx.overlay.failure import shown
 
 if TYPE_CHECKING:
@@ -31,22 +30,22 @@ VOLATILE = (b"var/lib/systemd", b"var/log", b"var/cache", b"var/tmp", b"etc/adjt
 """What every shutdown and every boot writes: a difference there is nobody's decision."""
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(NamedTuple):
     """What a commit brought over, and where both sides had changed; paths."""
 
     carried: tuple[bytes, ...] = ()
     conflicts: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Brought(Carried):
+class Brought(NamedTuple):
     """That, digests of what the running root had where the update's version was taken, and what is left.
 
     ``left`` are paths that were changed in a running root from which the generation does not stem.
     """
 
-    settled: Mapping[bytes, str] = field(default_factory=dict)
+    carried: tuple[bytes, ...] = ()
+    conflicts: tuple[bytes, ...] = ()
+    settled: Mapping[bytes, str] = EMPTY
     left: tuple[bytes, ...] = ()
 
 

@@ -14,8 +14,8 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import log, run, system
 from snaptx.machine import Machine
@@ -32,8 +32,7 @@ ANY_STATUS = range(-64, 256)
 """A signal's number is negative."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """A check that did not pass, and what it said last."""
 
     name: str

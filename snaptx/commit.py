@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from snaptx import carry, lived, transaction
 from snaptx.carry import Brought
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from snaptx.nested import Late
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """The result of a commit; ``switch_seconds`` is how long the rename itself took.
 
     ``left`` is what was changed in the running root and stays there, for this does not stem from it.
@@ -102,7 +100,7 @@ def foresee(machine: Machine, number: int, policy: Conflicts | None = None) -> B
         return Brought(left=carry.left_behind(machine, number))
     late = _late(machine, number, common)
     found = carry.foresee(machine, number, common, policy or machine.config.staging.conflicts)
-    return replace(found, carried=_with(found.carried, late))
+    return found._replace(carried=_with(found.carried, late))
 
 
 def _late(machine: Machine, number: int, common: Ground) -> list[Late]:
@@ -141,7 +139,7 @@ def _prepare(machine: Machine, txn: Transaction, number: int, policy: Conflicts)
 
         carry.keep(machine, number)
         nested.bring(machine, machine.booted, number, late)
-    return _seal(machine, txn, number), replace(brought, carried=_with(brought.carried, late))
+    return _seal(machine, txn, number), brought._replace(carried=_with(brought.carried, late))
 
 
 def _seal(machine: Machine, txn: Transaction, number: int) -> BootState:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import places, window
 from snaptx.errors import ConfigError
@@ -83,8 +82,7 @@ class Policy(StrEnum):
     REBOOT = "reboot"
 
 
-@dataclass(frozen=True, slots=True)
-class LimitsConfig:
+class LimitsConfig(NamedTuple):
     """The most a payload may ask for."""
 
     max_bytes: int = 64 * GIB  # bytes, unpacked
@@ -93,8 +91,7 @@ class LimitsConfig:
     max_ratio: int = 200  # unpacked bytes per packed byte
 
 
-@dataclass(frozen=True, slots=True)
-class StagingConfig:
+class StagingConfig(NamedTuple):
     """How a generation is prepared."""
 
     nested: Nested = Nested.REFUSE
@@ -103,8 +100,7 @@ class StagingConfig:
     priority: Priority = Priority.NORMAL
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionConfig:
+class RetentionConfig(NamedTuple):
     """Which generations stay; the protected ones always do."""
 
     keep: int = 10  # newest committed generations
@@ -112,31 +108,27 @@ class RetentionConfig:
     min_free: int = 10  # percent of the filesystem; below it more are removed
 
 
-@dataclass(frozen=True, slots=True)
-class HealthConfig:
+class HealthConfig(NamedTuple):
     """How a new generation proves itself."""
 
     timeout: int = 120  # seconds for each check
 
 
-@dataclass(frozen=True, slots=True)
-class BootConfig:
+class BootConfig(NamedTuple):
     """What the boot entry offers."""
 
     tries: int = 2  # boots a generation on trial gets
     menu: int = 20  # entries at most
 
 
-@dataclass(frozen=True, slots=True)
-class SharedConfig:
+class SharedConfig(NamedTuple):
     """What belongs to no generation."""
 
     paths: tuple[str, ...] = places.PATHS
     ignore: tuple[str, ...] = ()  # these may be rolled back
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateConfig:
+class UpdateConfig(NamedTuple):
     """How the machine updates itself."""
 
     policy: Policy = Policy.COMMIT
@@ -149,42 +141,38 @@ class UpdateConfig:
     metrics: str = "/var/lib/prometheus/node-exporter"  # directory of textfiles, if it exists
 
 
-@dataclass(frozen=True, slots=True)
-class LiveConfig:
+class LiveConfig(NamedTuple):
     """What of a generation a live switch puts under the running system."""
 
     paths: tuple[str, ...] = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt")
 
 
-@dataclass(frozen=True, slots=True)
-class PackagesConfig:
+class PackagesConfig(NamedTuple):
     """How packages are upgraded in a generation."""
 
     manager: ManagerName = ManagerName.AUTO
     conffiles: Conffiles = Conffiles.KEEP
 
 
-@dataclass(frozen=True, slots=True)
-class HooksConfig:
+class HooksConfig(NamedTuple):
     """What happens when somebody calls the package manager without snaptx."""
 
     mode: HookMode = HookMode.SNAPSHOT
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """Everything that can be configured, with its defaults."""
 
-    limits: LimitsConfig = field(default_factory=LimitsConfig)
-    staging: StagingConfig = field(default_factory=StagingConfig)
-    retention: RetentionConfig = field(default_factory=RetentionConfig)
-    health: HealthConfig = field(default_factory=HealthConfig)
-    boot: BootConfig = field(default_factory=BootConfig)
-    shared: SharedConfig = field(default_factory=SharedConfig)
-    update: UpdateConfig = field(default_factory=UpdateConfig)
-    live: LiveConfig = field(default_factory=LiveConfig)
-    packages: PackagesConfig = field(default_factory=PackagesConfig)
-    hooks: HooksConfig = field(default_factory=HooksConfig)
+    limits: LimitsConfig = LimitsConfig()
+    staging: StagingConfig = StagingConfig()
+    retention: RetentionConfig = RetentionConfig()
+    health: HealthConfig = HealthConfig()
+    boot: BootConfig = BootConfig()
+    shared: SharedConfig = SharedConfig()
+    update: UpdateConfig = UpdateConfig()
+    live: LiveConfig = LiveConfig()
+    packages: PackagesConfig = PackagesConfig()
+    hooks: HooksConfig = HooksConfig()
 
 
 def files(sysroot: Path) -> list[Path]:
@@ -243,7 +231,7 @@ def parse(path: Path) -> Mapping[str, Any]:
 
 def merge(config: Config, tables: Mapping[str, Any], where: str) -> Config:
     """Return ``config`` with what ``tables`` (parsed TOML) says laid over it."""
-    sections = {section.name: getattr(config, section.name) for section in fields(config)}
+    sections = config._asdict()
     for name, values in tables.items():
         if name not in sections:
             raise _unknown(where, f"[{name}]", sections)
@@ -254,22 +242,21 @@ def merge(config: Config, tables: Mapping[str, Any], where: str) -> Config:
 
 
 def merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
-    """Return the dataclass ``section`` with ``values`` laid over it.
+    """Return the record ``section`` with ``values`` laid over it.
 
     Raises:
         ConfigError: one of them is unknown or impossible.
     """
-    known = {item.name for item in fields(section)}
     changes = {}
     for key, value in values.items():
-        if key not in known:
-            raise _unknown(where, key, known)
+        if key not in section._fields:
+            raise _unknown(where, key, section._fields)
         changes[key] = _convert(value, getattr(section, key), f"{where} {key}")
         if key in AT_LEAST_ONE and changes[key] == 0:
             raise ConfigError(f"{where} {key}: 0 is too few", hint="1 or more")
         if key == "window":
             _check_windows(changes[key], f"{where} {key}")
-    return replace(section, **changes)
+    return section._replace(**changes)
 
 
 def _convert(value: Any, default: Any, where: str) -> Any:

@@ -6,7 +6,7 @@ place.  What was judged bad stays on record.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from snaptx import blame, checks, switch, transaction
 from snaptx.checks import Failure
@@ -17,8 +17,7 @@ from snaptx.recover import Act
 from snaptx.transaction import Request, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+class Confirmed(NamedTuple):
     """The verdict on a generation, the checks that failed, and what boots next."""
 
     number: int
@@ -57,7 +56,7 @@ def confirm(machine: Machine, request: Request, number: int, *, bad: str | None 
     with transaction.begin(machine, Act.JUDGE, request, generation=number) as txn:
         txn.step("record")
         record = machine.generations.read(number)
-        machine.generations.write(replace(record, verdict=verdict, reason=reason))
+        machine.generations.write(record._replace(verdict=verdict, reason=reason))
         txn.step("menu")
         default = _entries(txn, number, verdict)
         blamed = blame.of_verdict(machine, number, verdict)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import difference, system
 from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
 from snaptx.errors import CommandError, NotFoundError
 from snaptx.inventory import Outcome, Watch
 from snaptx.machine import Machine
-from snaptx.model import Counts, Part, Tree
+from snaptx.model import EMPTY, Counts, Part, Tree
 from snaptx.overlay.manifest import Manifest
 from snaptx.stage import Staged, Workspace, staging
 from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
 
 
-@dataclass(frozen=True, slots=True)
-class Ran:
+class Ran(NamedTuple):
     """A command's exit status and the generation it left (number 0: it changed nothing)."""
 
     status: int
@@ -28,8 +26,7 @@ class Ran:
     outcome: Outcome | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(NamedTuple):
     """How a command is run, and what goes ``first``.
 
     ``environment`` goes over the usual one; ``streams`` and ``cache`` are the
@@ -40,14 +37,17 @@ class Manner:
 
     keep: bool = False
     interactive: bool = False
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = EMPTY
     streams: tuple[int, int] | None = None
     cache: MountSpec | None = None
     accepted: Collection[int] = (0,)
     first: tuple[str, ...] = ()
     hint: str = "nothing was kept; '--keep' keeps what a failing command leaves"
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = EMPTY
     promised: tuple[str, ...] = ()
+
+
+AS_USUAL = Manner()
 
 
 def run(
@@ -56,7 +56,7 @@ def run(
     argv: Sequence[str],
     *,
     base: int | None = None,
-    manner: Manner = Manner(),
+    manner: Manner = AS_USUAL,
 ) -> Ran:
     """Run ``argv`` in a fresh generation and leave that staged if it changed something.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import system
 
@@ -15,8 +15,7 @@ _ROOTS_OWN = re.compile(r"(subvol|subvolid)=.*|ro|rw|defaults|x-.*")
 """Options of the root's line that say nothing about another subvolume of its filesystem."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One line: what is mounted where, escapes undone."""
 
     source: str

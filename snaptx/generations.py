@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +118,7 @@ def decode(data: Any) -> Generation:
     """
     if data["format"] > GENERATION_FORMAT:
         raise FormatError("a newer snaptx made this generation", hint="use that version or newer")
-    known = {item.name for item in fields(Generation)}
-    values = {key: value for key, value in data.items() if key in known}
+    values = {key: value for key, value in data.items() if key in Generation._fields}
     require_kinds(Generation, values)
     payload, counts = values.get("payload"), values.get("counts", {})
     require_kinds(Payload, payload or {})

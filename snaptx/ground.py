@@ -10,26 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import difference, system
 from snaptx.errors import VerifyError
 from snaptx.machine import Machine
-from snaptx.model import Change, Kind, Op, Part, Tree
+from snaptx.model import EMPTY, Change, Kind, Op, Part, Tree
 
 ABSENT = ""
 """The digest of what is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(NamedTuple):
     """A tree; by path, the sealed tree that holds what was brought over; digests of what was settled."""
 
     tree: Tree
-    brought: Mapping[bytes, Tree] = field(default_factory=dict)
-    settled: Mapping[bytes, str] = field(default_factory=dict)
+    brought: Mapping[bytes, Tree] = EMPTY
+    settled: Mapping[bytes, str] = EMPTY
 
 
 def survey(machine: Machine, tree: Tree, way: Iterable[int], running: int) -> Ground:

@@ -18,8 +18,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from snaptx import durable, idle, log, recover, switch, system, transaction
 from snaptx.errors import BootError, NotFoundError, UsageError
@@ -38,8 +37,7 @@ if TYPE_CHECKING:
 NOTE = "hook"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """A run of a package manager: its process, told from later ones of the same number, in this boot."""
 
     manager: str
@@ -90,7 +88,7 @@ def before(machine: Machine, request: Request, caller: Caller) -> int:
 
 
 def _note(machine: Machine, caller: Caller, number: int) -> None:
-    note = json.dumps({"generation": number, "caller": asdict(caller)})
+    note = json.dumps({"generation": number, "caller": caller._asdict()})
     durable.replace(machine.storage.state / NOTE, note.encode())
 
 
@@ -98,7 +96,7 @@ def _noted(machine: Machine, caller: Caller) -> int:
     """Return the generation that was made for ``caller``, 0 if there is none."""
     try:
         note = json.loads((machine.storage.state / NOTE).read_bytes())
-        same = note["caller"] == asdict(caller) and machine.generations.has(note["generation"])
+        same = note["caller"] == caller._asdict() and machine.generations.has(note["generation"])
         return int(note["generation"]) if same else 0
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import log, run, system
 from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
@@ -22,8 +21,7 @@ from snaptx.storage.base import MountSpec
 RELEASE = "etc/os-release"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a command did to packages.
 
     ``conffiles`` are files it put beside a changed configuration file, ``left``
@@ -95,7 +93,7 @@ def enclosure(machine: Machine, tree: Tree, command: Command, cache: MountSpec |
     language = {"LC_ALL": "C.UTF-8", "LANGUAGE": ""}
     environment = enclosed_environment("", tree.number) | language | dict(command.environment)
     view = Enclosure(root=info.mount, environment=environment, cache=cache)
-    return view if cache else replace(view, resolver="")
+    return view if cache else view._replace(resolver="")
 
 
 def _failure(command: Command, status: int, said: str) -> PackageError:

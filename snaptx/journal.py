@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import durable, system
 from snaptx.errors import FormatError, JournalError
@@ -25,8 +24,7 @@ FORMAT = 1
 REPAIR_HINT = "run: snaptx repair"
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """What a transaction set out to do.
 
     ``act`` is what kind of transaction it is (recover.Act).  ``generation`` is
@@ -72,7 +70,7 @@ class Journal:
         Raises:
             StorageError: the filesystem refused; if it did at the last step, a transaction is open.
         """
-        durable.replace(self.path, json.dumps(asdict(intent)).encode() + b"\n", lasting=lasting)
+        durable.replace(self.path, json.dumps(intent._asdict()).encode() + b"\n", lasting=lasting)
 
     def step(self, name: str) -> None:
         """Note that a step begins; a full disk is no reason not to begin it."""
@@ -114,8 +112,7 @@ class Journal:
 def _intent(data: Any) -> Intent:
     if data["format"] > FORMAT:
         raise FormatError("a newer snaptx left this transaction open", hint="finish it with that version")
-    known = {item.name for item in fields(Intent)}
-    values = {key: value for key, value in data.items() if key in known}
+    values = {key: value for key, value in data.items() if key in Intent._fields}
     require_kinds(Intent, values)
     if not isinstance(values["actor"], dict):
         raise TypeError("actor is no object")

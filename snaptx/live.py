@@ -8,7 +8,7 @@ hooks of the stage ``live``; where one fails, what was live before is live again
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import checks, lived, liveswitch, log, scene, system, transaction
 from snaptx.carry import Carried
@@ -26,8 +26,7 @@ STAGE = "live"
 """The hooks that run in what is seen after a switch, there or back."""
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
+class Switched(NamedTuple):
     """What a live switch did.
 
     ``number`` is what is live, ``previous`` what was, 0 for what booted.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import scene, system
 from snaptx.errors import LiveError, NotFoundError, storage_error
@@ -25,8 +25,7 @@ _SYSTEM = "/usr"
 INSTEAD = "'snaptx commit' and a reboot, 'systemctl soft-reboot' or 'systemctl kexec' take it up as a whole"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """A live switch: to generation ``number``, 0 for none, at ``paths`` in this order.
 
     ``carried`` are places in the trees with what is mounted there on the machine.

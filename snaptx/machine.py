@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +22,14 @@ if TYPE_CHECKING:
     from snaptx.bootloader.install import Installer
 
 
-@dataclass(frozen=True)
 class Machine:
     """One system root and what snaptx knows of it."""
 
-    sysroot: Path
-    config: Config
-    storage: Storage
-    boot: BootLoader
+    def __init__(self, sysroot: Path, config: Config, storage: Storage, boot: BootLoader) -> None:
+        self.sysroot = sysroot
+        self.config = config
+        self.storage = storage
+        self.boot = boot
 
     @cached_property
     def generations(self) -> Generations:

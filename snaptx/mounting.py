@@ -11,9 +11,8 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from snaptx import system, threads
 
@@ -52,8 +51,7 @@ MOUNT_ATTR_NOATIME = 0x10
 MOUNT_ATTR_NODIRATIME = 0x80
 
 
-@dataclass(frozen=True, slots=True)
-class DetachedMount:
+class DetachedMount(NamedTuple):
     """A filesystem mounted without a mount point: nobody else sees it.
 
     It ends with ``close``, or with this process.

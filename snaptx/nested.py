@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import difference, fstab, places, system
 from snaptx.config import Nested
@@ -127,8 +127,7 @@ def _share(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> 
     attach.attach_to(machine, number, [(f"/{path}", f"{name}/{path}") for path in paths])
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
+class Late(NamedTuple):
     """What has to be brought into a generation: one path, or a ``whole`` directory."""
 
     path: bytes

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from snaptx import transaction
 from snaptx.machine import Machine
 from snaptx.recover import Act
@@ -16,7 +14,7 @@ def pin(machine: Machine, request: Request, number: int, *, pinned: bool) -> boo
     if record.pinned == pinned:
         return False
     with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
-        machine.generations.write(replace(record, pinned=pinned))
+        machine.generations.write(record._replace(pinned=pinned))
         machine.protect_pinned()
         txn.succeed(pinned=pinned)
     return True

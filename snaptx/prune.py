@@ -7,7 +7,7 @@ between: GRUB never offers what is half deleted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from snaptx import recover, retention, scene, switch, system, transaction
 from snaptx.errors import BusyError
@@ -22,8 +22,7 @@ HINTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Pruned:
+class Pruned(NamedTuple):
     """What was removed, and what stayed in spite of the rules because something uses it."""
 
     removed: tuple[int, ...]
@@ -40,7 +39,7 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
     views = scene.views(machine)
     policy = machine.config.retention
     if keep is not None:
-        policy = replace(policy, keep=keep)
+        policy = policy._replace(keep=keep)
     if not wanted:
         return retention.decide(views, policy, now=system.now(), free_percent=machine.free_percent)
     kept = retention.protected(views)

@@ -10,9 +10,9 @@ and nothing is changed.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import blame, late, log, switch, system, transaction
 from snaptx.bootloader.entryfile import WHY
@@ -54,15 +54,14 @@ class Arrival(StrEnum):
     FOREIGN = "no generation"
 
 
-@dataclass(frozen=True, slots=True)
-class Reconciled:
+class Reconciled(NamedTuple):
     """What was found and done; ``failed`` is the generation that did not come up, 0 for none."""
 
     arrival: Arrival
     booted: int
     failed: int = 0
     reason: str = ""
-    late: Carried = field(default_factory=Carried)
+    late: Carried = Carried()
 
 
 def why_booted() -> Why:
@@ -118,7 +117,7 @@ def _stay(machine: Machine, request: Request, failed: int, reason: str, *, bad: 
         txn.step("record")
         record = machine.generations.read(failed)
         verdict = Verdict.BAD if bad else record.verdict
-        machine.generations.write(replace(record, verdict=verdict, reason=reason))
+        machine.generations.write(record._replace(verdict=verdict, reason=reason))
         txn.switch(machine.booted)
         # What was not tried is not bad, but an update that brings it again would be left behind again.
         blamed = blame.of_verdict(machine, failed, Verdict.BAD)
@@ -135,6 +134,6 @@ def _arrive(machine: Machine, request: Request) -> Carried:
     with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
         txn.step("late changes")
         brought = late.bring_over(machine, number)
-        machine.generations.write(replace(record, arrived=system.now()))
+        machine.generations.write(record._replace(arrived=system.now()))
         txn.succeed(arrived=number, late=brought.carried, late_conflicts=brought.conflicts)
     return brought

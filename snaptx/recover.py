@@ -10,9 +10,8 @@ something loads this module.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import log, scene, switch, system
 from snaptx.errors import BootError, BusyError, FormatError, SnaptxError, VerifyError
@@ -47,8 +46,7 @@ class Remedy(StrEnum):
     SETTLE = "settled"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What there is of the intended generation.
 
     ``running`` is a generation that a boot has chosen since: a power cut can

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from snaptx import inuse, live, log, run, scene, system, transaction
 from snaptx.errors import CommandError, HealthError, SnaptxError, UsageError
@@ -28,8 +28,7 @@ _ELSEWHERE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Restarted:
+class Restarted(NamedTuple):
     """What a restart did: units in their order, what was left and why, and how long it took."""
 
     restarted: tuple[str, ...]
@@ -50,7 +49,7 @@ def plan(machine: Machine) -> tuple[Decision, list[Unit]]:
     units = _show(sorted(owner.name for owner in owners if owner.kind is Kind.UNIT))
     decision = services.decide(units)
     elsewhere = [(owner.name, _ELSEWHERE[owner.kind]) for owner in sorted(owners) if owner.kind in _ELSEWHERE]
-    return replace(decision, left=(*decision.left, *elsewhere)), units
+    return decision._replace(left=(*decision.left, *elsewhere)), units
 
 
 def _concerned(machine: Machine) -> set[Owner]:

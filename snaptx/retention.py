@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import descent
 from snaptx.config import RetentionConfig
@@ -22,8 +22,7 @@ LEADS = "what boots next, or a staged one, grew from the running one by way of i
 ADOPTED = "adopted: it is the distribution's, and its boot loader may start from it"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What stays because it is protected, why, and what goes, oldest first."""
 
     protected: dict[int, str]

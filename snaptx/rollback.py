@@ -8,7 +8,7 @@ running root, or is wanted as it was last used, the switch alone does it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import blame, nested, system, transaction
 from snaptx.errors import BusyError, NotFoundError
@@ -20,8 +20,7 @@ from snaptx.sharing import attach
 from snaptx.transaction import Request
 
 
-@dataclass(frozen=True, slots=True)
-class RolledBack:
+class RolledBack(NamedTuple):
     """The result: what boots next, whose content it has, what it replaces."""
 
     number: int

@@ -11,9 +11,8 @@ import shlex
 import shutil
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from snaptx import log
 from snaptx.errors import CommandError, SnaptxError
@@ -48,8 +47,7 @@ _OPTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What a finished program left: its status and what it wrote."""
 
     status: int

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import durable, system
 from snaptx.machine import Machine
@@ -27,8 +26,7 @@ FOREIGN = -1
 """Stands for a mount that is no generation's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """The file in /run; ``since`` in seconds since the epoch, ``used`` what was live since the boot."""
 
     generation: int = 0
@@ -58,12 +56,11 @@ def write(machine: Machine, fresh: Note) -> None:
     """
     path = machine.sysroot / STATE
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    data = {"format": FORMAT, "boot_id": system.boot_id(), **jsonable(asdict(fresh))}
+    data = {"format": FORMAT, "boot_id": system.boot_id(), **jsonable(fresh)}
     durable.replace(path, json.dumps(data).encode() + b"\n", 0o644)
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(NamedTuple):
     """What is mounted; ``names`` gives the number of a generation by the name of its root."""
 
     sysroot: str
@@ -99,7 +96,7 @@ def look(machine: Machine) -> Scene:
     found = Scene(str(machine.sysroot.resolve()), tuple(system.mounts()), {})
     targets = {found.target(path) for path in paths(machine)}
     if any(mount.target in targets for mount in found.mounts):
-        return replace(found, names=_names(machine))
+        return found._replace(names=_names(machine))
     return found
 
 
@@ -132,7 +129,7 @@ def ended(machine: Machine) -> tuple[int, ...]:
 def views(machine: Machine) -> list[View]:
     """Return every recorded generation with what is derived about it, ascending."""
     numbers = set(live(machine).values())
-    return [replace(view, live=view.number in numbers) for view in machine.views()]
+    return [view._replace(live=view.number in numbers) for view in machine.views()]
 
 
 def paths(machine: Machine) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import difference, nested, priority, system, transaction
 from snaptx.config import Priority
@@ -30,16 +29,14 @@ from snaptx.sharing import attach
 from snaptx.transaction import Request, Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(NamedTuple):
     """What a new generation grows from."""
 
     number: int
     staged: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(NamedTuple):
     """The result of staging; ``number`` is 0 where nothing changed, ``seconds`` the whole time."""
 
     number: int
@@ -49,8 +46,7 @@ class Staged:
     replaced: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class Workspace:
+class Workspace(NamedTuple):
     """A generation in the making."""
 
     machine: Machine
@@ -97,7 +93,7 @@ class Workspace:
             verb=request["verb"],
             message="; ".join(filter(None, messages)),
             payload=payload,
-            counts=before.counts + counts if before else counts,
+            counts=before.counts.plus(counts) if before else counts,
             includes=(*before.includes, before.number) if before else (),
             nested=tuple(sorted(inside)),
             updates={**base.updates, **request.get("updates", {})},
@@ -207,7 +203,7 @@ def apply(
         work.txn.step("write")
         with _priority(machine, idle):
             counts, origin = _write(work, payload, progress, reread)
-        return work.keep(counts, replace(origin, source=called or origin.source))
+        return work.keep(counts, origin._replace(source=called or origin.source))
 
 
 def _priority(machine: Machine, idle: bool) -> AbstractContextManager[None]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 
 from snaptx import log, system
 from snaptx.bootloader import entryfile
@@ -94,7 +93,7 @@ def _counter(machine: Machine, current: BootState | None) -> str:
 
 
 def _on_trial(entry: BootEntry, default: int) -> BootEntry:
-    return replace(entry, cmdline=f"{entry.cmdline} {entryfile.TRIAL}") if entry.number == default else entry
+    return entry._replace(cmdline=f"{entry.cmdline} {entryfile.TRIAL}") if entry.number == default else entry
 
 
 def _current(machine: Machine) -> BootState | None:
@@ -202,7 +201,7 @@ def refresh(machine: Machine, *, without: Iterable[int] = ()) -> bool:
     current = machine.boot_state()
     state = plan(machine, current.default, without=without)
     info = machine.storage.describe(Tree(current.default, Part.ROOT))
-    if state == replace(current, tries=state.tries) and info and machine.storage.default_name() == info.name:
+    if state == current._replace(tries=state.tries) and info and machine.storage.default_name() == info.name:
         return False
     perform(machine, state)
     return True

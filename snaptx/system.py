@@ -16,9 +16,9 @@ import struct
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 SYS_OPENAT2 = 437
 
@@ -202,8 +202,7 @@ def signal_descriptor(signals: Iterable[int]) -> int:
     return check(libc().signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK))
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """One line of /proc/self/mountinfo (proc_pid_mountinfo(5)), escapes undone.
 
     ``number`` is the mount's own, ``parent`` that of the mount it is on.
@@ -350,8 +349,7 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who started this: the user id, its name, and who they were before sudo or su."""
 
     uid: int

@@ -19,21 +19,19 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import lock, log, recover, switch, system
 from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.journal import Intent
 from snaptx.machine import Machine
-from snaptx.model import BootState, Tree, jsonable
+from snaptx.model import EMPTY, BootState, Tree, jsonable
 from snaptx.recover import Act, Remedy
 
 COMPLETED = f"was {Remedy.COMPLETE.value}"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What somebody asked for: the verb, the whole command line, and why.
 
     ``updates`` is what an unattended update brings: source to identity.
@@ -42,13 +40,13 @@ class Request:
     verb: str
     argv: tuple[str, ...] = ()
     message: str = ""
-    updates: Mapping[str, str] = field(default_factory=dict)
+    updates: Mapping[str, str] = EMPTY
 
 
 def note(machine: Machine, request: Request, **outcome: Any) -> None:
     """Put on record what is no transaction: nothing of it has to be settled if it breaks off."""
     told = {"verb": request.verb, "argv": list(request.argv), "message": request.message}
-    who = {"who": asdict(system.identity())}
+    who = {"who": system.identity()._asdict()}
     machine.audit.append({"time": system.now(), **told, **who, **jsonable(outcome)})
 
 
@@ -70,22 +68,22 @@ def exclusive(machine: Machine, verb: str, patience: float = 0.0) -> Iterator[No
         yield
 
 
-@dataclass
 class Transaction:
     """An open transaction; ``before`` is the default when it was begun."""
 
-    machine: Machine
-    intent: Intent
-    before: int
-    begun: float = field(default_factory=time.monotonic)
-    ended: bool = False
-    switched: bool = False
-    _steps: dict[str, float] = field(default_factory=dict)
+    def __init__(self, machine: Machine, intent: Intent, before: int) -> None:
+        self.machine = machine
+        self.intent = intent
+        self.before = before
+        self.ended = False
+        self.switched = False
+        self._begun = time.monotonic()
+        self._steps: dict[str, float] = {}
 
     def step(self, name: str) -> None:
         """Note that a step begins; tests stop here to see what a crash would leave."""
         self.machine.journal.step(name)
-        self._steps[name] = round(time.monotonic() - self.begun, 6)
+        self._steps[name] = round(time.monotonic() - self._begun, 6)
         log.debug(name)
 
     def prepare(self, number: int, complete: Callable[[], None] = lambda: None) -> BootState:
@@ -131,7 +129,7 @@ class Transaction:
             **self.intent.actor,
             "transaction": self.intent.transaction,
             "result": result,
-            "seconds": round(time.monotonic() - self.begun, 3),
+            "seconds": round(time.monotonic() - self._begun, 3),
             "steps": self._steps,
             **{key: jsonable(value) for key, value in details.items()},
         }
@@ -263,7 +261,7 @@ def _intent(
         "message": request.message,
         "generation": generation,
         "base": base,
-        "who": asdict(system.identity()),
+        "who": system.identity()._asdict(),
         **({"updates": dict(request.updates)} if request.updates else {}),
         **known,
     }

@@ -8,7 +8,7 @@ the last step.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import cache, durable, transaction
 from snaptx.errors import BusyError
@@ -21,8 +21,7 @@ LOG = "var/log/snaptx-audit.log"
 """Where the audit trail is kept, in the root."""
 
 
-@dataclass(frozen=True, slots=True)
-class Undoing:
+class Undoing(NamedTuple):
     """What is removed: generations, and steps in plain words."""
 
     generations: tuple[int, ...]

@@ -15,7 +15,7 @@ import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from snaptx import cache, enter, inventory, stage, views
 from snaptx.enclosure import standins
@@ -88,7 +88,7 @@ def _completed(packages: list[Upgrade], installed: Callable[[], Installed]) -> t
         return tuple(packages)
     known = installed()
     return tuple(
-        replace(package, old=package.old or "".join(known.get(package.name, ("",))[-1:]))
+        package._replace(old=package.old or "".join(known.get(package.name, ("",))[-1:]))
         for package in packages
     )
 

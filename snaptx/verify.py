@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import difference, system
 from snaptx.errors import NotFoundError, SnaptxError
@@ -14,8 +14,7 @@ from snaptx.overlay.failure import shown
 from snaptx.overlay.manifest import Manifest
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing that is not as it should be."""
 
     where: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY = 24 * 60
@@ -21,8 +21,7 @@ DAY = 24 * 60
 _FORM = re.compile(r"(?:([A-Za-z,.]+) +)?(\d\d):(\d\d)-(\d\d):(\d\d)")
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """The days it begins on (0 is Monday), minutes after midnight it begins at, and minutes it lasts."""
 
     days: frozenset[int]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from snaptx import commit, confirm, stage, transaction, verify
@@ -28,13 +27,20 @@ class World:
             (root / name).write_text("old\n")
         self._payloads = place / "payloads"
         self.storage, self.loader = MemoryStorage(place), MemoryBootLoader()
-        self.machine = Machine(root, Config(), self.storage, self.loader)
+        self._open(root, Config())
+
+    def _open(self, sysroot: Path, config: Config) -> None:
+        self.machine = Machine(sysroot, config, self.storage, self.loader)
+
+    def configure(self, config: Config) -> None:
+        """Let the machine have that configuration."""
+        self._open(self.machine.sysroot, config)
 
     def restart(self) -> None:
         """Boot what the entry file names."""
         tree = Tree(self.machine.boot_state().default, Part.ROOT)
         self.storage.boot(tree)
-        self.machine = replace(self.machine, sysroot=self.storage.path(tree))
+        self._open(self.storage.path(tree), self.machine.config)
 
     def payload(self, **files: str) -> str:
         """Make an overlay of files in /etc."""

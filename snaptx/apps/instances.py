@@ -191,7 +191,7 @@ def rehearse(app: App, number: int) -> None:
         CommandError: it can't be started.
     """
     listen = sockets.private(app.settings.listen, app.place)
-    settings = replace(app.settings, listen=listen)
+    settings = app.settings._replace(listen=listen)
     apart = replace(app, read_settings=lambda: settings)
     stop(apart, started(apart, number, None))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 from snaptx import lock, repair, verify
 from snaptx.apps import application, instances
@@ -39,7 +38,7 @@ def _of_each(host: Machine, look: Callable[[App], Iterator[Problem]]) -> Iterato
     for app in application.described(host):
         where = f"application {app.name}"
         try:
-            yield from (replace(found, where=f"{where}: {found.where}") for found in look(app))
+            yield from (found._replace(where=f"{where}: {found.where}") for found in look(app))
         except (SnaptxError, OSError) as error:
             yield Problem(where, _why(error))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import config
 from snaptx.errors import ConfigError, UsageError
@@ -26,8 +26,7 @@ class CheckAt(StrEnum):
     PRIVATE = "private"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """How an application is started, checked and stopped; times in seconds.
 
     ``listen`` are addresses (``HOST:PORT``, or a path for a Unix socket) handed

@@ -10,8 +10,8 @@ block").  snaptx makes it, GRUB alone writes into it and reads it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import durable, system
 from snaptx.errors import BootError, storage_error
@@ -29,8 +29,7 @@ BY_PARTUUID = "/dev/disk/by-partuuid"
 WRITABLE_BY_GRUB = {"vfat", "ext2", "ext3", "ext4"}
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(NamedTuple):
     """An environment block: where GRUB finds it, and where this process does."""
 
     uuid: str
@@ -68,8 +67,7 @@ class Counter:
         self.file.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class InPartition:
+class InPartition(NamedTuple):
     """An environment block as the one member of a tar archive at the beginning of a partition."""
 
     device: Path

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, FormatError
@@ -77,8 +76,7 @@ def escape(state: BootState) -> BootState | None:
         return None
     entries = [_turned_to(entry, entry.number == state.fallback) for entry in state.entries]
     entries.sort(key=lambda entry: entry.number != state.fallback)
-    return replace(
-        state,
+    return state._replace(
         default=state.fallback,
         confirmed=True,
         failed=state.default,
@@ -88,7 +86,7 @@ def escape(state: BootState) -> BootState | None:
 
 def _turned_to(entry: BootEntry, fallback: bool) -> BootEntry:
     cmdline = entry.cmdline.removesuffix(f" {TRIAL}")
-    return replace(entry, cmdline=f"{cmdline} {FALLBACK}" if fallback else cmdline)
+    return entry._replace(cmdline=f"{cmdline} {FALLBACK}" if fallback else cmdline)
 
 
 def _in_reach(state: BootState) -> list[BootEntry]:
@@ -157,5 +155,5 @@ def _decode(data: dict[str, Any]) -> BootState:
     return BootState(**{**_known(BootState, data), "entries": entries})
 
 
-def _known(cls: type, data: dict[str, Any]) -> dict[str, Any]:
-    return {item.name: data[item.name] for item in fields(cls) if item.name in data}
+def _known(cls: type[NamedTuple], data: dict[str, Any]) -> dict[str, Any]:
+    return {name: data[name] for name in cls._fields if name in data}

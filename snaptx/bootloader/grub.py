@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import durable
 from snaptx.bootloader import defaults, entryfile, kernels, settings, sums
@@ -189,8 +189,7 @@ def grub_directory(boot: Path) -> str:
     return next((name for name in GRUB_DIRECTORIES if (boot / name / "grub.cfg").is_file()), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Original:
+class Original(NamedTuple):
     """The distribution's own menu: its directory in /boot, and whether it names the roots (see settings)."""
 
     directory: str

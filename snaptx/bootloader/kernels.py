@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import system
 from snaptx.bootloader import defaults
@@ -25,8 +25,7 @@ CLOCK_OF_FAT = 2.0
 MODULES = ("usr/lib/modules", "lib/modules")
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """A kernel's version and its files; some need no initrd."""
 
     version: str
@@ -85,7 +84,7 @@ def _with_newer_initrd(kernel: Kernel, boot: Path) -> Kernel:
     """Return the kernel with the initrd that a root's own /boot holds for it, if that is newer."""
     own = _initrd(kernel.version, boot, _files(boot))
     if own and (not kernel.initrd or own.stat().st_mtime > kernel.initrd.stat().st_mtime + CLOCK_OF_FAT):
-        return replace(kernel, initrd=own)
+        return kernel._replace(initrd=own)
     return kernel
 
 

@@ -15,7 +15,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from snaptx import durable, system
@@ -161,7 +160,7 @@ def _copied(kernel: Kernel, place: Path) -> Kernel:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
     initrd = kernel.initrd and whole / kernel.initrd.name
-    return replace(kernel, image=whole / kernel.image.name, initrd=initrd)
+    return kernel._replace(image=whole / kernel.image.name, initrd=initrd)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx.bootloader.quoting import quote
 
@@ -18,8 +18,7 @@ _LINUX = re.compile(r"(?m)^\s*linux\w*\s.*$")
 """A line that loads a kernel: linux, linux16, linuxefi."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ways:
+class Ways(NamedTuple):
     """The ways to boot that the menu has besides the generations; what is "" is left out.
 
     ``original`` is the distribution's grub.cfg as GRUB finds it; ``adopted`` and ``adopted_words`` are,
@@ -33,6 +32,9 @@ class Ways:
     rescue: str = ""
 
 
+NO_WAYS = Ways()
+
+
 def names_roots(config: str) -> bool:
     """Return whether a grub.cfg tells every kernel the subvolume or dataset of its root.
 
@@ -42,7 +44,7 @@ def names_roots(config: str) -> bool:
     return all("subvol=" in line or "root=ZFS=" in line for line in lines)
 
 
-def render(values: Mapping[str, str], ways: Ways = Ways()) -> str:
+def render(values: Mapping[str, str], ways: Ways = NO_WAYS) -> str:
     """Return the settings file for the variables of an /etc/default/grub."""
     lines = ["# From /etc/default/grub, by snaptx init.", *_menu(values), *_ways(ways)]
     return "\n".join(lines) + "\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
 
 from snaptx import config
 from snaptx.cli import common
@@ -51,7 +50,7 @@ def _perform(args: Namespace, *, required: bool) -> None:
     if machine is None or args.dry_run:
         return
     caller = hook.Caller.of(args.manager, args.caller or os.getppid())
-    request = replace(common.request(args), message=f"{args.moment} {caller.command}")
+    request = common.request(args)._replace(message=f"{args.moment} {caller.command}")
     if args.moment == BEFORE:
         number = hook.before(machine, request, caller)
         text = f"snaptx: generation {number} is the system as it is before this" if number else ()

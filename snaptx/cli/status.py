@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx import retention, scene
 from snaptx.cli import common
@@ -15,8 +15,7 @@ from snaptx.update import state
 from snaptx.update.state import Run, State
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """What ``status`` shows; 0 stands for none."""
 
     sysroot: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from dataclasses import replace
 
 from snaptx import transaction, upgrade
 from snaptx.cli import apply as apply_verb
@@ -36,7 +35,7 @@ def _perform(args: Namespace, machine: Machine, prospect: Prospect) -> int:
     request = common.request(args)
     about = request.message or f"upgrade of {len(prospect.packages)} package(s) by {prospect.manager}"
     with transaction.exclusive(machine, args.verb):
-        ran = upgrade.upgrade(machine, replace(request, message=about), args.base, prospect)
+        ran = upgrade.upgrade(machine, request._replace(message=about), args.base, prospect)
         return apply_verb.finish(args, machine, ran.staged, ran.outcome)
 
 

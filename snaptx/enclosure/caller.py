@@ -9,15 +9,14 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx.errors import UsageError
 
 _TRACES = ("DOAS_USER", "PKEXEC_UID")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """A user with everything that makes a process theirs."""
 
     uid: int

@@ -26,8 +26,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import log, system
 from snaptx.enclosure import guard, standins, warden
@@ -150,8 +149,7 @@ def _terminal_kept(interactive: bool) -> Iterator[bool]:
             warden.give_terminal(os.getpgrp())
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
+class _Ending(NamedTuple):
     status: int
     raised: int
     trouble: dict[str, Any] | None

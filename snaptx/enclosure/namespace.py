@@ -25,10 +25,11 @@ import os
 import stat
 from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from snaptx import mounting, system
 from snaptx.enclosure import standins
+from snaptx.model import EMPTY
 from snaptx.storage.base import MountSpec
 
 RESOLVER = "/etc/resolv.conf"
@@ -40,8 +41,7 @@ _NO_DEVICES = mounting.MOUNT_ATTR_NOSUID | mounting.MOUNT_ATTR_NODEV
 Warn = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Enclosure:
+class Enclosure(NamedTuple):
     """What a command in a generation gets to see.
 
     ``root`` says how to mount the generation's root, ``shared`` pairs a path
@@ -52,7 +52,7 @@ class Enclosure:
 
     root: MountSpec
     shared: tuple[tuple[str, str], ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = EMPTY
     resolver: str = RESOLVER
     cache: MountSpec | None = None
 

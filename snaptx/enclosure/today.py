@@ -16,14 +16,14 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from snaptx import mounting, system
 from snaptx.enclosure import caller as callers
 from snaptx.enclosure import namespace, warden
 from snaptx.enclosure.caller import Caller
 from snaptx.enclosure.namespace import View, Warn, doing
+from snaptx.model import EMPTY
 from snaptx.places import is_below
 from snaptx.storage.base import MountSpec
 from snaptx.system import Mount
@@ -35,8 +35,7 @@ PLACES = ("/home", "/media", "/mnt", "/root", "/run", "/srv", "/tmp", "/var/tmp"
 _TREE = mounting.MOUNT_ATTR_RDONLY | mounting.MOUNT_ATTR_NODEV
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(NamedTuple):
     """What a command gets to see, and as whom.
 
     ``root`` says how to mount the generation's root, ``record`` is a directory
@@ -48,7 +47,7 @@ class Visit:
     root: MountSpec
     record: tuple[int, str]
     shared: tuple[tuple[str, str], ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = EMPTY
     directory: str = "/"
     caller: Caller | None = None
     resolver: str = namespace.RESOLVER

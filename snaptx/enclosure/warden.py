@@ -16,8 +16,7 @@ import signal
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from snaptx import system
 from snaptx.enclosure import guard, namespace
@@ -31,8 +30,7 @@ SI_KERNEL = 0x80
 """The si_code of a signal the kernel sent, here for the terminal (asm-generic/siginfo.h)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What the children need to know.
 
     ``foreground`` is whether the command gets the terminal, ``awaited`` the
@@ -232,7 +230,7 @@ def _with_terminal(work: Work) -> Work:
     wanted = os.environ.get("SHELL", "")
     shell = wanted if wanted.startswith("/") and os.access(wanted, os.X_OK) else "/bin/sh"
     environment = {**work.enclosure.environment, "SHELL": shell}
-    return replace(work, argv=(shell,), enclosure=replace(work.enclosure, environment=environment))
+    return work._replace(argv=(shell,), enclosure=work.enclosure._replace(environment=environment))
 
 
 def execute(argv: Sequence[str], environment: Mapping[str, str]) -> NoReturn:

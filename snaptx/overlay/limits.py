@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx.errors import HostileError, LimitError
 from snaptx.model import Kind, Member
@@ -13,8 +13,7 @@ RATIO_FLOOR = 64 << 20
 """Bytes that may be unpacked before ``max_ratio`` counts: small zeros compress beyond any ratio."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """What a payload may hold; every size in bytes.
 
     ``max_bytes`` bounds the sum of the file sizes (holes count) and the

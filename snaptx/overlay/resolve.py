@@ -15,7 +15,6 @@ import errno
 import os
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from snaptx.errors import HostileError
 from snaptx.overlay import xattrs
@@ -26,7 +25,6 @@ _CACHED = 128
 _MAX_LINKS = 40  # as the kernel's MAXSYMLINKS
 
 
-@dataclass(slots=True)
 class Directory:
     """An open directory: its canonical path, and what it does to new entries.
 
@@ -34,11 +32,14 @@ class Directory:
     changed since it was opened, ``made`` that the payload alone put entries there.
     """
 
-    fd: int
-    path: bytes
-    inherits: bool
-    touched: bool = False
-    made: bool = False
+    __slots__ = ("fd", "inherits", "made", "path", "touched")
+
+    def __init__(self, fd: int, path: bytes, inherits: bool) -> None:
+        self.fd = fd
+        self.path = path
+        self.inherits = inherits
+        self.touched = False
+        self.made = False
 
     def join(self, name: bytes) -> bytes:
         """Return the path of an entry."""

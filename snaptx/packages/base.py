@@ -8,23 +8,22 @@ one directory that outlives the tree.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from snaptx.config import Conffiles
+from snaptx.model import EMPTY
 
 Installed = Mapping[str, tuple[str, ...]]
 """The versions of each installed package, by name; nearly always one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """A command line, and what goes ``first``; ``accepted`` are the exit statuses of success."""
 
     argv: tuple[str, ...]
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = EMPTY
     accepted: frozenset[int] = frozenset({0})
     first: tuple[str, ...] = ()
 
@@ -37,16 +36,14 @@ class LockKind(StrEnum):
     PROCESS = "process"
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(NamedTuple):
     """A file that says whether the manager is at work; ``path`` is relative to the root."""
 
     path: str
     kind: LockKind
 
 
-@dataclass(frozen=True, slots=True)
-class Upgrade:
+class Upgrade(NamedTuple):
     """What an upgrade would do with one package; no old version: new here, no new one: removed."""
 
     name: str

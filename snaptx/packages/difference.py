@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx.packages.base import Compare, Installed, Upgrade
 
 
-@dataclass(frozen=True, slots=True)
-class PackageChanges:
+class PackageChanges(NamedTuple):
     """The packages that differ, each kind sorted by name."""
 
     added: tuple[Upgrade, ...] = ()

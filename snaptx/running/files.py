@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from snaptx.running.proc import DELETED
 
@@ -34,8 +34,7 @@ class State(StrEnum):
     DELETED = "deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What tells one file from another; ``device`` is stat(2)'s."""
 
     device: int
@@ -53,8 +52,7 @@ class Facts:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """One file that a process uses; ``generation`` is whose it is, 0 if nobody's."""
 
     how: How

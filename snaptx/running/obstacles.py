@@ -14,8 +14,8 @@ import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from snaptx import system
 
@@ -36,8 +36,7 @@ _CORE = (
 _MODULES = ("usr/lib/modules", "lib/modules")
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(NamedTuple):
     """A reason not to switch; ``forcible`` is whether somebody may want to all the same."""
 
     reason: str

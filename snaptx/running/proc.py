@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 DELETED = b" (deleted)"
 """What the kernel adds to a name that is gone; a name may also end so by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mapping:
+class Mapping(NamedTuple):
     """A piece of a file in a process's memory, from ``start`` up to ``end``.
 
     ``device`` is the filesystem's, as "major:minor" in hexadecimal, which for
@@ -56,8 +55,7 @@ class Kind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Owner:
+class Owner(NamedTuple):
     """Who answers for a process: a unit of systemd, a session or unit of a user, a container."""
 
     kind: Kind

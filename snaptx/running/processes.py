@@ -11,8 +11,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx.running import files, proc
 from snaptx.running.files import Facts, How, State, Use
@@ -21,8 +21,7 @@ from snaptx.running.proc import Owner
 PROC = b"/proc"
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """A process with the files of the system's trees that it uses."""
 
     pid: int
@@ -32,7 +31,6 @@ class Process:
     uses: tuple[Use, ...]
 
 
-@dataclass(slots=True)
 class Survey:
     """One look at all processes.
 
@@ -41,18 +39,16 @@ class Survey:
     (stat(2)) of their roots.
     """
 
-    sysroot: bytes
-    trees: tuple[bytes, ...]
-    generations: dict[int, int]
-    _own: str = field(default_factory=lambda: os.readlink("/proc/self/ns/mnt"))
-    _found: dict[tuple[str, bytes], Facts | None] = field(default_factory=dict)
-    _heads: set[bytes] = field(default_factory=lambda: {b""})
-
-    def __post_init__(self) -> None:
-        """Learn how paths in a tree that is mounted nowhere begin."""
-        for tree in self.trees:
+    def __init__(self, sysroot: bytes, trees: tuple[bytes, ...], generations: dict[int, int]) -> None:
+        self.sysroot = sysroot
+        self.trees = trees
+        self.generations = generations
+        self._own = os.readlink("/proc/self/ns/mnt")
+        self._found: dict[tuple[str, bytes], Facts | None] = {}
+        self._heads = {b""}  # how paths in a tree that is mounted nowhere begin
+        for tree in trees:
             with suppress(OSError):
-                self._heads.update(os.listdir(self.sysroot.rstrip(b"/") + tree))
+                self._heads.update(os.listdir(sysroot.rstrip(b"/") + tree))
 
     def processes(self) -> Iterator[Process]:
         """Yield the processes that use something, in the order of their numbers."""

@@ -7,9 +7,9 @@ network or machines inside it: those are listed, with what does it instead.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 PROPERTIES = (
     "Id", "Names", "Type", "ActiveState", "SubState", "After", "Before", "RefuseManualStop", "InvocationID",
@@ -50,8 +50,7 @@ _LEFT = {
 """Units that are left as they are, and why; the first that fits counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """A unit as systemctl shows it; ``after`` are the units that start before it."""
 
     name: str
@@ -70,8 +69,7 @@ class Unit:
         return self.active == "active"
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The units to restart, in their order, and those that are left, with the reason."""
 
     restart: tuple[str, ...]

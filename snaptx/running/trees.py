@@ -17,8 +17,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from snaptx import mounting, priority, system, threads
 from snaptx.storage.base import MountSpec
@@ -35,8 +35,7 @@ _ATTRIBUTES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What is to be done at one directory: how many mounts go, and which tree comes in their place.
 
     Without ``fresh`` what lies below them is seen.

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snaptx import durable, fstab
 from snaptx.errors import FormatError, JournalError
@@ -20,8 +20,7 @@ FORMAT = 1
 NAME = "shared.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NamedTuple):
     """One place that became a subvolume.
 
     The copy is of the root of ``generation``; ``birth_ns`` is when its root
@@ -62,7 +61,7 @@ def read(state: Path) -> dict[str, Conversion]:
 
 def write(state: Path, conversions: Iterable[Conversion]) -> None:
     """Replace the record, durable on return."""
-    rows = [asdict(one) for one in sorted(conversions, key=lambda one: one.path)]
+    rows = [one._asdict() for one in sorted(conversions, key=lambda one: one.path)]
     durable.replace(
         state / NAME, (json.dumps({"format": FORMAT, "converted": rows}, indent=2) + "\n").encode()
     )

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from snaptx import log, mounting, places, system, transaction
@@ -137,14 +137,14 @@ def _copy_all(machine: Machine, txn: Transaction, number: int, paths: Sequence[s
     """Copy what was not copied yet, all from one instant; then name the copies."""
     made = conversions.read(machine.storage.state)
     fresh = [path for path in paths if not _is_ours(machine, made.get(path))]
-    again = [replace(made[path], generation=number, settled=False) for path in paths if path not in fresh]
+    again = [made[path]._replace(generation=number, settled=False) for path in paths if path not in fresh]
     txn.step("copy")
     try:
         with _instant(machine, number) as (root, since):
             copied = [_copy(machine, root, path, since) for path in fresh]
         txn.step("keep")
         machine.storage.barrier()
-        conversions.put(machine.storage.state, *again, *(replace(one, generation=number) for one in copied))
+        conversions.put(machine.storage.state, *again, *(one._replace(generation=number) for one in copied))
         for one in copied:
             machine.storage.keep_shared(one.subvolume)
     finally:
@@ -222,7 +222,7 @@ def _bring(machine: Machine, made: Conversion) -> Late:
     source = _hidden(machine, made)
     if not source.is_dir():
         log.warning("what was written before the restart can't be looked for", missing=made.generation)
-        conversions.put(machine.storage.state, replace(made, settled=True))
+        conversions.put(machine.storage.state, made._replace(settled=True))
         return Late()
     since = system.file_clock_ns()
     target = machine.storage.shared_path(made.subvolume)
@@ -230,7 +230,7 @@ def _bring(machine: Machine, made: Conversion) -> Late:
         late = latecomers.bring(source_fd, target_fd, made.copied_ns, made.ready_ns)
     machine.storage.barrier()
     settled = is_mounted(machine, made) and not _is_used(machine, made)
-    fresh = replace(made, copied_ns=since, ready_ns=time.time_ns(), settled=settled)
+    fresh = made._replace(copied_ns=since, ready_ns=time.time_ns(), settled=settled)
     conversions.put(machine.storage.state, fresh)
     return late
 

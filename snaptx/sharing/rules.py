@@ -8,8 +8,8 @@ from outside of the root, or somebody has said that it may be rolled back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from snaptx.errors import LayoutError, UsageError
 from snaptx.places import RULES, Rule, is_below
@@ -31,8 +31,7 @@ class State(StrEnum):
     INSIDE = "inside the root"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """What there is at a place.
 
     ``entries`` counts what is no directory, ``complete`` is False where
@@ -47,8 +46,7 @@ class Seen:
     names: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """One place that should belong to no generation, and how it lies."""
 
     path: str

@@ -6,9 +6,8 @@ Every implementation passes tests/contract.  Errors are StorageError or below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from snaptx.model import Tree
 
@@ -25,8 +24,7 @@ UNFINISHED = ".unfinished"
 """Behind the name of what is being made or filled."""
 
 
-@dataclass(frozen=True, slots=True)
-class MountSpec:
+class MountSpec(NamedTuple):
     """What mount(8) is told to mount one tree; ``inside`` are (place, source) of what belongs into it."""
 
     source: str
@@ -35,8 +33,7 @@ class MountSpec:
     inside: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TreeInfo:
+class TreeInfo(NamedTuple):
     """What a backend knows of a tree.
 
     ``name`` is the backend's own name for it (a subvolume's path from the top

@@ -15,23 +15,21 @@ to decide.  Pure: changes in, decision out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx.model import Aspect, Change, Kind, Op
 
 Same = Callable[[bytes], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
+class Conflict(NamedTuple):
     """One change of ours and the change of theirs that stands in its way."""
 
     ours: Change
     theirs: Change
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What of ours can be carried over and what can't, both in the order of ours."""
 
     carried: tuple[Change, ...]

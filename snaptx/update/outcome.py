@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from snaptx.commit import Committed
 from snaptx.errors import RejectedError, SnaptxError
@@ -101,13 +101,13 @@ def remember(before: State, outcome: Outcome, *, now: float, interval: int, draw
     A run that did not look at the sources leaves alone when that is due, unless it failed.
     """
     run = Run(now, outcome.result, outcome.message, outcome.code)
-    after = replace(before, last=run, offered=_offered(before, outcome))
+    after = before._replace(last=run, offered=_offered(before, outcome))
     if outcome.failures:
         failures = before.failures + 1
-        return replace(after, failures=failures, next=timing.next_run(now, interval, failures, draw))
+        return after._replace(failures=failures, next=timing.next_run(now, interval, failures, draw))
     if outcome.looked:
         due = timing.next_run(now, interval, 0, draw)
-        return replace(after, succeeded=now, failures=0, next=due)
+        return after._replace(succeeded=now, failures=0, next=due)
     return after
 
 

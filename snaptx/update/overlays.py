@@ -11,7 +11,7 @@ what is byte for byte what it names.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from snaptx import stage, system
@@ -133,7 +133,7 @@ class OverlaySource:
         staged = Staged(0, _base(machine).number, Counts())
         for entry in (entry for entry in self._pending if entry.number > had):
             message = entry.message or entry.file
-            asked = replace(request, message=message, updates={offer.key: entry.identity})
+            asked = request._replace(message=message, updates={offer.key: entry.identity})
             path = str(self._around.cache / entry.sha256)
             called = f"{self.name.rstrip('/')}/{entry.file}"
             done = stage.apply(machine, path, asked, sha256=entry.sha256, called=called)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from snaptx import upgrade
@@ -88,5 +87,5 @@ class PackageSource:
 
     def stage(self, machine: Machine, request: Request, offer: Offer) -> Staged:
         """Stage the upgrades."""
-        asked = replace(request, message=offer.summary, updates={KEY: offer.identity})
+        asked = request._replace(message=offer.summary, updates={KEY: offer.identity})
         return self._upgrades.stage(machine, asked)

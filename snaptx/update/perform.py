@@ -14,7 +14,6 @@ that was staged here and can't be completed is discarded.
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -169,9 +168,9 @@ def _note(machine: Machine, asked: Asked, offer: Offer) -> None:
     if base.updates.get(offer.key) == offer.identity:
         return
     updates = {offer.key: offer.identity}
-    request = replace(asked.request, message=offer.summary, updates=updates)
+    request = asked.request._replace(message=offer.summary, updates=updates)
     with transaction.begin(machine, Act.RECORD, request, generation=base.number) as txn:
-        machine.generations.write(replace(base, updates={**base.updates, **updates}))
+        machine.generations.write(base._replace(updates={**base.updates, **updates}))
         txn.succeed()
 
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snaptx import durable
 from snaptx.errors import FormatError, JournalError
 from snaptx.machine import Machine
-from snaptx.model import jsonable, require_kinds
+from snaptx.model import EMPTY, jsonable, require_kinds
 
 FORMAT = 1
 NAME = "state.json"
@@ -41,8 +40,7 @@ class Result(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """The newest index that was accepted from a source."""
 
     name: str
@@ -50,8 +48,7 @@ class Seen:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """One run: when it ended (seconds since the epoch), what it came to, in words, and its exit status."""
 
     time: float
@@ -60,8 +57,7 @@ class Run:
     code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """All that is remembered.
 
     ``succeeded`` is when all sources were last read, ``next`` when the next
@@ -75,7 +71,7 @@ class State:
     next: float = 0.0
     failures: int = 0
     offered: tuple[str, ...] = ()
-    seen: Mapping[str, Seen] = field(default_factory=dict)
+    seen: Mapping[str, Seen] = EMPTY
 
 
 def directory(machine: Machine) -> Path:
@@ -135,4 +131,4 @@ class Memory:
         """Remember it."""
         state = read(self._place)
         if state.seen.get(source) != seen:
-            write(self._place, replace(state, seen={**state.seen, source: seen}))
+            write(self._place, state._replace(seen={**state.seen, source: seen}))

@@ -11,7 +11,6 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -148,10 +147,10 @@ def _problems(machine: Machine) -> Iterator[str]:
 def _of_the_records(state: BootState) -> BootState:
     """Return a state without what tells the copies of an initrd on /boot from each other."""
     entries = (
-        replace(entry, kernel=_STAMP.sub("/", entry.kernel), initrd=_STAMP.sub("/", entry.initrd))
+        entry._replace(kernel=_STAMP.sub("/", entry.kernel), initrd=_STAMP.sub("/", entry.initrd))
         for entry in state.entries
     )
-    return replace(state, entries=tuple(entries))
+    return state._replace(entries=tuple(entries))
 
 
 def _leftovers(machine: Machine) -> Iterator[str]:

@@ -237,7 +237,7 @@ def test_name_servers(root: Root, tmp_path: Path, warnings: list[str], link: str
     before = root.snapshot()
     machine = tmp_path / "resolv.conf"
     machine.write_text(NAMESERVERS)
-    enclosure = replace(root.enclosure, resolver=str(machine))
+    enclosure = root.enclosure._replace(resolver=str(machine))
     seen = 'test "$(cat /etc/resolv.conf 2>/dev/null)" = "$1" || exit 1'
     script = f"{seen}; (echo x >>/etc/resolv.conf) 2>/dev/null && exit 2; exit 0"
     status = run_enclosed(enclosure, ["sh", "-c", script, "sh", NAMESERVERS.strip()])
@@ -249,7 +249,7 @@ def test_name_servers(root: Root, tmp_path: Path, warnings: list[str], link: str
 
 def test_no_name_servers_on_the_machine(root: Root, warnings: list[str], tmp_path: Path) -> None:
     (root.path / "etc/resolv.conf").write_text("own\n")
-    enclosure = replace(root.enclosure, resolver=str(tmp_path / "none"))
+    enclosure = root.enclosure._replace(resolver=str(tmp_path / "none"))
     assert run_enclosed(enclosure, ["sh", "-c", "test $(cat /etc/resolv.conf) = own"]) == 0
     assert warnings == []
 

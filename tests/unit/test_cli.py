@@ -268,6 +268,31 @@ def test_help_starts_fast_and_loads_little() -> None:
     assert min(times) < 1.0, "0.2 s on a quiet machine"
 
 
+def test_verbs_in_daily_use_make_no_dataclass() -> None:
+    """To make the classes takes longer than many a verb's work, and so does loading what makes them."""
+    verbs = "list", "status", "log", "diff", "apply", "commit", "rollback", "confirm", "prune", "live", "hook"
+    inner = (
+        "stage",
+        "commit",
+        "rollback",
+        "confirm",
+        "prune",
+        "hook",
+        "audit",
+        "trees.compare",
+        "trees.conflicts",
+    )
+    backends = "storage.btrfs", "storage.sendstream", "bootloader.inroot", "bootloader.onboot"
+    names = ("cli.main", *(f"cli.{verb}" for verb in verbs), *inner, *backends)
+    script = f"import sys, importlib\nfor name in {names}: importlib.import_module(f'snaptx.{{name}}')\n"
+    script += "print(sorted({'dataclasses', 'inspect'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "[]\n"
+
+
 def test_no_verb_needs_a_filesystem_s_library_before_it_has_seen_the_filesystem() -> None:
     script = "import sys; from snaptx.cli import main\nfor verb in main.VERBS: main.module_of(verb)\n"
     script += "print(sorted({'btrfsutil', 'libzfs_core'} & set(sys.modules)))"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +55,10 @@ def test_one_file_alone(tmp_path: Path) -> None:
 
 def test_every_value_can_be_set_to_itself() -> None:
     tables: dict[str, dict[str, Any]] = {}
-    for section in fields(Config()):
-        values = getattr(Config(), section.name)
-        tables[section.name] = {
-            key.name: list(value) if isinstance(value := getattr(values, key.name), tuple) else value
-            for key in fields(values)
+    for name, section in Config()._asdict().items():
+        tables[name] = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in section._asdict().items()
         }
 
     assert merge(Config(), tables, "here") == Config()

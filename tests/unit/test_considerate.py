@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +40,7 @@ def _scheduling(world: World, *, idle: bool) -> set[int]:
 @pytest.mark.parametrize(("asked", "configured"), [(True, Priority.NORMAL), (False, Priority.IDLE)])
 def test_staging_lets_others_go_first_if_told(world: World, asked: bool, configured: Priority) -> None:
     before = os.sched_getscheduler(0)
-    world.machine = replace(world.machine, config=Config(staging=StagingConfig(priority=configured)))
+    world.configure(Config(staging=StagingConfig(priority=configured)))
 
     assert _scheduling(world, idle=asked) == {os.SCHED_IDLE}
     assert os.sched_getscheduler(0) == before
@@ -53,7 +52,7 @@ def test_staging_is_like_any_work_if_nothing_is_said(world: World) -> None:
 
 @pytest.mark.parametrize(("generations", "told"), [(MANY, False), (MANY + 1, True)])
 def test_too_many_generations_are_told(world: World, generations: int, told: bool) -> None:
-    seen = replace(status.gather(world.machine), generations=generations)
+    seen = status.gather(world.machine)._replace(generations=generations)
 
     assert any("slow down" in line for line in status.lines(seen)) is told
 

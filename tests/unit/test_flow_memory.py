@@ -7,7 +7,6 @@ import os
 import signal
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -273,7 +272,7 @@ def test_repair_makes_the_entry_file_anew(world: World) -> None:
     world.update(hostname="two\n")
     world.restart()
     world.confirm(2)
-    world.loader.prepare(replace(world.machine.boot_state(), default=7))
+    world.loader.prepare(world.machine.boot_state()._replace(default=7))
     world.loader.switch()
 
     assert repair.repair(world.machine, REQUEST)
@@ -316,7 +315,7 @@ def test_where_tries_are_counted_is_not_forgotten_while_it_is_not_mounted(world:
 
 
 def test_what_to_fall_back_to_stays_in_a_full_menu(world: World) -> None:
-    world.machine = replace(world.machine, config=Config(boot=BootConfig(menu=3)))
+    world.configure(Config(boot=BootConfig(menu=3)))
     for number in range(2, 6):
         world.update(hostname=f"{number}\n")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from snaptx.bootloader import defaults, entryfile, settings
@@ -36,7 +34,7 @@ def test_each_boot_has_its_meaning(booted: int, why: Why, meaning: Arrival) -> N
 
 
 def test_what_the_initramfs_turned_away_from_has_failed() -> None:
-    turned = replace(STATE, default=4, failed=9)
+    turned = STATE._replace(default=4, failed=9)
 
     assert judge(turned, 4, Why.NOTHING) is Arrival.FELL_BACK
     assert judge(turned, 4, Why.STOPPED) is Arrival.NOT_TRIED
@@ -61,8 +59,8 @@ def test_only_the_two_that_are_tried_are_counted() -> None:
 
 
 def test_the_way_out_leads_to_the_fallback_and_names_what_failed() -> None:
-    trial = replace(ENTRIES[0], cmdline=f"{ENTRIES[0].cmdline} {entryfile.TRIAL}")
-    out = entryfile.escape(replace(STATE, entries=(trial, *ENTRIES[1:])))
+    trial = ENTRIES[0]._replace(cmdline=f"{ENTRIES[0].cmdline} {entryfile.TRIAL}")
+    out = entryfile.escape(STATE._replace(entries=(trial, *ENTRIES[1:])))
 
     assert out is not None
     assert (out.default, out.fallback, out.failed, out.confirmed) == (4, 4, 9, True)
@@ -73,7 +71,7 @@ def test_the_way_out_leads_to_the_fallback_and_names_what_failed() -> None:
 
 @pytest.mark.parametrize("change", [{"confirmed": True}, {"counter": "1:/x"}, {"fallback": 9}])
 def test_without_need_there_is_no_way_out(change: dict[str, object]) -> None:
-    assert entryfile.escape(replace(STATE, **change)) is None  # type: ignore[arg-type]
+    assert entryfile.escape(STATE._replace(**change)) is None  # type: ignore[arg-type]
 
 
 def test_the_settings_are_those_of_the_distribution() -> None:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert (generations.read(7), generations.read(10)) == (FULL, plain)
     assert generations.numbers() == [7, 9, 10]
     assert generations.recorded() == [FULL, plain]
-    generations.write(replace(FULL, pinned=False))
+    generations.write(FULL._replace(pinned=False))
     assert not generations.read(7).pinned
 
 
@@ -129,7 +128,7 @@ def test_numbers_never_come_back(tmp_path: Path) -> None:
 
 def test_forgotten_records(tmp_path: Path) -> None:
     generations = _generations(tmp_path, 3)
-    generations.write(replace(FULL, number=3))
+    generations.write(FULL._replace(number=3))
     generations.forget(3)
     generations.forget(3)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +16,7 @@ NOW = 1_000 * DAY
 def view(number: int, verdict: Verdict = Verdict.GOOD, *, age: float = 100, **facts: bool) -> View:
     """Make a committed generation, ``age`` days old."""
     generation = Generation(number, number - 1, NOW - age * DAY, "apply", verdict=verdict)
-    generation = replace(generation, pinned=facts.get("pinned", False))
+    generation = generation._replace(pinned=facts.get("pinned", False))
     phase = Phase.STAGED if facts.get("staged") else Phase.COMMITTED
     seen = [facts.get(name, False) for name in ("booted", "default", "live")]
     return View(generation, phase, *seen)
@@ -70,8 +68,8 @@ def test_what_leads_from_the_running_one_to_what_may_boot_stays(end: str) -> Non
 
 
 def test_nothing_leads_over_a_rollback() -> None:
-    back = replace(view(4).generation, content=1)
-    views = [view(1), view(2, booted=True), view(3), replace(view(4), generation=back), view(5, default=True)]
+    back = view(4).generation._replace(content=1)
+    views = [view(1), view(2, booted=True), view(3), view(4)._replace(generation=back), view(5, default=True)]
 
     assert taken(views, RetentionConfig(keep=1)) == (1, 3, 4)
 

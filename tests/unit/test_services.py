@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from snaptx.running import services
@@ -85,7 +83,7 @@ def unit(name: str, *, after: str = "", before: str = "", **facts: str) -> Unit:
         False,
         "1",
     )
-    return replace(made, **facts)  # type: ignore[arg-type]
+    return made._replace(**facts)  # type: ignore[arg-type]
 
 
 def test_output_of_systemctl_is_understood() -> None:

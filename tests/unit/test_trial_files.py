@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +65,7 @@ def test_what_was_damaged_since_is_not_taken_for_whole(loader: GrubInRoot, tmp_p
 @pytest.mark.parametrize("change", [{"confirmed": True}, {"nonce": "4567ef"}])
 def test_digests_go_with_their_trial(loader: GrubInRoot, change: dict[str, object]) -> None:
     switch(loader, STATE)
-    after = replace(STATE, **change)  # type: ignore[arg-type]
+    after = STATE._replace(**change)  # type: ignore[arg-type]
     switch(loader, after)
 
     assert [path.name for path in sums(loader)] == ([] if after.confirmed else ["sums-4567ef"])
@@ -95,7 +94,7 @@ def test_an_older_grub_configuration_makes_room_for_the_one_that_knows_the_entri
 
 @pytest.mark.parametrize("left", [None, b"", b"\0" * SIZE])
 def test_a_counter_that_is_gone_is_made_anew(loader: GrubInRoot, tmp_path: Path, left: bytes | None) -> None:
-    switch(loader, replace(STATE, confirmed=True))
+    switch(loader, STATE._replace(confirmed=True))
     file = tmp_path / "esp/EFI/snaptx/snaptx.env"
     file.parent.mkdir(parents=True, exist_ok=True)
     if left is not None:

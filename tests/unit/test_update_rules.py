@@ -193,7 +193,7 @@ def test_what_is_remembered() -> None:
 
 
 def test_a_run_that_did_not_look_leaves_the_next_alone() -> None:
-    before = replace(State(), next=77.0, succeeded=5.0, failures=2, offered=("x",))
+    before = State()._replace(next=77.0, succeeded=5.0, failures=2, offered=("x",))
     held = _after(Outcome(bound=Bound(Step.NOTHING, "backup")), before)
 
     assert (held.next, held.succeeded, held.failures, held.offered) == (77, 5, 2, ("x",))

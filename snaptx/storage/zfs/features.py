@@ -9,16 +9,15 @@ itself is asked, and this tells why it refuses, or soon will.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 SET = "grub2"
 PLACES = (Path("/etc/zfs/compatibility.d") / SET, Path("/usr/share/zfs/compatibility.d") / SET)
 _PREFIX = "feature@"
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(NamedTuple):
     """Features that GRUB does not know: in use, allowed to come into use, or one ``zpool upgrade`` away."""
 
     active: tuple[str, ...] = ()

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snaptx.model import Part, Tree
 from snaptx.storage.base import UNFINISHED
@@ -45,8 +45,7 @@ GONE = "snaptx-gone-"
 _PLAIN = re.compile(r"[A-Za-z0-9_.\-]")
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A snapshot: its full name, the transaction group it was made in, its clones, the tags that hold it."""
 
     name: str
@@ -60,8 +59,7 @@ class Snapshot:
         return self.name.partition("@")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(NamedTuple):
     """A filesystem: ``tree`` as set on itself, its snapshots, oldest first.
 
     ``menu``: ZFSBootMenu is told how to boot it; ``automatic``: it was mounted with the pool before init.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from snaptx.errors import CommandError, LayoutError, NoSpaceError, ReadOnlyError, SnaptxError, StorageError
 from snaptx.run import run
@@ -23,8 +22,7 @@ SET_APART = frozenset({
 """Properties a clone gets otherwise, inherits from its origin, or must not take a second time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(NamedTuple):
     """What a pool says of itself."""
 
     name: str
