@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snaptx import places, window
+from snaptx import places
 from snaptx.errors import ConfigError
 
 GIB = 1 << 30
@@ -281,6 +281,8 @@ def _convert(value: Any, default: Any, where: str) -> Any:
 
 
 def _check_windows(windows: tuple[str, ...], where: str) -> None:
+    from snaptx import window  # few machines have any
+
     for text in windows:
         try:
             window.parse(text)

@@ -19,6 +19,7 @@ from snaptx.storage.base import Storage
 
 if TYPE_CHECKING:
     from snaptx.audit import Audit
+    from snaptx.bootloader.counter import Counter, InPartition
     from snaptx.bootloader.install import Installer
 
 
@@ -184,7 +185,6 @@ def _open_storage(mount: system.Mount) -> Storage:
 
 
 def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoader:
-    from snaptx.bootloader import counter
     from snaptx.bootloader.inroot import GrubInRoot
 
     boot = system.mount_at(sysroot / "boot")
@@ -193,12 +193,19 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
     if boot is None or boot.device == root.device or boot.fstype == "vfat":
         if root.fstype == "zfs" and (menu := _boot_menu(storage)):
             return menu
-        return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: counter.locate(sysroot, None))
+        return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: _find_counter(sysroot, None))
+    from snaptx.bootloader import counter
     from snaptx.bootloader.onboot import GrubOnBoot
 
     return GrubOnBoot(
-        sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: counter.locate(sysroot, boot)
+        sysroot / "boot", lambda: counter.uuid_of(boot.source), lambda: _find_counter(sysroot, boot)
     )
+
+
+def _find_counter(sysroot: Path, boot: system.Mount | None) -> Counter | InPartition | None:
+    from snaptx.bootloader import counter  # most verbs read what boots, and no more
+
+    return counter.locate(sysroot, boot)
 
 
 def _boot_menu(storage: Storage) -> BootLoader | None:

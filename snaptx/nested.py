@@ -22,7 +22,6 @@ from snaptx.overlay import scan
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.transplant import transplant, uproot
 from snaptx.sharing import attach
-from snaptx.trees import copies
 from snaptx.trees.treeview import TreeView, above, joined
 
 
@@ -224,6 +223,8 @@ def bring(machine: Machine, base: int, number: int, late: list[Late]) -> None:
             except OSError as error:
                 raise storage_error(error, "cannot carry a nested subvolume over") from error
             if one.whole:
+                from snaptx.trees import copies  # not for every start-up
+
                 place = os.fsdecode(one.path)
                 copies.clone(source / place, target / place)
             manifest.put(_rows(machine, manifest, target_fd, one))

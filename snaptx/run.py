@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Container, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -72,6 +71,8 @@ def find_program(name: str) -> str:
     Raises:
         SnaptxError: it is not installed; the hint names its package.
     """
+    import shutil  # not for every start-up
+
     found = shutil.which(name, path=SAFE_PATH)
     if found is None:
         raise SnaptxError(f"{name} is not installed", hint=f"install the package {PACKAGES.get(name, name)}")

@@ -1,7 +1,8 @@
 """GRUB: the entry file beside GRUB's own configuration, outside every generation.
 
 What both homes share: ``inroot`` is where /boot is part of the root, ``onboot``
-where it is a filesystem of its own.
+where it is a filesystem of its own.  What only installation and the offer of a
+kernel need is imported there: every verb reads the entry file.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import os
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from snaptx import durable
-from snaptx.bootloader import defaults, entryfile, kernels, settings, sums
-from snaptx.bootloader.counter import Counter, InPartition
-from snaptx.bootloader.kernels import Kernel
-from snaptx.bootloader.settings import Ways
+from snaptx.bootloader import entryfile, sums
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
+
+if TYPE_CHECKING:
+    from snaptx.bootloader.counter import Counter, InPartition
+    from snaptx.bootloader.kernels import Kernel
+    from snaptx.bootloader.settings import Ways
 
 NEXT = entryfile.NAME + ".next"
 KEPT = "grub.cfg.old"
@@ -46,7 +49,7 @@ def static_config() -> bytes:
     raise BootError("snaptx's grub.cfg is not installed", hint="reinstall snaptx")
 
 
-FindCounter = Callable[[], Counter | InPartition | None]
+FindCounter = Callable[[], "Counter | InPartition | None"]
 
 
 def no_counter() -> Counter | InPartition | None:
@@ -94,6 +97,8 @@ class Grub:
 
     def _install(self, root: Path, ways: Ways) -> None:
         """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB."""
+        from snaptx.bootloader import defaults, settings
+
         self.home.mkdir(mode=0o700, exist_ok=True)
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
         fitting = settings.render(defaults.read(root), ways)
@@ -174,6 +179,8 @@ class Grub:
 
 def words_of(root: Path) -> list[str]:
     """Return what the kernel of a root is told besides where the root is."""
+    from snaptx.bootloader import kernels
+
     return ["ro", *kernels.command_line(root)]
 
 
@@ -198,6 +205,8 @@ class Original(NamedTuple):
 
 def original(boot: Path) -> Original | None:
     """Return the distribution's own menu in ``boot``, None if there is none."""
+    from snaptx.bootloader import settings
+
     name = grub_directory(boot)
     if not name:
         return None

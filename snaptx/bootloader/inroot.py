@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, kernels
+from snaptx.bootloader import entryfile
 from snaptx.bootloader.grub import (
     ESCAPE,
     FindCounter,
@@ -21,11 +22,12 @@ from snaptx.bootloader.grub import (
     original,
     words_of,
 )
-from snaptx.bootloader.settings import Ways
 from snaptx.errors import storage_error
 from snaptx.model import BootEntry, BootState
 from snaptx.storage.base import TreeInfo
-from snaptx.storage.zfs import names as zfs
+
+if TYPE_CHECKING:
+    from snaptx.bootloader.settings import Ways
 
 
 class GrubInRoot(Grub):
@@ -47,6 +49,8 @@ class GrubInRoot(Grub):
         self._install(root, self._ways(root, adopted))
 
     def _ways(self, root: Path, adopted: TreeInfo) -> Ways:
+        from snaptx.bootloader.settings import Ways
+
         found = original(root / "boot")
         if found is None:
             return Ways()
@@ -76,6 +80,8 @@ class GrubInRoot(Grub):
 
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
         """Name the kernel inside the tree; paths start at the top level, as GRUB's do."""
+        from snaptx.bootloader import kernels
+
         kernel = kernels.choose(root)
         self._offered[info.loader_path] = root
         return entry_of(number, title, kernel, f"{info.loader_path}/boot/", [*info.cmdline, *words_of(root)])
@@ -96,4 +102,8 @@ class GrubInRoot(Grub):
 
 def _seen_by_grub(mount: system.Mount) -> str:
     """Return how GRUB begins a path in a filesystem that is mounted into the root."""
-    return zfs.loader_path(mount.source) if mount.fstype == "zfs" else mount.root
+    if mount.fstype != "zfs":
+        return mount.root
+    from snaptx.storage.zfs.names import loader_path
+
+    return loader_path(mount.source)

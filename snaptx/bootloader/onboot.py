@@ -16,15 +16,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from snaptx import durable, system
-from snaptx.bootloader import entryfile, freezing, kernels
+from snaptx.bootloader import entryfile, freezing
 from snaptx.bootloader.grub import NEXT, FindCounter, Grub, entry_of, no_counter, original, words_of
-from snaptx.bootloader.kernels import Kernel
-from snaptx.bootloader.settings import Ways
 from snaptx.errors import SnaptxError, storage_error
 from snaptx.model import BootEntry
 from snaptx.storage.base import TreeInfo
+
+if TYPE_CHECKING:
+    from snaptx.bootloader.kernels import Kernel
 
 UNFINISHED = ".tmp"
 
@@ -47,6 +49,8 @@ class GrubOnBoot(Grub):
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
         """Put in place what does not change with a generation."""
+        from snaptx.bootloader.settings import Ways
+
         found = original(self._boot)
         path = f"/{found.directory}/grub.cfg" if found and found.names_roots else ""
         self._install(root, Ways(original=path, rescue=" ".join(adopted.cmdline)))
@@ -67,6 +71,8 @@ class GrubOnBoot(Grub):
 
         A copy is never written again: what is made anew gets another directory.
         """
+        from snaptx.bootloader import kernels
+
         place = self.home / str(number)
         others = sorted(self.home.glob("[0-9]*"))
         kernel = kernels.choose(root, self._boot, *(copy for of in (place, *others) for copy in _copies(of)))

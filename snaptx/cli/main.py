@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import takewhile
 from types import FrameType
 from typing import Any, NoReturn
@@ -54,10 +55,19 @@ INTERRUPTED = 128
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes no option cut short: a later option could make another one of it."""
+    """Takes no option cut short: a later option could make another one of it.
+
+    It formats each option to check it, and loads ``shutil`` to ask how wide the
+    terminal is unless a width is given; only help is for the terminal.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        plain = partial(argparse.HelpFormatter, width=80)
+        super().__init__(allow_abbrev=False, formatter_class=plain, **options)
+
+    def format_help(self) -> str:
+        self.formatter_class = argparse.HelpFormatter
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see: {self.prog} --help")

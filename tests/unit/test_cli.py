@@ -293,6 +293,17 @@ def test_verbs_in_daily_use_make_no_dataclass() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_no_verb_asks_how_wide_the_terminal_is_before_help_is_wanted() -> None:
+    script = "import sys; from snaptx.cli import main\n"
+    script += "for verb in ('list', 'apply', 'commit', 'hook'): main.build_parser(verb)\n"
+    script += "print('shutil' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "False\n"
+
+
 def test_no_verb_needs_a_filesystem_s_library_before_it_has_seen_the_filesystem() -> None:
     script = "import sys; from snaptx.cli import main\nfor verb in main.VERBS: main.module_of(verb)\n"
     script += "print(sorted({'btrfsutil', 'libzfs_core'} & set(sys.modules)))"
