@@ -79,11 +79,12 @@ def _filesystem(sysroot: str) -> str:
     """Return the type of the filesystem that is mounted at ``sysroot``, "" if that can't be told."""
     target, found = os.path.realpath(sysroot), ""
     try:
-        lines = _read(MOUNTS).splitlines()
-    except (OSError, ValueError):
+        with open(MOUNTS, "rb") as file:
+            lines = os.fsdecode(file.read()).split("\n")
+    except OSError:
         return ""
-    for line in lines:
+    for line in filter(None, lines):
         mount, _, about = line.partition(" - ")
-        if mount.split()[4] == target:
+        if mount.split(" ")[4] == target:
             found = about.split()[0]
     return found

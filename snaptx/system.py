@@ -235,8 +235,8 @@ def _unescape(text: str) -> str:
 
 def parse_mounts(text: str, word: str = "") -> Iterator[Mount]:
     """Yield the mounts of a mountinfo file, in its order; with ``word`` those whose line has it."""
-    for line in text.splitlines():
-        if word and word not in line:
+    for line in filter(None, text.split("\n")):  # a path may hold all else that ends a line elsewhere
+        if word not in line:
             continue
         left, _, right = line.partition(" - ")
         fields, tail = left.split(" "), right.split(" ")
@@ -255,7 +255,7 @@ def parse_mounts(text: str, word: str = "") -> Iterator[Mount]:
 
 def mounts(word: str = "") -> list[Mount]:
     """Return what is mounted in this process's mount namespace; with ``word`` what has it in its line."""
-    return list(parse_mounts(Path("/proc/self/mountinfo").read_text(errors="surrogateescape"), word))
+    return list(parse_mounts(os.fsdecode(Path("/proc/self/mountinfo").read_bytes()), word))
 
 
 def mounts_everywhere(word: str) -> Iterator[Mount]:
@@ -268,8 +268,8 @@ def mounts_everywhere(word: str) -> Iterator[Mount]:
         try:
             namespace = os.readlink(f"/proc/{process}/ns/mnt")
             if namespace not in seen:
-                with open(f"/proc/{process}/mountinfo", errors="surrogateescape") as file:
-                    yield from parse_mounts(file.read(), word)
+                with open(f"/proc/{process}/mountinfo", "rb") as file:
+                    yield from parse_mounts(os.fsdecode(file.read()), word)
                 seen.add(namespace)
         except OSError:
             continue  # the process ended

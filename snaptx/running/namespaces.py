@@ -33,7 +33,7 @@ def _apart(sysroot: str, targets: Sequence[str]) -> Iterator[Owner]:
             if namespace not in judged:
                 judged[namespace] = _differs(f"{process}/root", sysroot, targets)
             if judged[namespace]:
-                yield proc.parse_cgroup((process / "cgroup").read_text(errors="surrogateescape"))
+                yield proc.parse_cgroup(os.fsdecode((process / "cgroup").read_bytes()))
 
 
 def _differs(reach: str, sysroot: str, targets: Sequence[str]) -> bool:

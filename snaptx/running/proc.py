@@ -88,9 +88,8 @@ def parse_cgroup(text: str) -> Owner:
 
 def _path_of(text: str) -> str:
     """Return the group in the hierarchy of version 2, else in systemd's own of version 1."""
-    groups = {
-        line.split(":", 2)[1]: line.split(":", 2)[2] for line in text.splitlines() if line.count(":") >= 2
-    }
+    lines = text.split("\n")  # a group's name may hold all else that ends a line elsewhere
+    groups = {line.split(":", 2)[1]: line.split(":", 2)[2] for line in lines if line.count(":") >= 2}
     return next((groups[name] for name in ("", "name=systemd") if groups.get(name, "/") != "/"), "")
 
 

@@ -72,7 +72,7 @@ class Survey:
         if not uses:
             return None
         name = Path(os.fsdecode(place + b"/comm")).read_bytes().removesuffix(b"\n")
-        cgroup = Path(os.fsdecode(place + b"/cgroup")).read_text(errors="surrogateescape")
+        cgroup = os.fsdecode(Path(os.fsdecode(place + b"/cgroup")).read_bytes())
         uid = os.stat(place).st_uid
         return Process(pid, name.decode(errors="surrogateescape"), uid, proc.parse_cgroup(cgroup), uses)
 

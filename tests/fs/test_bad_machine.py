@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from snaptx import system
+from snaptx import idle, mounting, system
 from tests.boxes import Box, Running, changes, made, snaptx
 from tests.fs.conftest import command, nested
 from tests.minimal_root import eventually
@@ -47,6 +47,21 @@ def test_a_second_snaptx_is_told_who_is_first(shared: Box, tmp_path: Path, paylo
         assert first.wait().code == 20
     assert shared.run("pin", "1").code == 0, "the lock ends with its holder"
     shared.ok("unpin", "1")
+
+
+@pytest.mark.parametrize(
+    "name", ["a\fb", "a\rb", "a\x1cb", "a\x85b", "a\u2028b", "a\udcffb", "a b\nc\td\\\\"]
+)
+def test_what_somebody_mounts_may_have_any_name(shared: Box, tmp_path: Path, name: str) -> None:
+    place = tmp_path / name
+    place.mkdir()
+    mounting.mount("none", str(place), "tmpfs")
+    try:
+        assert system.mount_at(place)
+        shared.ok("list")
+        assert not idle.is_idle_hook(["--sysroot", str(shared.root), "hook", "before", "--manager", "apt"])
+    finally:
+        mounting.unmount(str(place))
 
 
 def test_what_somebody_has_mounted_where_nobody_else_sees_it_stays(tmp_path: Path, payload: str) -> None:

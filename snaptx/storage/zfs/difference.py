@@ -40,7 +40,7 @@ def _mounted(dataset: str) -> bytes:
 
 
 def _mounts() -> Iterator[system.Mount]:
-    return system.parse_mounts(Path("/proc/thread-self/mountinfo").read_text(errors="surrogateescape"))
+    return system.parse_mounts(os.fsdecode(Path("/proc/thread-self/mountinfo").read_bytes()))
 
 
 def parse(text: bytes, top: bytes) -> Iterator[bytes]:
