@@ -1,7 +1,8 @@
 /* A small real server for tests: takes listening sockets by LISTEN_FDS (or opens the port in argv[1]),
  * answers each connection with the first line of /etc/version and its process id, and ends in good
  * order on SIGTERM: what it has accepted it answers.  With /etc/broken it answers 500; with /etc/slow
- * it takes 0.2 s for an answer, with /etc/deaf it heeds no SIGTERM. */
+ * it takes 0.2 s for an answer, with /etc/deaf it heeds no SIGTERM.  With /etc/forks a child answers
+ * and its parent waits, with /etc/daemon it goes into the background, in a session of its own. */
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <poll.h>
@@ -47,6 +48,8 @@ int main(int argc, char **argv) {
     int handed = given && pid && atoi(given) == 1 && atoi(pid) == getpid();
     if (!handed && argc < 2) return 2;
     int fd = handed ? 3 : opened(atoi(argv[1]));
+    if (!access("/etc/forks", F_OK) && fork()) for (;;) pause();
+    if (!access("/etc/daemon", F_OK)) { if (fork()) return 0; setsid(); }
     struct sigaction action = {.sa_handler = access("/etc/deaf", F_OK) ? end : SIG_IGN};
     sigset_t blocked, before;
     sigemptyset(&blocked);

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
 
 from snaptx import checks, durable, log, mounting, system
-from snaptx.apps import runners, sockets
+from snaptx.apps import process, runners, sockets
 from snaptx.apps.application import App, subtree
 from snaptx.apps.runners import Instance
 from snaptx.errors import CommandError, HealthError, NotFoundError, storage_error
@@ -107,6 +107,7 @@ def _leave(app: App, number: int) -> None:
     root = subtree(app, number)
     (app.place / f"{number}.json").unlink(missing_ok=True)
     if root.is_mount():
+        process.end_inside(root)
         mounting.unmount(str(root), mounting.MNT_DETACH)
     with suppress(OSError):
         root.rmdir()
@@ -159,7 +160,16 @@ def settle(app: App) -> Instance | None:
             kept = instance
         else:
             stop(app, instance)
+    for number in _unrecorded(app):
+        _leave(app, number)
     return kept
+
+
+def _unrecorded(app: App) -> list[int]:
+    """Return the generations that are mounted for an instance of which there is no record."""
+    known = {instance.generation for instance in recorded(app)}
+    mounted = [int(path.name) for path in app.place.glob("[0-9]*") if path.name.isdigit() and path.is_mount()]
+    return sorted(set(mounted) - known)
 
 
 def bring_up(app: App) -> Instance:
@@ -213,8 +223,8 @@ def require_startable(app: App) -> None:
 
 
 def is_known(app: App) -> bool:
-    """Return whether this boot has a record of anything to stop."""
-    return any(recorded(app))
+    """Return whether this boot has anything to stop."""
+    return any(recorded(app)) or bool(_unrecorded(app))
 
 
 def bring_down(app: App) -> list[int]:

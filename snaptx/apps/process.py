@@ -27,6 +27,9 @@ FIRST = 3
 
 INSIDE = ("proc", "dev", "sys")
 
+PATIENCE = 5.0
+"""Seconds that what is killed has to be gone in; what hangs in the kernel takes longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Start:
@@ -171,6 +174,26 @@ def stop(pid: int, start: int, how: str, drain: float) -> bool:
         _ends(pid, start, drain)
         return not ended
     return False
+
+
+def end_inside(root: Path) -> None:
+    """Kill every process whose root directory is ``root``: what has left the group of an instance."""
+    deadline = time.monotonic() + PATIENCE
+    while (found := list(_inside(root))) and time.monotonic() < deadline:
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _inside(root: Path) -> Iterator[int]:
+    """Yield those processes; who looks around there in the machine's own mount namespace is none of them."""
+    wanted, own = os.stat(root), os.readlink("/proc/self/ns/mnt")
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            is_there = os.path.samestat(os.stat(f"/proc/{name}/root"), wanted)
+            if is_there and os.readlink(f"/proc/{name}/ns/mnt") != own:
+                yield int(name)
 
 
 def _ends(pid: int, start: int, seconds: float) -> bool:

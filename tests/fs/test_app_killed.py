@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from snaptx.errors import NoSpaceError, OutcomeUnknownError
+from snaptx import system
+from snaptx.errors import HealthError, NoSpaceError, OutcomeUnknownError
 from tests.appload import ask
 from tests.webapp import Web
 
@@ -112,6 +113,50 @@ def test_nothing_runs_that_is_not_on_record(web: Web) -> None:
 
     assert said.code == NoSpaceError.code
     assert web.at() == (2, [2])
+    assert {ask(web.port).split()[0] for _ in range(50)} == {"one"}
+
+
+def test_what_snaptx_had_no_time_to_record_is_ended(web: Web) -> None:
+    web.apply("bad", "broken")
+    assert web.box.start("app", "switch", "web", before=_killed_before_the_record).wait().code < 0
+    web.box.ok("app", "start", "web")
+
+    assert web.at() == (2, [2])
+    assert {ask(web.port).split()[0] for _ in range(50)} == {"one"}
+
+
+def _killed_before_the_record() -> None:
+    from snaptx import durable
+
+    before = durable.replace
+
+    def dies(path: Path, *data: Any, **how: Any) -> None:
+        if path.name == "3.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        before(path, *data, **how)
+
+    durable.replace = dies
+
+
+@pytest.mark.parametrize("verb", ["start", "stop"])
+def test_workers_end_where_their_master_was_killed(web: Web, verb: str) -> None:
+    web.apply("two", "forks")
+    web.box.ok("app", "switch", "web")
+    worker = int(ask(web.port).split()[1])
+    os.kill(system.parent_of(worker), signal.SIGKILL)
+    assert ask(web.port) == f"two {worker}"
+
+    web.box.ok("app", verb, "web")
+    assert not _answers(web.port, f"two {worker}")
+    assert web.at() == (3, [3] if verb == "start" else [])
+
+
+def test_what_went_into_the_background_ends_with_what_did_not_come_up(web: Web) -> None:
+    web.apply("two", "daemon")
+    said = web.box.run("app", "switch", "web")
+
+    assert said.code == HealthError.code
+    assert said.complaint[0].endswith("did not come up: it ended")
     assert {ask(web.port).split()[0] for _ in range(50)} == {"one"}
 
 
