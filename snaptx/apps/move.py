@@ -149,15 +149,15 @@ def exclusive(app: App, verb: str) -> Iterator[Instance | None]:
     """Be the only one that changes an application; give the instance that runs.
 
     What an interruption left running is ended before its generation is settled,
-    which it would keep busy.
+    which it would keep busy.  Between the two another snaptx may have its turn.
 
     Raises:
         LockError: another snaptx is at work on it.
     """
     with lock.exclusive(app.machine.lock, verb):
-        running = instances.settle(app)
+        instances.settle(app)
     with transaction.exclusive(app.machine, verb):
-        yield running
+        yield instances.settle(app)
 
 
 def switch(

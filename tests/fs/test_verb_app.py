@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.appload import ask, loaded
+from tests.boxes import Box
 from tests.webapp import Web
 
 
@@ -254,3 +257,37 @@ def test_what_runs_is_not_removed_and_undo_waits_for_it(web: Web) -> None:
     assert (last["argv"][-3:], last["application"]) == (["app", "remove", "web"], "web")
     web.box.ok("log", "--verify")
     web.box.ok("app", "create", "web")
+
+
+def _meanwhile(box: Box, *words: str) -> Callable[[], None]:
+    """Return what makes a verb find another one's work done where it takes the lock for its own."""
+
+    def prepare() -> None:
+        from snaptx import transaction
+
+        before = transaction.exclusive
+
+        def waits(*arguments: Any) -> Any:
+            transaction.exclusive = before
+            box.ok(*words)
+            return before(*arguments)
+
+        transaction.exclusive = waits  # type: ignore[assignment]
+
+    return prepare
+
+
+@pytest.mark.parametrize("handed_on", [True, False])
+def test_what_another_one_did_before_it_had_its_turn_is_seen(web: Web, *, handed_on: bool) -> None:
+    if not handed_on:
+        web.box.ok("app", "stop", "web")
+        web.configure(start=f'["/bin/server", "{web.port}"]', listen="")
+        web.box.ok("app", "start", "web")
+    web.apply("two")
+    web.box.ok("app", "switch", "web")
+    web.apply("three")
+    said = web.box.start("app", "switch", "web", before=_meanwhile(web.box, "app", "rollback", "web")).wait()
+
+    assert said.code == 0, said.err
+    assert web.at() == (4, [4])
+    assert {ask(web.port).split()[0] for _ in range(10)} == {"three"}
