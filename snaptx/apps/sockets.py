@@ -12,6 +12,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from snaptx import system
 from snaptx.errors import StorageError, storage_error
@@ -31,12 +32,13 @@ def listening(
     Raises:
         StorageError: an address can't be listened at.
     """
-    owned = {_name(one): one for one in _listening_of(heir_of)} if heir_of else {}
+    owned = {_name(one.getsockname()): one for one in _listening_of(heir_of)} if heir_of else {}
     given: list[socket.socket] = []
     try:
         for address in addresses:
-            name = _resolved(address)
-            given.append(owned.pop(name) if name in owned else _opened(address))
+            family, place = _resolved(address)
+            name = _name(place)
+            given.append(owned.pop(name) if name in owned else _opened(address, family, place))
             if nonblocking:
                 given[-1].setblocking(False)
         yield given
@@ -82,37 +84,42 @@ def _private(address: str, path: Path) -> str:
 
 def shown(one: socket.socket) -> str:
     """Return how a client is told where a socket listens."""
-    name = _name(one)
+    name = _name(one.getsockname())
     return f"[{name.rpartition(':')[0]}]:{name.rpartition(':')[2]}" if one.family == socket.AF_INET6 else name
 
 
-def _name(one: socket.socket) -> str:
-    found = one.getsockname()
-    return found if isinstance(found, str) else f"{found[0]}:{found[1]}"
+def _name(place: Any) -> str:
+    return place if isinstance(place, str) else f"{place[0]}:{place[1]}"
 
 
-def _resolved(address: str) -> str:
+def _resolved(address: str) -> tuple[socket.AddressFamily, Any]:
+    """Return an address as the kernel tells it of a socket that is bound there, with its family.
+
+    Raises:
+        StorageError: it is none, or nobody knows the host's name.
+    """
     if address.startswith("/"):
-        return address
+        return socket.AF_UNIX, address
     host, _, port = address.rpartition(":")
-    return f"{host.strip('[]') or '0.0.0.0'}:{port}"
+    family = socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(host.strip("[]") or None, 0, family, flags=socket.AI_PASSIVE)[0][4]
+        return family, (found[0], int(port), *found[2:])
+    except (OSError, ValueError) as error:
+        raise _refused(address, error) from error
 
 
-def _opened(address: str) -> socket.socket:
-    path = address.startswith("/")
-    family = socket.AF_UNIX if path else socket.AF_INET6 if address.startswith("[") else socket.AF_INET
+def _opened(address: str, family: socket.AddressFamily, place: Any) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if path:
+        if family == socket.AF_UNIX:
             with suppress(FileNotFoundError):
                 os.unlink(address)
-            one.bind(address)
         else:
-            host, _, port = _resolved(address).rpartition(":")
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind((host, int(port)))
+        one.bind(place)
         one.listen(BACKLOG)
-    except (OSError, ValueError, OverflowError) as error:
+    except (OSError, OverflowError) as error:
         one.close()
         raise _refused(address, error) from error
     return one

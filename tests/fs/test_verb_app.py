@@ -95,6 +95,19 @@ def test_what_is_started_is_told_where_it_listens(web: Web) -> None:
     assert made["address"] == f"127.0.0.1:{web.port}"
 
 
+@pytest.mark.parametrize(
+    "address", ["localhost:{}", "127.1:{}", "[0:0:0:0:0:0:0:1]:{}", ":{}", "127.0.0.1:0{}"]
+)
+def test_a_socket_is_handed_on_however_its_address_is_written(web: Web, address: str) -> None:
+    web.box.ok("app", "stop", "web")
+    web.configure(listen=f'["{address.format(web.port)}"]', check="")
+    web.box.ok("app", "start", "web")
+    web.apply("two")
+
+    assert web.box.json("app", "switch", "web")["handed_on"]
+    assert web.at() == (3, [3])
+
+
 def test_sockets_block_unless_the_settings_say_otherwise(web: Web) -> None:
     def blocks() -> bool:
         pid = ask(web.port).split()[1]
