@@ -7,8 +7,10 @@ lost, and only where none runs they are opened anew.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -113,8 +115,7 @@ def _opened(address: str, family: socket.AddressFamily, place: Any) -> socket.so
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_UNIX:
-            with suppress(FileNotFoundError):
-                os.unlink(address)
+            _make_way(address)
         else:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind(place)
@@ -123,6 +124,18 @@ def _opened(address: str, family: socket.AddressFamily, place: Any) -> socket.so
         one.close()
         raise _refused(address, error) from error
     return one
+
+
+def _make_way(path: str) -> None:
+    """Remove the socket that an earlier instance left; what is no socket is somebody's data.
+
+    Raises:
+        FileExistsError: it is none.
+    """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise FileExistsError(errno.EEXIST, "what is there is no socket")
+        os.unlink(path)
 
 
 def _refused(address: str, error: Exception) -> StorageError:

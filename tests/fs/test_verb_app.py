@@ -108,6 +108,18 @@ def test_a_socket_is_handed_on_however_its_address_is_written(web: Web, address:
     assert web.at() == (3, [3])
 
 
+def test_a_file_makes_no_way_for_a_socket(web: Web, tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_text("precious")
+    web.box.ok("app", "stop", "web")
+    web.configure(listen=f'["{path}"]', check="")
+
+    said = web.box.run("app", "start", "web")
+    assert said.code == 50
+    assert said.complaint[0] == f"cannot listen at {path}: what is there is no socket"
+    assert path.read_text() == "precious"
+
+
 def test_sockets_block_unless_the_settings_say_otherwise(web: Web) -> None:
     def blocks() -> bool:
         pid = ask(web.port).split()[1]
