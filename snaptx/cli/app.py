@@ -68,10 +68,10 @@ def run(args: Namespace) -> int:
     _require_name(args)
     if args.action == "list" and args.name is None:
         return _list_all(args, host)
-    if args.dry_run and args.action in PLANNED:
-        return _rehearse(args, host)
     if args.name is None:
         return _do_all(args, host)
+    if args.dry_run and args.action in PLANNED:
+        return _rehearse(args, host)
     if args.action == "create":
         made = application.create(host, common.request(args), args.name)
         common.emit(args, {"name": made.name, "generation": 1}, f"{made.name} is there, and empty")
@@ -90,10 +90,9 @@ def _require_name(args: Namespace) -> None:
 def _rehearse(args: Namespace, host: Machine) -> int:
     if args.action == "create":
         application.fresh(host, args.name)
-    elif args.name:
+    else:
         _check(args, application.open_app(host, args.name))
-    named = args.name or ", ".join(application.names(host)) or "nothing"
-    common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {named}")
+    common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {args.name}")
     return 0
 
 
@@ -192,28 +191,35 @@ def _brought_down(args: Namespace, app: App) -> list[int]:
 
 
 def _do_all(args: Namespace, host: Machine) -> int:
-    """Start or stop every application; one that fails keeps no other from it.
+    """Start or stop every application, or tell which; one that fails keeps no other from it.
 
     Raises:
         SnaptxError: the first failure, after the others were tried.
     """
-    starts = args.action == "start"
-    act: Callable[[Namespace, App], object] = _brought_up if starts else _brought_down
-    concerns = instances.is_startable if starts else instances.is_known  # which asks no settings
+    act: Callable[[Namespace, App], object] = _brought_up if args.action == "start" else _brought_down
     done: list[str] = []
     failures: list[SnaptxError] = []
     for name in application.names(host):
         try:
             app = application.look(host, name)
-            if application.is_there(app) and concerns(app):
-                act(args, app)
+            if application.is_there(app) and _is_concerned(args, app):
+                if not args.dry_run:
+                    act(args, app)
                 done.append(name)
         except SnaptxError as error:
             log.error(f"could not {args.action} it", app=name, reason=error.message)
             failures.append(error)
-    text = f"{args.action}: {', '.join(done) or 'nothing'}"
+    named = ", ".join(done) or "nothing"
+    text = f"would {args.action} {named}" if args.dry_run else f"{args.action}: {named}"
     common.emit(args, {"action": args.action, "names": done}, text, failures[0] if failures else None)
     return 0
+
+
+def _is_concerned(args: Namespace, app: App) -> bool:
+    """Return whether there is something to start or stop; to stop it no settings are asked."""
+    if args.action == "stop":
+        return instances.is_known(app)
+    return instances.is_startable(app) and not (args.dry_run and instances.current(app))
 
 
 def _remove(args: Namespace, host: Machine, app: App) -> int:

@@ -237,6 +237,19 @@ def test_a_boot_starts_them_all_and_one_that_fails_keeps_no_other_from_it(web: W
     assert web.at() == (2, [2])
 
 
+def test_what_all_would_start_or_stop_is_told_alone(web: Web) -> None:
+    web.box.ok("app", "create", "tree")
+    web.box.ok("app", "create", "other")
+    (web.box.root / "etc/snaptx/apps/other.conf").write_text('start = ["/bin/server"]\n')
+
+    assert web.box.ok("app", "start", "--all", "--dry-run") == "would start other\n"
+    assert web.box.ok("app", "stop", "--all", "--dry-run") == "would stop web\n"
+    assert web.box.json("app", "stop", "--all", "--dry-run") == {"action": "stop", "names": ["web"]}
+    assert web.at() == (2, [2])
+    web.box.ok("app", "stop", "web")
+    assert web.box.ok("app", "stop", "--all", "--dry-run") == "would stop nothing\n"
+
+
 def test_it_takes_a_name_or_all_of_them(web: Web) -> None:
     for words in (("start",), ("stop", "web", "--all")):
         assert "a name or --all" in web.box.refuses(2, "app", *words)
