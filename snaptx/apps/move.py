@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from snaptx import commit, confirm, lock, log, rollback, transaction
 from snaptx.apps import instances, runners
@@ -30,8 +31,20 @@ from snaptx.errors import OutcomeUnknownError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.transaction import Request
 
-Act = Callable[[Callable[[int], None]], tuple[int, int, int, tuple[bytes, ...], tuple[bytes, ...]]]
-"""Makes the switch, calls what it is given before; returns number, previous, content, carried, conflicts."""
+
+class Turned(NamedTuple):
+    """What the switch of the pointer did, the fields as in ``Moved``."""
+
+    number: int
+    previous: int
+    content: int
+    carried: tuple[bytes, ...] = ()
+    conflicts: tuple[bytes, ...] = ()
+    left: tuple[bytes, ...] = ()
+
+
+Act = Callable[[Callable[[int], None]], Turned]
+"""Makes the switch, and calls what it is given before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +56,8 @@ class Moved:
     that it had begun waited), and else how long nobody answered,
     ``start_seconds`` from the start to the check's success,
     ``drain_seconds`` until the old instance had ended, ``killed`` whether it
-    had to be.
+    had to be.  ``left`` is what was changed in the tree before and stays
+    there, for the new one does not stem from it.
     """
 
     number: int
@@ -56,6 +70,7 @@ class Moved:
     killed: bool
     carried: tuple[bytes, ...] = ()
     conflicts: tuple[bytes, ...] = ()
+    left: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -171,9 +186,9 @@ def switch(
         OutcomeUnknownError: something failed after the switch.
     """
 
-    def act(ready: Callable[[int], None]) -> tuple[int, int, int, tuple[bytes, ...], tuple[bytes, ...]]:
+    def act(ready: Callable[[int], None]) -> Turned:
         done = commit.commit(app.machine, request, wanted, policy, ready)
-        return done.number, done.previous, done.number, done.carried, done.conflicts
+        return Turned(done.number, done.previous, done.number, done.carried, done.conflicts, done.left)
 
     return _move(host, app, request, act)
 
@@ -187,9 +202,9 @@ def back(host: Machine, app: App, request: Request, wanted: int | None) -> Moved
         OutcomeUnknownError: something failed after the switch.
     """
 
-    def act(ready: Callable[[int], None]) -> tuple[int, int, int, tuple[bytes, ...], tuple[bytes, ...]]:
+    def act(ready: Callable[[int], None]) -> Turned:
         done = rollback.rollback(app.machine, request, wanted, ready=ready)
-        return done.number, done.previous, done.content, (), ()
+        return Turned(done.number, done.previous, done.content)
 
     return _move(host, app, request, act)
 
@@ -224,10 +239,20 @@ def _move(host: Machine, app: App, request: Request, act: Act) -> Moved:
     with exclusive(app, request.verb) as before:
         move = _Move(app, settings, before)
         with move.kept():
-            number, previous, content, carried, conflicts = act(move.bring_over)
-        with _moved(app, number):
+            turned = act(move.bring_over)
+        with _moved(app, turned.number):
             drained = move.retire()
-            confirm.confirm(reopen(host, app).machine, request, number)
-    handed_on = before is not None and move.overlaps
-    figures = (move.pause, move.start, drained)
-    return Moved(number, previous, content, handed_on, *figures, move.killed, carried, conflicts)
+            confirm.confirm(reopen(host, app).machine, request, turned.number)
+    return Moved(
+        turned.number,
+        turned.previous,
+        turned.content,
+        before is not None and move.overlaps,
+        move.pause,
+        move.start,
+        drained,
+        move.killed,
+        turned.carried,
+        turned.conflicts,
+        turned.left,
+    )

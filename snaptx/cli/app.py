@@ -162,9 +162,16 @@ def describe(app: App, done: Moved) -> Iterator[str]:
     if done.killed:
         yield "  the old one did not end in time, and was killed"
     if done.carried:
-        yield f"  carried over from its tree: {', '.join(f'/{shown(path)}' for path in done.carried[:20])}"
+        yield f"  carried over from its tree: {_named(done.carried)}"
+    if done.left:
+        yield f"  stays in generation {done.previous}, of which this does not stem: {_named(done.left)}"
     for path in done.conflicts:
         yield f"  conflict, settled as told: /{shown(path)}"
+
+
+def _named(paths: tuple[bytes, ...]) -> str:
+    more = f" and {len(paths) - 20} more" if len(paths) > 20 else ""
+    return ", ".join(f"/{shown(path)}" for path in paths[:20]) + more
 
 
 def _start(args: Namespace, _host: Machine, app: App) -> int:

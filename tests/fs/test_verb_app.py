@@ -207,6 +207,19 @@ def test_what_it_wrote_in_its_tree_is_carried_over(web: Web) -> None:
     assert {"learnt", "later"} <= set(os.listdir(fresh))
 
 
+def test_what_stays_behind_in_its_tree_is_told(web: Web) -> None:
+    web.apply("two")
+    web.box.ok("app", "switch", "web")
+    web.apply("three")
+    web.box.ok("app", "rollback", "web")
+    for number in range(22):
+        (web.box.root / f"run/snaptx/apps/web/5/etc/mine{number:02}").touch()
+
+    told = web.box.ok("app", "switch", "web", "4").splitlines()[-1]
+    assert told.startswith("  stays in generation 5, of which this does not stem: /etc/mine00, /etc/mine01, ")
+    assert told.endswith(", /etc/mine19 and 2 more")
+
+
 def test_what_was_stopped_starts_at_the_same_generation(web: Web) -> None:
     web.box.ok("app", "stop", "web")
     assert web.at() == (2, [])
