@@ -256,6 +256,8 @@ def merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
             raise ConfigError(f"{where} {key}: 0 is too few", hint="1 or more")
         if key == "window":
             _check_windows(changes[key], f"{where} {key}")
+        if isinstance(section, LiveConfig):
+            _check_places(changes[key], f"{where} {key}")
     return section._replace(**changes)
 
 
@@ -288,6 +290,13 @@ def _check_windows(windows: tuple[str, ...], where: str) -> None:
             window.parse(text)
         except ValueError as error:
             raise ConfigError(f"{where}: {error}", hint="as in: Sat,Sun 02:00-05:00") from error
+
+
+def _check_places(paths: tuple[str, ...], where: str) -> None:
+    """Refuse what is not how the table of mounts tells a directory: what is live there would not be found."""
+    for path in paths:
+        if path == "/" or path != "/" + os.path.normpath(path).strip("/"):
+            raise ConfigError(f"{where}: {path!r} is no directory below the root", hint="as in: /usr")
 
 
 def _unknown(where: str, name: str, known: Any) -> ConfigError:

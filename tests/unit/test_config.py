@@ -81,6 +81,10 @@ def test_every_value_can_be_set_to_itself() -> None:
         ({"boot": {"tries": 0}}, "too few", "1 or more"),
         ({"boot": {"menu": 0}}, "too few", "1 or more"),
         ({"health": {"timeout": 0}}, "too few", "1 or more"),
+        *(
+            ({"live": {"paths": ["/opt", path]}}, "no directory below the root", "/usr")
+            for path in ("", "/", "usr", "/usr/", "//usr", "/usr/.", "/usr/../usr", "/..")
+        ),
     ],
 )
 def test_what_can_not_be(tables: dict[str, Any], message: str, hint: str) -> None:
