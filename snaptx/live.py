@@ -154,4 +154,5 @@ def _apart(machine: Machine, chosen: Plan) -> tuple[Owner, ...]:
 def _note(machine: Machine, chosen: Plan, before: dict[str, int]) -> Note:
     used = {*scene.note(machine).used, *before.values(), *filter(None, [chosen.number])}
     previous = max(before.values(), default=0)
-    return Note(chosen.number, previous, chosen.paths, system.now(), tuple(sorted(used)))
+    paths = tuple(dict.fromkeys((*chosen.paths, *before)))  # what is configured now may be less
+    return Note(chosen.number, previous, paths, system.now(), tuple(sorted(used)))

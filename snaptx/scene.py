@@ -27,7 +27,10 @@ FOREIGN = -1
 
 
 class Note(NamedTuple):
-    """The file in /run; ``since`` in seconds since the epoch, ``used`` what was live since the boot."""
+    """The file in /run; ``since`` in seconds since the epoch, ``used`` what was live since the boot.
+
+    ``paths`` are where something is live, after a switch to none where something was.
+    """
 
     generation: int = 0
     previous: int = 0
@@ -133,8 +136,8 @@ def views(machine: Machine) -> list[View]:
 
 
 def paths(machine: Machine) -> tuple[str, ...]:
-    """Return the paths at which something can be live."""
-    return tuple(dict.fromkeys((*machine.config.live.paths, ETC)))
+    """Return the paths at which something can be live: also those that were configured when it went live."""
+    return tuple(dict.fromkeys((*machine.config.live.paths, *note(machine).paths, ETC)))
 
 
 def said(machine: Machine) -> str:

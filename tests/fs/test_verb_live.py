@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,19 @@ def test_what_is_written_while_live_is_the_generations(ground: Box) -> None:
     assert (ground.tree(2) / "opt/new").exists()
     assert not (ground.tree(1) / "opt/new").exists()
     (ground.root / "opt/new").unlink()
+
+
+def test_what_went_live_goes_back_whatever_is_configured_since(ground: Box) -> None:
+    ground.ok("live", "2")
+    ground.configure('[live]\npaths = ["/usr"]\n')
+    try:
+        assert sorted(ground.json("live")["live"]) == sorted(PATHS)
+        ground.ok("live", "3")
+        assert ground.json("live")["live"] == {"/usr": 3, "/lib64": 2, "/opt": 2}
+        ground.ok("live", "--off")
+        assert seen(ground) == {1}
+    finally:
+        shutil.rmtree(ground.root / "etc/snaptx")
 
 
 @contextmanager
