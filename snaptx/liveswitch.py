@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -18,6 +19,8 @@ from snaptx.running.stack import inside
 from snaptx.running.trees import Step
 from snaptx.scene import ETC, FOREIGN, Scene
 from snaptx.storage.base import MountSpec
+
+_INSIDE = system.RESOLVE_IN_ROOT | system.RESOLVE_NO_SYMLINKS
 
 _SYSTEM = "/usr"
 """Without this there is nothing to switch."""
@@ -46,7 +49,7 @@ def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
     now = scene.look(machine)
     if not number:
         paths = tuple(path for path in scene.paths(machine) if set(now.over(path)) - {FOREIGN})
-        return Plan(0, paths, {}, tuple(_lost(now, paths)))
+        return Plan(0, paths, {}, tuple(_lost(now, paths, set(_subvolumes(machine, now, paths).values()))))
     tree = Tree(number, Part.ROOT)
     if machine.storage.describe(tree) is None:
         raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
@@ -60,6 +63,8 @@ def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
         shapes = [{path: obstacles.shape(root, path) for path in wanted} for root in (running, fresh)]
         paths, against = obstacles.separate(_of_generations(now, wanted), *shapes)
         carried = _carried(now, paths)
+        uncovered = [path for path in paths if not now.over(path)]
+        carried = _with_subvolumes(carried, _subvolumes(machine, now, uncovered), fresh)
         against += tuple(_own(now, paths))
         against += tuple(_live_etc(now, number))
         against += tuple(obstacles.kernel(release))
@@ -75,6 +80,36 @@ def _carried(now: Scene, paths: Sequence[str]) -> dict[str, str]:
         for target in inside(now.mounts, now.target(path), now.seen(path)):
             found["/" + os.path.relpath(target, now.sysroot)] = target
     return found
+
+
+def _subvolumes(machine: Machine, now: Scene, paths: Sequence[str]) -> dict[str, str]:
+    """Return the subvolumes inside the root's own trees, which no generation has, in the same form."""
+    inside_ = (f"/{path}" for path in machine.storage.running.nested)
+    return {place: now.target(place) for place in inside_ if place not in paths and is_below(place, paths)}
+
+
+def _with_subvolumes(carried: dict[str, str], nested: dict[str, str], fresh: int) -> dict[str, str]:
+    """Return what is shown in the trees, with the subvolumes that hold what the generation does not.
+
+    What is inside these comes with them.  Where something is live they are
+    mounted there by that switch.
+    """
+    added: dict[str, str] = {}
+    for place, source in sorted(nested.items()):
+        if not is_below(place, (*carried, *added)) and os.listdir(source) and not _holds(fresh, place):
+            added[place] = source
+    return {place: source for place, source in carried.items() if not is_below(place, added)} | added
+
+
+def _holds(root: int, place: str) -> bool:
+    """Return whether there is anything in a directory of a root."""
+    with suppress(OSError):
+        fd = system.openat2(root, os.fsencode(place.lstrip("/")), system.DIRECTORY, _INSIDE)
+        try:
+            return bool(os.listdir(fd))
+        finally:
+            os.close(fd)
+    return False
 
 
 def _of_generations(now: Scene, paths: Sequence[str]) -> list[str]:
@@ -95,20 +130,29 @@ def _live_etc(now: Scene, number: int) -> Iterator[Obstacle]:
 
 
 def _homeless(fresh: int, carried: dict[str, str]) -> Iterator[Obstacle]:
-    for place in carried:
-        try:
-            rules = system.RESOLVE_IN_ROOT | system.RESOLVE_NO_SYMLINKS
-            os.close(system.openat2(fresh, os.fsencode(place.lstrip("/")), os.O_PATH, rules))
-        except OSError:
+    for place, source in carried.items():
+        if not _has_place(fresh, place, source):
             yield Obstacle(f"what is mounted at {place} has no place in the generation", False)
 
 
-def _lost(now: Scene, paths: Sequence[str]) -> Iterator[Obstacle]:
+def _has_place(root: int, place: str, source: str) -> bool:
+    """Return whether a root has at ``place`` what ``source`` can be mounted on: a directory on one alone."""
+    try:
+        fd = system.openat2(root, os.fsencode(place.lstrip("/")), os.O_PATH, _INSIDE)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISDIR(os.fstat(fd).st_mode) == os.path.isdir(source)
+    finally:
+        os.close(fd)
+
+
+def _lost(now: Scene, paths: Sequence[str], own: set[str]) -> Iterator[Obstacle]:
     """Yield what was mounted since the switch, and would not be seen any more."""
     for path in paths:
         above = set(inside(now.mounts, now.target(path), now.seen(path)))
         below = set(inside(now.mounts, now.target(path), now.root.number))
-        for target in sorted(above - below):
+        for target in sorted(above - below - own):
             yield Obstacle(f"{target} was mounted since, and would not be seen any more", True)
 
 
