@@ -84,7 +84,10 @@ class Survey:
         namespace = os.readlink(os.fsdecode(place + b"/ns/mnt"))
         if namespace == self._own:
             return namespace, b"", self.sysroot.rstrip(b"/")
-        root = os.stat(place + b"/root")
+        try:
+            root = os.stat(place + b"/root")
+        except OSError:  # its filesystem does not answer: it is none with generations
+            return None
         if self.sysroot != b"/" and root.st_dev not in self.generations:
             return None
         return f"{namespace} {root.st_dev} {root.st_ino}", place + b"/root", b""
@@ -95,7 +98,7 @@ class Survey:
             path = name if outside else name.removeprefix(root)
             if not self._plausible(path):
                 continue
-            with suppress(FileNotFoundError, PermissionError):
+            with suppress(OSError):  # as above, or it is gone
                 found = os.stat(link)
                 if files.counts(found) and not (outside and found.st_dev not in self.generations):
                     used = Facts.of(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -195,6 +196,32 @@ def test_other_views_are_looked_at_from_inside(ground: Box) -> None:
     finally:
         os.kill(inside.pid, 9)
         inside.wait()
+
+
+def _with_dead_filesystems() -> None:
+    before = os.stat
+
+    def dead(path: Any, **how: Any) -> os.stat_result:
+        far = isinstance(path, bytes) and b"/fd/" in path and os.readlink(path).endswith(b"/far")
+        if far or (isinstance(path, bytes) and path.endswith(b"/root")):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+        return before(path, **how)
+
+    os.stat = dead
+
+
+def test_what_lies_on_a_dead_filesystem_keeps_nothing_from_being_found(ground: Box, start: Start) -> None:
+    place = ground.root / "opt/app"
+    (place / "far").mkdir()
+    (place / "near").touch()
+    script = 'kept += [os.open(root + b"/opt/app/far", os.O_PATH), os.open(root + b"/opt/app/near", 0)]'
+    pid = start(ground.root, script=script)
+    (place / "near").unlink()
+
+    said = ground.start("ps", before=_with_dead_filesystems).wait()
+    assert said.code == 0, said.err
+    assert str(pid) in said.out
+    assert "/opt/app/near" in said.out
 
 
 def test_groups_say_who_answers(ground: Box, start: Start) -> None:
