@@ -30,6 +30,8 @@ PACKAGES = {
 }
 """Which distribution package (Debian's name) brings a program."""
 
+LONGEST = 500
+"""Characters of a program's last line that are told and recorded; some say all in one line."""
 
 _BYTES = "latin-1"
 """An encoding with one byte for each character: ``sh`` refuses words that are not in its own."""
@@ -60,9 +62,9 @@ class Result(NamedTuple):
 
 
 def last_line(said: str) -> str:
-    """Return the last line of what a program said, in words if that is nothing."""
+    """Return the last line of what a program said, cut to what people read, in words if that is nothing."""
     lines = said.strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1][:LONGEST] if lines else "it said nothing"
 
 
 def find_program(name: str) -> str:

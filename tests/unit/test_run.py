@@ -40,6 +40,13 @@ def test_failure_says_what_and_how_to_see_it_again() -> None:
     assert "sh -c 'echo first" in caught.value.hint
 
 
+def test_failure_that_says_all_in_one_line_is_cut() -> None:
+    with pytest.raises(CommandError) as caught:
+        run(["sh", "-c", "echo; head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 3"])
+
+    assert caught.value.message == f"sh ended with status 3: {'x' * 500}"
+
+
 def test_death_by_signal_is_a_failure() -> None:
     with pytest.raises(CommandError, match="-9"):
         run(["sh", "-c", "kill -9 $$"])
