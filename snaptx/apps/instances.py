@@ -228,9 +228,19 @@ def is_known(app: App) -> bool:
 
 
 def bring_down(app: App) -> list[int]:
-    """End all instances; return their generations."""
-    found = list(recorded(app))
-    for instance in found:
-        with suppress(CommandError):
+    """End all instances; return their generations.
+
+    Raises:
+        CommandError: one can't be ended; the others were.
+    """
+    ended = []
+    failure = None
+    for instance in list(recorded(app)):
+        try:
             stop(app, instance)
-    return [instance.generation for instance in found]
+            ended.append(instance.generation)
+        except CommandError as error:
+            failure = error
+    if failure:
+        raise failure
+    return ended

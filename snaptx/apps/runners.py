@@ -16,6 +16,7 @@ from snaptx import run, system
 from snaptx.apps import process, sockets
 from snaptx.apps.process import Start
 from snaptx.apps.settings import Settings
+from snaptx.errors import CommandError
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,10 @@ class Unit:
                 run.run(["systemctl", "thaw", self._name])
 
     def stop(self) -> bool:
-        """Stop the unit: how, and for how long, it says itself."""
-        run.run(["systemctl", "stop", self._name])
+        """Stop the unit: how, and for how long, it says itself; one that is gone can't be stopped."""
+        try:
+            run.run(["systemctl", "stop", self._name])
+        except CommandError:
+            if self.is_alive():
+                raise
         return False
