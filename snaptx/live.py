@@ -8,6 +8,7 @@ hooks of the stage ``live``; where one fails, what was live before is live again
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import NamedTuple
 
 from snaptx import checks, lived, liveswitch, log, scene, system, transaction
@@ -113,8 +114,7 @@ def _switched(machine: Machine, request: Request, chosen: Plan, policy: Conflict
         txn.step("live")
         log.load()
         with system.undisturbed():
-            pause = liveswitch.perform(machine, chosen)
-            scene.write(machine, _note(machine, chosen, before))
+            pause = _performed(machine, chosen, before)
         txn.step("look")
         back = lived.settle(machine)
         brought = brought if chosen.number else back
@@ -131,6 +131,23 @@ def _switched(machine: Machine, request: Request, chosen: Plan, policy: Conflict
         paths = {"carried": done.carried, "conflicts": done.conflicts, "paths": done.paths}
         txn.succeed(live=done.number, previous=previous, pause_seconds=round(pause, 6), **paths)
     return done
+
+
+def _performed(machine: Machine, chosen: Plan, before: dict[str, int]) -> float:
+    """Note the switch and make it; where there is no room for the note only the way back is made."""
+    noted = scene.note(machine)
+    try:
+        scene.write(machine, _note(machine, chosen, before))
+    except (SnaptxError, OSError) as error:
+        if chosen.number:
+            raise
+        log.warning("the way back was not noted", reason=str(error))
+    try:
+        return liveswitch.perform(machine, chosen)
+    except BaseException:
+        with suppress(SnaptxError, OSError):
+            scene.write(machine, noted)
+        raise
 
 
 def _prepare(
