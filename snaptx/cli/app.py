@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -37,6 +38,14 @@ OF_ALL = ("start", "stop")
 PLANNED = {"create", "apply", "switch", "rollback", "start", "stop", "remove"}
 """What changes something."""
 
+CURES = {
+    "list": "snaptx app list",
+    "apply": "snaptx app apply",
+    "commit": "snaptx app switch",
+    "rollback": "snaptx app rollback",
+}
+"""What does to an application what a verb does to the system."""
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the actions and their arguments."""
@@ -63,7 +72,26 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Do the action."""
+    """Do the action; what an error names as its cure is done to the application, and not to the system.
+
+    Raises:
+        SnaptxError: it failed.
+    """
+    try:
+        return _run(args)
+    except SnaptxError as error:
+        if args.name:
+            error.hint = cure(error.hint, args.name)
+        raise
+
+
+def cure(hint: str, name: str) -> str:
+    """Return a hint with an application's actions in place of the system's verbs."""
+    alone = hint.replace(" or 'snaptx run' stage ", " stages ")
+    return re.sub(rf"\bsnaptx ({'|'.join(CURES)})\b", lambda found: f"{CURES[found[1]]} {name}", alone)
+
+
+def _run(args: Namespace) -> int:
     host = common.machine(args)
     _require_name(args)
     if args.action == "list" and args.name is None:

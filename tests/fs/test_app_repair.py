@@ -197,6 +197,25 @@ def test_one_whose_files_are_none_is_named_and_keeps_nobody(box: Box) -> None:
     assert second == "application two: an interrupted transaction was completed"
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("switch", "web"), "'snaptx app apply web' stages something"),
+        (("switch", "web", "--dry-run"), "'snaptx app apply web' stages something"),
+        (("switch", "web", "1"), "to go to it: snaptx app rollback web 1"),
+        (("switch", "web", "9"), "'snaptx app list web' shows the generations"),
+        (("rollback", "web"), "name one: snaptx app rollback web N"),
+        (("create", "web"), "see: snaptx app list web"),
+    ],
+)
+def test_what_is_wrong_with_an_application_is_no_cure_for_the_system(
+    box: Box, words: tuple[str, ...], hint: str
+) -> None:
+    box.ok("app", "create", "web")
+
+    assert box.run("app", *words).complaint[1] == hint
+
+
 def test_settings_that_are_broken_keep_nothing_from_being_repaired(box: Box) -> None:
     _killed(box, _killed_in(Journal, "end"), "create", "web")
     settings = box.root / "etc/snaptx/apps/web.conf"
