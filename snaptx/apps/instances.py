@@ -37,7 +37,7 @@ KILL_AFTER = 1
 def recorded(app: App) -> Iterator[Instance]:
     """Yield the instances that this boot has a record of, alive or not."""
     for path in sorted(app.place.glob("*.json")):
-        with suppress(OSError, ValueError, TypeError, KeyError):
+        with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
             data = json.loads(path.read_bytes())
             if data.pop("boot_id") == system.boot_id():
                 yield Instance(**data)

@@ -138,6 +138,17 @@ def _killed_before_the_record() -> None:
     durable.replace = dies
 
 
+@pytest.mark.parametrize("text", ["", "null", '"2"', "[]", "{}", '{"pid": 1'])
+def test_one_with_a_damaged_record_is_ended_and_started_anew(web: Web, text: str) -> None:
+    before = ask(web.port)
+    (web.box.root / "run/snaptx/apps/web/2.json").write_text(text)
+    assert web.at() == (2, [])
+
+    web.box.ok("app", "start", "web")
+    assert web.at() == (2, [2])
+    assert not _answers(web.port, before)
+
+
 @pytest.mark.parametrize("verb", ["start", "stop"])
 def test_workers_end_where_their_master_was_killed(web: Web, verb: str) -> None:
     web.apply("two", "forks")
