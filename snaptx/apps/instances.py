@@ -125,7 +125,7 @@ def require_healthy(app: App, instance: Instance) -> float:
         if not runners.runner(instance).is_alive():
             raise _ill(app, instance, "it ended")
         reason = _complaint(app, instance)
-        if not reason:
+        if not reason and runners.runner(instance).is_alive():  # or it was another one that answered
             return time.monotonic() - begun
         time.sleep(PAUSE)
     raise _ill(app, instance, reason)

@@ -171,6 +171,19 @@ def test_what_went_into_the_background_ends_with_what_did_not_come_up(web: Web) 
     assert {ask(web.port).split()[0] for _ in range(50)} == {"one"}
 
 
+def test_an_answer_is_not_taken_for_that_of_one_that_ended(web: Web) -> None:
+    web.apply("two")
+    check = web.place / "check"
+    check.write_text(
+        '#!/bin/sh\nkill -KILL "$SNAPTX_PID"\nwhile kill -0 "$SNAPTX_PID"; do sleep 0.01; done\n'
+    )
+    said = web.box.run("app", "switch", "web")
+
+    assert said.code == HealthError.code
+    assert said.complaint[0].endswith("did not come up: it ended")
+    assert web.at() == (2, [2])
+
+
 def _without_room_for_records() -> None:
     from snaptx.errors import NoSpaceError
     from snaptx.generations import Generations
