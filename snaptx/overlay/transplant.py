@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 
-from snaptx import system
-from snaptx.overlay import chattr, scan
+from snaptx import chattr, system
+from snaptx.overlay import scan
 
 FICLONE = 0x40049409
 """linux/fs.h"""

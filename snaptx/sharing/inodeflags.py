@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from snaptx import system
-from snaptx.overlay.chattr import KEPT, NOCOW, change, of
+from snaptx.chattr import KEPT, NOCOW, change, of
 from snaptx.trees.treeview import TreeView, joined
 
 

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 
 import btrfsutil
 
-from snaptx import mounting, system
+from snaptx import chattr, mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
 from snaptx.model import Part, Tree
@@ -156,6 +156,7 @@ class BtrfsStorage:
         if path.is_dir():
             self.guard(tree)
             with _translated(f"cannot delete generation {tree}"):
+                _allow_changes(path)
                 for inside in sorted(self._describe(path).nested, reverse=True):
                     os.rmdir(path / inside)  # unlike delete_subvolume, of an empty one alone
                 btrfsutil.delete_subvolume(str(path))
@@ -290,10 +291,19 @@ def _filesystem_id(fd: int) -> str:
     return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))
 
 
+def _allow_changes(path: Path) -> None:
+    """Take from a tree's top directory what keeps it from being deleted: an administrator's chattr(1)."""
+    with system.descriptor(path, system.DIRECTORY) as fd:
+        if chattr.of(fd) & chattr.FORBIDDING:
+            btrfsutil.set_subvolume_read_only(fd, False)
+            chattr.change(fd, 0, chattr.FORBIDDING)
+
+
 def _delete_subvolumes(place: Path) -> None:
     """Delete a subvolume with those inside, innermost first."""
     top = btrfsutil.subvolume_id(str(place))
     for path in [path for path, _ in btrfsutil.SubvolumeIterator(str(place), top=top, post_order=True)]:
+        _allow_changes(place / path)
         btrfsutil.delete_subvolume(str(place / path))
     btrfsutil.delete_subvolume(str(place))
 

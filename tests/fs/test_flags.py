@@ -153,3 +153,18 @@ def test_a_file_is_as_it_was_about_copying_on_write_and_shares_its_blocks(
     assert (_flags(new / "base"), _flags(new)) == (_flags(place / "base"), _flags(place))
     assert shared_bytes(new / "base") == 1 << 20
     _sound(box)
+
+
+@pytest.mark.parametrize("flag", ["+i", "+a"])
+def test_a_root_that_may_not_be_changed_can_be_let_go(box: Box, update: str, flag: str) -> None:
+    command("chattr", flag, box.root)
+    box.ok("hook", "before", "--manager", "apt", "--caller", str(os.getpid()))
+    box.ok("prune", "--keep", "1")
+    box.ok("hook", "before", "--manager", "apt", "--caller", str(os.getpid()))
+    box.ok("hook", "after", "--manager", "apt", "--caller", str(os.getpid()))
+    box.ok("apply", update)
+    box.ok("abort")
+
+    assert list(box.marks()) == [1]
+    assert _flags(box.root) == {flag[1]}
+    assert box.audit()[-1]["result"] == "done"

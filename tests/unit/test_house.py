@@ -43,7 +43,7 @@ LAYERS = (
     "storage bootloader overlay",
     "journal audit lock config generations",
     "durable run log places fstab window apart memory descent",
-    "mounting",
+    "mounting chattr",
     "threads priority",
     "system",
     "model",
