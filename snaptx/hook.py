@@ -4,7 +4,8 @@
 
     before   a generation of the running system as it is: in the menu, not the default
     (the package manager changes the running system)
-    after    what changed is put on record, the generation is indexed; unchanged: it goes again
+    after    what changed is put on record, the generation is indexed; unchanged: it goes again,
+             unless somebody relies on it by now
 
 The generation can be booted from the menu and rolled back to from the moment
 ``before`` ends, so that a power cut in the midst of the package manager's work
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from snaptx import durable, idle, log, recover, switch, system, transaction
 from snaptx.errors import BootError, NotFoundError, UsageError
 from snaptx.machine import Machine
-from snaptx.model import Generation, Part, Phase, Tree
+from snaptx.model import Generation, Part, Phase, Tree, Verdict
 from snaptx.packages import traces
 from snaptx.packages.base import LockKind
 from snaptx.packages.choose import MANAGERS
@@ -182,7 +183,7 @@ def after(machine: Machine, request: Request, caller: Caller) -> tuple[int, Outc
     sealed, running = Tree(number, Part.SEALED), Tree(machine.booted, Part.ROOT)
     paths = [machine.storage.path(tree) for tree in (sealed, running)]
     with transaction.exclusive(machine, request.verb):
-        if traces.touched(paths[0], paths[1], MANAGERS[caller.manager]):
+        if traces.touched(paths[0], paths[1], MANAGERS[caller.manager]) or _is_wanted(machine, number):
             return number, _put_on_record(machine, request, caller, number)
         _drop(machine, request, number)
         return number, None
@@ -209,6 +210,19 @@ def _refresh(machine: Machine) -> None:
         switch.refresh(machine)
     except BootError as error:
         log.warning("the boot entries could not be put right", reason=error.message)
+
+
+def _is_wanted(machine: Machine, number: int) -> bool:
+    """Return whether somebody relies on it by now: it is the default, pinned, …
+
+    That it is the last good one is no reason, being true of every fresh copy.
+    """
+    from snaptx import retention, scene
+
+    views = {view.number: view for view in scene.views(machine)}
+    judged = views[number].generation._replace(verdict=Verdict.TRIAL)
+    views[number] = views[number]._replace(generation=judged)
+    return number in retention.protected(list(views.values()))
 
 
 def _drop(machine: Machine, request: Request, number: int) -> None:

@@ -1,0 +1,24 @@
+"""The generation that a hook made, and what becomes of it while the package manager is at work."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.boxes import Box
+from tests.fs.test_packages_hook import machine, small  # noqa: F401
+
+ME = ("--manager", "apt", "--caller", str(os.getpid()))
+
+
+@pytest.mark.parametrize("wish", ["rollback --as-used 2", "pin 2"])
+def test_what_somebody_relies_on_meanwhile_stays(machine: Box, wish: str) -> None:  # noqa: F811
+    machine.ok("hook", "before", *ME)
+    machine.ok(*wish.split())
+    machine.ok("hook", "after", *ME)
+
+    assert 2 in machine.marks()
+    assert {entry.number for entry in machine.boot().entries} == {1, 2}
+    assert machine.audit()[-1]["result"] == "done"
+    assert machine.json("verify")["problems"] == machine.json("verify", "2")["problems"] == []
