@@ -232,7 +232,7 @@ def _drop(machine: Machine, request: Request, number: int) -> None:
         switch.refresh(machine, without=(number,))
         txn.step("delete")
         recover.remove(machine, (number,))
-        txn.succeed(removed=(number,))
+        txn.succeed(removed=() if machine.generations.has(number) else (number,))
 
 
 def _index(machine: Machine, number: int) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+from pathlib import Path
 
 import pytest
 
 from tests.boxes import Box
 from tests.fs.test_packages_hook import machine, small  # noqa: F401
+from tests.minimal_root import eventually
 
 ME = ("--manager", "apt", "--caller", str(os.getpid()))
 
@@ -22,3 +25,17 @@ def test_what_somebody_relies_on_meanwhile_stays(machine: Box, wish: str) -> Non
     assert {entry.number for entry in machine.boot().entries} == {1, 2}
     assert machine.audit()[-1]["result"] == "done"
     assert machine.json("verify")["problems"] == machine.json("verify", "2")["problems"] == []
+
+
+def test_what_is_in_use_is_not_said_to_be_removed(machine: Box) -> None:  # noqa: F811
+    machine.ok("hook", "before", *ME)
+    visitor = machine.start("exec", "--generation", "2", "--", "sleep", "100")
+    eventually(lambda: b"sleep" in Path(f"/proc/{visitor.pid}/cmdline").read_bytes().split(b"\0"))
+    try:
+        machine.ok("hook", "after", *ME)
+    finally:
+        os.kill(visitor.pid, signal.SIGKILL)
+        visitor.wait()
+
+    assert machine.marks() == {1: "NRG", 2: "G"}
+    assert machine.audit()[-1]["removed"] == []
