@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snaptx import difference, system
-from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
+from snaptx.enclosure.chroot import Enclosure, Streams, enclosed_environment, run_enclosed
 from snaptx.errors import CommandError, NotFoundError
 from snaptx.inventory import Outcome, Watch
 from snaptx.machine import Machine
@@ -38,7 +38,7 @@ class Manner(NamedTuple):
     keep: bool = False
     interactive: bool = False
     environment: Mapping[str, str] = EMPTY
-    streams: tuple[int, int] | None = None
+    streams: Streams | None = None
     cache: MountSpec | None = None
     accepted: Collection[int] = (0,)
     first: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from snaptx import log, run, system
-from snaptx.enclosure.chroot import Enclosure, enclosed_environment, run_enclosed
+from snaptx.enclosure.chroot import Enclosure, Streams, enclosed_environment, run_enclosed
 from snaptx.errors import NotFoundError, PackageError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Change, Op, Tree
@@ -60,7 +60,7 @@ def ask(machine: Machine, tree: Tree, command: Command, cache: MountSpec | None 
     """
     with collected() as result, collected() as complaint:
         view = enclosure(machine, tree, command, cache)
-        status = run_enclosed(view, command.argv, streams=(result, complaint))
+        status = run_enclosed(view, command.argv, streams=Streams(result, complaint))
         if status not in command.accepted:
             raise _failure(command, status, text_of(complaint) or text_of(result))
         return text_of(result)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from snaptx import cache, enter, inventory, stage, views
 from snaptx.enclosure import standins
-from snaptx.enclosure.chroot import run_enclosed
+from snaptx.enclosure.chroot import Streams, run_enclosed
 from snaptx.enter import Manner, Ran
 from snaptx.errors import NoSpaceError, PackageError
 from snaptx.machine import Machine
@@ -30,7 +30,7 @@ from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
 
 VERB = "upgrade"
-_TO_STDERR = (2, 2)
+_TO_STDERR = Streams(2, 2)
 
 _ITS_OWN = "the package manager's"
 # As the system says it, apt, and libcurl (CURLE_WRITE_ERROR, in its old and new words) for dnf and pacman.
@@ -132,7 +132,7 @@ def _do(machine: Machine, tree: Tree, command: Command, fetched: MountSpec) -> N
     """Run a command of the package manager; what it says goes to standard error, complaints at the end."""
     view = inventory.enclosure(machine, tree, command, fetched)
     with inventory.collected() as complaint:
-        status = run_enclosed(view, command.argv, streams=(2, complaint))
+        status = run_enclosed(view, command.argv, streams=Streams(2, complaint))
         said = inventory.text_of(complaint)
     with suppress(OSError):
         os.write(2, said.encode())

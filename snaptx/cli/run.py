@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from snaptx import enter, transaction
 from snaptx.cli import apply as apply_verb
 from snaptx.cli import common
+from snaptx.enclosure.chroot import Streams
 from snaptx.errors import CommandError
 
 
@@ -38,7 +39,9 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
         return 0
     request = common.request(args)
     with transaction.exclusive(machine, args.verb):
-        manner = enter.Manner(keep=keep, interactive=interactive)
+        # The result is the only thing on standard output then.
+        streams = Streams(2, 2, heard=True) if args.json else None
+        manner = enter.Manner(keep=keep, interactive=interactive, streams=streams)
         ran = enter.run(machine, request, command, base=args.base, manner=manner)
         failure = None
         if ran.status and not interactive:

@@ -31,10 +31,10 @@ from typing import Any, NamedTuple
 from snaptx import log, system
 from snaptx.enclosure import guard, standins, warden
 from snaptx.enclosure.namespace import Enclosure
-from snaptx.enclosure.warden import Work
+from snaptx.enclosure.warden import Streams, Work
 from snaptx.errors import CommandError, PrivilegeError, SnaptxError, UsageError, storage_error
 
-__all__ = ["Enclosure", "enclosed_environment", "run_enclosed"]
+__all__ = ["Enclosure", "Streams", "enclosed_environment", "run_enclosed"]
 
 GRACE = 5.0
 """Seconds a command has to end after a signal before it is killed."""
@@ -83,12 +83,11 @@ def run_enclosed(
     argv: Sequence[str],
     *,
     interactive: bool = False,
-    streams: tuple[int, int] | None = None,
+    streams: Streams | None = None,
 ) -> int:
     """Run ``argv`` in the enclosure and return its exit status, 128 + n if signal n ended it.
 
-    With ``streams`` it is given nothing to read, and its results and its
-    complaints go to these descriptors.
+    ``streams`` are what it reads and writes, by default what this process does.
 
     ``interactive`` gives it the terminal; without ``argv`` it is then $SHELL,
     or /bin/sh where the root has no such shell.  SIGINT, SIGTERM and SIGHUP

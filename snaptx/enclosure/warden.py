@@ -30,12 +30,20 @@ SI_KERNEL = 0x80
 """The si_code of a signal the kernel sent, here for the terminal (asm-generic/siginfo.h)."""
 
 
+class Streams(NamedTuple):
+    """The descriptors a command's output and errors go to, and whether it may read what this process may."""
+
+    output: int
+    errors: int
+    heard: bool = False
+
+
 class Work(NamedTuple):
     """What the children need to know.
 
     ``foreground`` is whether the command gets the terminal, ``awaited`` the
-    signals to pass on, ``guard`` what ``guard.join`` takes, ``streams`` where
-    output and errors of a command go that is given nothing to read.
+    signals to pass on, ``guard`` what ``guard.join`` takes, ``streams`` what
+    becomes of the standard streams, if they are not to be this process's own.
     """
 
     enclosure: Enclosure
@@ -44,7 +52,7 @@ class Work(NamedTuple):
     foreground: bool
     awaited: frozenset[int]
     guard: int | None = None
-    streams: tuple[int, int] | None = None
+    streams: Streams | None = None
 
 
 def start(work: Work, reports: int, parent: int) -> int:
@@ -156,13 +164,14 @@ def forget_handlers() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-def _redirect(streams: tuple[int, int] | None) -> None:
-    """Let nothing be read, and output and errors go where they are to, unless all is to stay as it is."""
+def _redirect(streams: Streams | None) -> None:
+    """Let output and errors go where they are to, and nothing be read, unless that is to stay as it is."""
     if streams is not None:
-        output, errors = map(os.dup, streams)
+        output, errors = os.dup(streams.output), os.dup(streams.errors)
         os.dup2(output, 1)
         os.dup2(errors, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        if not streams.heard:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 
 
 def _close_all_but(*kept: int) -> None:

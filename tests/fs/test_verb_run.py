@@ -144,6 +144,14 @@ def test_works_on_what_is_staged_and_on_another_base(ground: Box) -> None:
     assert "one" not in os.listdir(ground.tree(third["number"]) / "etc")
 
 
+@pytest.mark.parametrize("words", [("run", "--", "sh", "-c", "cat; touch /etc/new"), ("shell",)])
+def test_json_is_the_result_alone(ground: Box, words: tuple[str, ...]) -> None:
+    said = ground.run("--json", *words, stdin=b"echo heard; touch /etc/new\n")
+
+    assert said.json["staged"]["counts"]["added"] == 1
+    assert "heard" in said.err
+
+
 def test_shell_takes_the_generation_as_it_is_left(ground: Box) -> None:
     ground.ok("shell", stdin=b"echo shell > /etc/shell\nexit 3\n")
 
