@@ -11,6 +11,7 @@ from snaptx.cli import common
 from snaptx.config import HookMode, ManagerName
 from snaptx.errors import LayoutError, NotFoundError, SnaptxError, UsageError
 from snaptx.machine import Machine
+from snaptx.model import Phase
 
 BEFORE, AFTER = "before", "after"
 
@@ -62,7 +63,10 @@ def _perform(args: Namespace, *, required: bool) -> None:
 
 
 def _machine(args: Namespace, required: bool) -> Machine | None:
-    """Return the machine, None if snaptx does not manage it and need not."""
+    """Return the machine, None if snaptx does not manage it and need not, or if its root is only staged.
+
+    Who mounts a staged root and works in it, by chroot(8) for example, can abort it.
+    """
     try:
         machine = common.machine(args, adopted=False)
         machine.require()
@@ -70,7 +74,8 @@ def _machine(args: Namespace, required: bool) -> Machine | None:
         if required:
             raise
         return None
-    return machine
+    staged = machine.booted and machine.phase(machine.booted) is Phase.STAGED
+    return None if staged else machine
 
 
 def _warn(args: Namespace, error: Exception) -> None:

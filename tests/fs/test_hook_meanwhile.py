@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boxes import Box
+from tests.boxes import Box, Said, snaptx
+from tests.fs.conftest import command
 from tests.fs.test_packages_hook import machine, small  # noqa: F401
 from tests.minimal_root import eventually
 
@@ -25,6 +26,27 @@ def test_what_somebody_relies_on_meanwhile_stays(machine: Box, wish: str) -> Non
     assert {entry.number for entry in machine.boot().entries} == {1, 2}
     assert machine.audit()[-1]["result"] == "done"
     assert machine.json("verify")["problems"] == machine.json("verify", "2")["problems"] == []
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "required"])
+def test_work_in_a_staged_root_that_somebody_mounted_gets_none(
+    machine: Box,  # noqa: F811
+    tmp_path: Path,
+    mode: str,
+) -> None:
+    place, staged = tmp_path / "mnt", machine.tree(2)
+    place.mkdir()
+    machine.configure(f'[hooks]\nmode = "{mode}"\n')
+    machine.ok("run", "--", "touch", "/etc/new")
+    source = command("findmnt", "-n", "-v", "-o", "SOURCE", machine.top).strip()
+    command("mount", "-o", f"subvol={staged.relative_to(machine.top)}", source, place)
+    try:
+        said = [snaptx("--sysroot", str(place), "hook", moment, *ME) for moment in ("before", "after")]
+    finally:
+        command("umount", place)
+
+    assert said == [Said(0, "", "")] * 2
+    assert machine.marks() == {1: "NRG", 2: "s"}
 
 
 def test_what_is_in_use_is_not_said_to_be_removed(machine: Box) -> None:  # noqa: F811
