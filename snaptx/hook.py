@@ -10,8 +10,8 @@
 The generation can be booted from the menu and rolled back to from the moment
 ``before`` ends, so that a power cut in the midst of the package manager's work
 finds it there.  ``@snaptx/hook`` names it, and the process it was made for:
-front ends call their hooks more than once in a run.  What is only needed where
-packages have changed is imported there: people wait for this.
+front ends call their hooks more than once in a run, and some stay for many runs.
+What is only needed where packages have changed is imported there: people wait for this.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from snaptx.inventory import Outcome
 
 NOTE = "hook"
+
+RUN_ENDS = 600.0
+"""Seconds after its last work from which on a process, as packagekitd, begins another run."""
 
 
 class Caller(NamedTuple):
@@ -82,7 +85,7 @@ def before(machine: Machine, request: Request, caller: Caller) -> int:
         NotFoundError: the running root is no generation.
         SnaptxError: it can't be made.
     """
-    if _noted(machine, caller):
+    if _noted(machine, caller) and not _is_over(machine):
         return 0
     with transaction.exclusive(machine, request.verb):
         return _keep(machine, request, caller)
@@ -101,6 +104,11 @@ def _noted(machine: Machine, caller: Caller) -> int:
         return int(note["generation"]) if same else 0
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return 0
+
+
+def _is_over(machine: Machine) -> bool:
+    """Return whether the noted run has done its work, and that long ago."""
+    return system.now() - (machine.storage.state / NOTE).stat().st_mtime > RUN_ENDS
 
 
 def _keep(machine: Machine, request: Request, caller: Caller) -> int:
@@ -184,7 +192,9 @@ def after(machine: Machine, request: Request, caller: Caller) -> tuple[int, Outc
     paths = [machine.storage.path(tree) for tree in (sealed, running)]
     with transaction.exclusive(machine, request.verb):
         if traces.touched(paths[0], paths[1], MANAGERS[caller.manager]) or _is_wanted(machine, number):
-            return number, _put_on_record(machine, request, caller, number)
+            outcome = _put_on_record(machine, request, caller, number)
+            os.utime(machine.storage.state / NOTE)
+            return number, outcome
         _drop(machine, request, number)
         return number, None
 

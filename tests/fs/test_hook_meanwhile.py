@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,21 @@ def test_work_in_a_staged_root_that_somebody_mounted_gets_none(
 
     assert said == [Said(0, "", "")] * 2
     assert machine.marks() == {1: "NRG", 2: "s"}
+
+
+def test_service_that_stays_begins_another_run_after_a_while(machine: Box) -> None:  # noqa: F811
+    note, status = machine.state / "hook", machine.root / "var/lib/dpkg/status"
+    machine.ok("hook", "before", *ME)
+    os.utime(note, (time.time() - 3600,) * 2)
+    status.write_text(status.read_text().replace("Version: 1", "Version: 1.1"))
+    machine.ok("hook", "after", *ME)  # an hour of work is one run
+
+    assert machine.ok("hook", "before", *ME) == ""
+    os.utime(note, (time.time() - 3600,) * 2)
+    assert "generation 3 is the system as it is" in machine.ok("hook", "before", *ME)
+    status.write_text(status.read_text().replace("Version: 1.1", "Version: 1.2"))
+    assert "'snaptx rollback 3'" in machine.ok("hook", "after", *ME)
+    assert machine.audit()[-1]["packages"]["upgraded"] == [{"name": "p0", "old": "1.1", "new": "1.2"}]
 
 
 def test_what_is_in_use_is_not_said_to_be_removed(machine: Box) -> None:  # noqa: F811
