@@ -127,7 +127,10 @@ class View:
 
 
 def _is_directory(fd: int) -> bool:
-    return stat.S_ISDIR(os.fstat(fd).st_mode)
+    try:
+        return stat.S_ISDIR(os.fstat(fd).st_mode)
+    except OSError:  # another user's FUSE tells root nothing, and a server that has died nobody
+        return True
 
 
 def _mounted(spec: MountSpec, attributes: int = 0) -> int:

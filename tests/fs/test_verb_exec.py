@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx import system
+from snaptx import mounting, system
 from snaptx.cli import main
 from tests.boxes import Box, changes, inspect, made
 from tests.minimal_root import eventually
@@ -90,6 +90,23 @@ def test_mounts_of_the_machine_are_seen_and_follow(ground: Box) -> None:
         assert sh(ground, "ls /mnt") == "stick\n"
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no FUSE")
+@pytest.mark.parametrize("user", [0, NOBODY])
+def test_mount_that_tells_root_nothing_is_no_obstacle(ground: Box, user: int) -> None:
+    """As the files of another user, or those whose server has died (0)."""
+    place, server = ground.root / "mnt", os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={server},rootmode=40000,user_id={user},group_id={user}"
+    mounting.mount("none", str(place), "fuse", 0, options)
+    if not user:
+        os.close(server)
+    try:
+        assert " /mnt fuse " in sh(ground, "cat /proc/self/mounts")
+    finally:
+        mounting.unmount(str(place))
+        if user:
+            os.close(server)
 
 
 def test_tree_can_not_be_written(ground: Box) -> None:
