@@ -94,6 +94,7 @@ def run_enclosed(
     are passed on; after ``GRACE`` seconds, or at the second one, everything
     inside is killed; then the signal is raised here again.  An interrupt typed
     at the terminal reaches the command by itself and only counts if it fails.
+    With a command that has the terminal and stops itself, this process stops.
 
     Raises:
         PrivilegeError: not root, or root without the rights to mount.
@@ -184,6 +185,7 @@ class _Attendant:
         self._deadline: float | None = None
         self._trouble: dict[str, Any] | None = None
         self._reaped = False
+        self._group = 0
 
     def __enter__(self) -> _Attendant:
         return self
@@ -227,9 +229,30 @@ class _Attendant:
             report = json.loads(line)
             if report["kind"] == "warning":
                 log.warning(report["what"])
+            elif report["kind"] == "stopped":
+                self._stop_along(bool(report["what"]))
             else:
                 self._trouble = report
         return bool(data)
+
+    def _stop_along(self, has_terminal: bool) -> None:
+        """Stop as the command has, until who waits for this process lets it go on, and the command with it.
+
+        Where nobody waits the kernel stops nothing, and it goes on at once; so
+        does a command that reached for the terminal after all was let go on.
+        """
+        with suppress(OSError):  # the terminal or the command has gone
+            goes_on = warden.in_foreground()
+            if has_terminal:
+                self._group = os.tcgetpgrp(0)
+                warden.give_terminal(os.getpgrp())
+            if not self._group:
+                return
+            if not goes_on:
+                os.kill(os.getpid(), signal.SIGTSTP)
+            if warden.in_foreground():
+                warden.give_terminal(self._group)
+            os.killpg(self._group, signal.SIGCONT)
 
     def _notice(self, signals: int) -> None:
         """Pass a signal on, unless the terminal has told everybody; force the end at the second one."""

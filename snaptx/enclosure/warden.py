@@ -135,8 +135,16 @@ def _init(work: Work, reports: int, reading: int, alive: int) -> int:
     _join_guard(work, reports)
     _close_all_but(reports)
     command = _fork(reports, lambda: _command(work, reports))
-    os.close(reports)
-    return _tend(command, work.awaited, _comes_from_outside)
+    if not work.foreground:
+        os.close(reports)
+        return _tend(command, work.awaited, _comes_from_outside)
+    return _tend(command, work.awaited, _comes_from_outside, lambda: _tell_of_stop(command, reports))
+
+
+def _tell_of_stop(command: int, reports: int) -> None:
+    """Say that the command has stopped, and whether it has the terminal: then nobody else lets it go on."""
+    with suppress(OSError):
+        _report(reports, "stopped", "with terminal" if os.tcgetpgrp(0) == command else "")
 
 
 def _join_guard(work: Work, reports: int) -> None:
@@ -191,24 +199,37 @@ def _comes_from_outside(told: signal.struct_siginfo) -> bool:
     return told.si_pid == 0
 
 
-def _tend(child: int, awaited: frozenset[int], heeded: Callable[[signal.struct_siginfo], bool]) -> int:
-    """Reap whatever ends and hand ``heeded`` signals to ``child`` until it ends; return its status."""
+def _tend(
+    child: int,
+    awaited: frozenset[int],
+    heeded: Callable[[signal.struct_siginfo], bool],
+    stopped: Callable[[], None] | None = None,
+) -> int:
+    """Reap whatever ends and hand ``heeded`` signals to ``child`` until it ends; return its status.
+
+    ``stopped`` is called whenever ``child`` has stopped.
+    """
     while True:
         told = signal.sigwaitinfo(awaited | {signal.SIGCHLD})
         if told.si_signo == signal.SIGCHLD:
-            status = _reap_all(child)
-            if status is not None:
+            status = _reap_all(child, os.WUNTRACED if stopped else 0)
+            if status is not None and not os.WIFSTOPPED(status):
                 return exit_status(status)
+            if status is not None and stopped:
+                stopped()
         elif told.si_code != SI_KERNEL and heeded(told):  # the terminal tells all of us at once
             os.kill(child, signal.SIGKILL if told.si_signo == FORCE else told.si_signo)
 
 
-def _reap_all(child: int) -> int | None:
-    """Collect every process that has ended; return the wait status of ``child`` if it is among them."""
+def _reap_all(child: int, options: int) -> int | None:
+    """Collect every process that has ended; return the wait status of ``child`` if it is among them.
+
+    ``options`` are those of waitpid(2), for what else there is to learn.
+    """
     found = None
     with suppress(ChildProcessError):
         while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | options)
             if pid == 0:
                 break
             if pid == child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import time
@@ -228,6 +229,44 @@ def test_interactive_command_owns_the_terminal(root: Root, terminals: Callable[.
     show = "set -- $(cat /proc/$$/stat); echo group-$5-foreground-$8"
     terminal = terminals(root.runner(["sh", "-c", show], interactive=True))
     assert "group-2-foreground-2" in terminal.end()
+
+
+def test_shell_that_stops_itself_leaves_the_terminal_to_who_waits(
+    root: Root, tmp_path: Path, terminals: Callable[..., Terminal]
+) -> None:
+    start = tmp_path / "start"
+    start.write_text(f"#!/bin/sh\nexec {shlex.join(root.runner([], interactive=True))}\n")
+    start.chmod(0o755)
+    terminal = terminals(["/bin/busybox", "sh", "-i"], SHELL="/bin/sh", ENV="")
+    terminal.type(f"{start}\n")
+    terminal.type("echo inside-$((1+1))\n")
+    terminal.expect("inside-2")
+    for way in ("fg", "bg; sleep 0.5; fg"):
+        terminal.seen = ""
+        terminal.type("kill -STOP $$\n")
+        terminal.expect("Stopped")
+        terminal.type("echo outside-$((1+2))\n")
+        terminal.expect("outside-3")
+        terminal.type(f"{way}\n")
+        time.sleep(1)
+        terminal.type("echo inside-$((2+2))\n")
+        terminal.expect("inside-4")
+    terminal.type("exit 5\n")
+    terminal.expect("status 5")
+    terminal.type("exit\n")
+    terminal.end()
+    assert root.users() == []
+
+
+def test_shell_that_stops_itself_goes_on_where_nobody_waits(
+    root: Root, terminals: Callable[..., Terminal]
+) -> None:
+    terminal = terminals(root.runner([], interactive=True), SHELL="/bin/sh")
+    terminal.type("kill -STOP $$\n")
+    terminal.type("echo on-$((1+1))\n")
+    terminal.expect("on-2")
+    terminal.type("exit 5\n")
+    assert "status 5" in terminal.end()
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(0, "status 0"), (1, "interrupted")])
