@@ -45,7 +45,13 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
         ran = enter.run(machine, request, command, base=args.base, manner=manner)
         failure = None
         if ran.status and not interactive:
-            hint = "what it left is kept and not committed: 'snaptx abort' discards it"
-            failure = CommandError(f"{command[0]} ended with status {ran.status}", hint=hint)
+            failure = CommandError(f"{command[0]} ended with status {ran.status}", hint=_left(ran))
         args.commit = args.commit and not failure
         return apply_verb.finish(args, machine, ran.staged, ran.outcome, failure)
+
+
+def _left(ran: enter.Ran) -> str:
+    """Return what became of the work of a command that failed, with ``--keep``."""
+    if ran.staged.number:
+        return "what it left is kept and not committed: 'snaptx abort' discards it"
+    return "it changed nothing, so nothing was kept"

@@ -123,6 +123,7 @@ def test_what_was_kept_and_why_it_failed_are_one_object(ground: Box, script: str
 
     assert bool(said["staged"]["number"]) == ("new" in script)
     assert said["error"]["code"] == 31
+    assert ("snaptx abort" in said["error"]["hint"]) == ("new" in script)
 
 
 def test_nothing_changed_makes_no_generation(ground: Box) -> None:
