@@ -14,11 +14,12 @@ that was staged here and can't be completed is discarded.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from snaptx import blame, commit, discard, lock, log, run, stage, system, transaction
-from snaptx.errors import SnaptxError, StorageError
+from snaptx.errors import LockError, SnaptxError, StorageError
 from snaptx.machine import Machine
 from snaptx.recover import Act
 from snaptx.update import policy, report, situation, sources, state
@@ -31,6 +32,7 @@ from snaptx.update.state import State
 SYSTEMD = Path("/run/systemd/system")
 
 Wanted = list[tuple[Source, Offer]]
+Installed = Mapping[str, str]
 
 
 def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> Outcome:
@@ -63,7 +65,8 @@ def rehearse(machine: Machine, asked: Asked) -> Outcome:
     with TemporaryDirectory(prefix="snaptx-") as name, outcome.keeping():
         place = Path(name)
         state.write(place, state.read(state.directory(machine)))
-        _check(machine, sources.make_all(machine, asked.sources, place), now, outcome)
+        every = sources.make_all(machine, asked.sources, place)
+        _check(machine, every, situation.installed(machine, now), outcome)
     return outcome
 
 
@@ -86,19 +89,19 @@ def _work(machine: Machine, asked: Asked, before: State, outcome: Outcome, progr
     now = situation.look(machine, asked)
     outcome.bound = policy.reach(now)
     outcome.staged = machine.staged()[-1] if now.staged is Staged.UPDATE else 0
-    wanted: Wanted = []
+    installed, wanted = situation.installed(machine, now), Wanted()
     if outcome.bound.step is Step.NOTHING:
         return
     if not asked.unattended or system.now() >= before.next:
         every = sources.make_all(machine, asked.sources, state.directory(machine))
-        wanted = _check(machine, every, now, outcome)
+        wanted = _check(machine, every, installed, outcome)
         if outcome.bound.step >= Step.DOWNLOAD:
             wanted = _download(wanted, outcome, progress)
     elif before.failures or not _waits(machine, now, outcome.bound):
         outcome.early = True
         return
     if outcome.bound.step >= Step.STAGE:
-        _install(machine, asked, wanted, outcome)
+        _install(machine, asked, installed, wanted, outcome)
 
 
 def _waits(machine: Machine, now: Situation, bound: Bound) -> bool:
@@ -107,10 +110,9 @@ def _waits(machine: Machine, now: Situation, bound: Bound) -> bool:
     return commits or (bound.step >= Step.REBOOT and situation.wants_restart(machine, now))
 
 
-def _check(machine: Machine, every: list[Source], now: Situation, outcome: Outcome) -> Wanted:
+def _check(machine: Machine, every: list[Source], installed: Installed, outcome: Outcome) -> Wanted:
     """Ask every source, and leave out what was judged bad."""
-    outcome.looked = True
-    installed, rejected = situation.installed(machine, now), blame.rejected(machine)
+    outcome.looked, rejected = True, blame.rejected(machine)
     wanted: Wanted = []
     for source in every:
         with outcome.keeping():
@@ -133,13 +135,16 @@ def _download(wanted: Wanted, outcome: Outcome, progress: Progress | None) -> Wa
     return arrived
 
 
-def _install(machine: Machine, asked: Asked, wanted: Wanted, outcome: Outcome) -> None:
+def _install(machine: Machine, asked: Asked, installed: Installed, wanted: Wanted, outcome: Outcome) -> None:
     """Stage, commit, and find out whether to restart; somebody may have staged something since the look."""
     with transaction.exclusive(machine, VERB):
         now = situation.look(machine, asked)
         outcome.bound = policy.reach(now)
         if outcome.bound.step < Step.STAGE:
             return
+        if wanted and situation.installed(machine, now) != installed:  # what is wanted goes on from that
+            hint = "run it again: what was downloaded is kept"
+            raise LockError("what is installed was changed meanwhile by another snaptx", hint=hint)
         outcome.staged = machine.staged()[-1] if now.staged is Staged.UPDATE else 0
         if now.staged is Staged.STALE:
             _drop(machine, asked)

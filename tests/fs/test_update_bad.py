@@ -206,6 +206,24 @@ def test_two_updates_at_once(follower: Box, shop: Shop, server: Server) -> None:
     assert work.wait().code == 130
 
 
+def test_a_rollback_during_a_download_loses_no_overlay(follower: Box, shop: Shop, server: Server) -> None:
+    update(follower, server)
+    shop.put("second", {"etc/second": b""})
+    update(follower, server)
+    _large(shop, server)
+    work = follower.start("update", *source(server))
+    _eventually(lambda: cached(follower))
+    follower.ok("rollback", "2")
+    server.hang = ""
+
+    said = work.wait()
+    assert (said.code, "was changed meanwhile" in said.err) == (4, True)
+    assert follower.boot().default == 4, "the one that went back, with the content of 2"
+    number = update(follower, server)["committed"]["number"]
+    assert (follower.tree(number) / "etc/second").exists()
+    assert (follower.tree(number) / "etc/large").exists()
+
+
 def test_status_tells_since_when_updates_fail(follower: Box, shop: Shop) -> None:
     assert follower.run("update", "--source", "/nonexistent").code == 24
     assert "1 failure(s) in a row, and no success yet" in follower.ok("status")
