@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from snaptx import retention, scene
 from snaptx.cli import common
+from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
 from snaptx.sharing import conversions, residents
@@ -38,8 +39,8 @@ class Status(NamedTuple):
     live: str
 
 
-def gather(machine: Machine) -> Status:
-    """Read the state of the machine."""
+def gather(machine: Machine, updates: State) -> Status:
+    """Read the state of the machine, but for what is known of its updates."""
     entry, views = machine.boot_state(), machine.views()
     intent = machine.journal.open()
     verb = str(intent.actor.get("verb", "")) if intent else ""
@@ -62,7 +63,7 @@ def gather(machine: Machine) -> Status:
         free_percent=round(machine.free_percent, 1),
         endangered=residents.endangered(machine),
         unsettled=conversions.waiting(machine),
-        updates=state.read(state.directory(machine)),
+        updates=updates,
         live=scene.said(machine),
     )
 
@@ -118,7 +119,16 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
-    """Show the state."""
-    status = gather(common.machine(args))
-    common.emit(args, status, lines(status))
+    """Show the state; where what is known of updates can't be read, all else goes with the error."""
+    machine = common.machine(args)
+    updates, failure = _known(machine)
+    status = gather(machine, updates)
+    common.emit(args, status, lines(status), failure)
     return 0
+
+
+def _known(machine: Machine) -> tuple[State, SnaptxError | None]:
+    try:
+        return state.read(state.directory(machine)), None
+    except SnaptxError as error:
+        return State(), error

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snaptx import durable
-from snaptx.errors import FormatError, JournalError
+from snaptx.errors import FormatError, JournalError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, jsonable, require_kinds
 
 FORMAT = 1
 NAME = "state.json"
+
+LATEST = 253_402_300_800.0
+"""The end of the year 9999, in seconds since the epoch."""
 
 
 class Result(StrEnum):
@@ -85,6 +88,7 @@ def read(place: Path) -> State:
     Raises:
         JournalError: it is damaged.
         FormatError: a newer snaptx wrote it.
+        StorageError: it can't be read.
     """
     try:
         data = json.loads((place / NAME).read_bytes())
@@ -93,22 +97,40 @@ def read(place: Path) -> State:
         return _state(data)
     except FileNotFoundError:
         return State()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise storage_error(error, "cannot read the state of the updates") from error
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         hint = f"move @snaptx/update/{NAME} away; old indexes are accepted once more then"
         raise JournalError(f"the state of the updates is damaged: {error}", hint=hint) from error
 
 
 def _state(data: Any) -> State:
     last = data["last"]
-    require_kinds(Run, last or {})
     return State(
-        last=Run(**{**last, "result": Result(last["result"])}) if last else None,
-        succeeded=float(data["succeeded"]),
-        next=float(data["next"]),
+        last=_run(last) if last else None,
+        succeeded=_moment(data["succeeded"]),
+        next=_moment(data["next"]),
         failures=int(data["failures"]),
         offered=tuple(data["offered"]),
-        seen={source: Seen(**seen) for source, seen in data["seen"].items()},
+        seen={source: _seen(seen) for source, seen in data["seen"].items()},
     )
+
+
+def _run(data: Any) -> Run:
+    require_kinds(Run, data)
+    return Run(**{**data, "time": _moment(data["time"]), "result": Result(data["result"])})
+
+
+def _seen(data: Any) -> Seen:
+    require_kinds(Seen, data)
+    return Seen(**data)
+
+
+def _moment(value: Any) -> float:
+    """Return seconds since the epoch that have a date."""
+    if not 0 <= float(value) < LATEST:
+        raise ValueError(f"{value} is no time")
+    return float(value)
 
 
 def write(place: Path, state: State) -> None:

@@ -84,13 +84,48 @@ def test_nests_of_brackets(grown: Box, place: str) -> None:
     _mended(grown, grown.state / place, b"[" * 100_000 + b"\n", "")
 
 
-def test_what_is_remembered_of_updates(grown: Box) -> None:
+RUN = {"time": 1.5, "result": "failed", "message": "", "code": 1}
+MEMORY = {"format": 1, "last": RUN, "succeeded": 0, "next": 0, "failures": 0, "offered": [], "seen": {}}
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({**MEMORY, "last": {**RUN, "time": "x"}}, 70),
+        ({**MEMORY, "last": {**RUN, "time": 1e300}}, 70),
+        ({**MEMORY, "next": 10**400}, 70),
+        ({**MEMORY, "next": float("nan")}, 70),
+        ({**MEMORY, "succeeded": float("-inf")}, 70),
+        ({**MEMORY, "failures": float("inf")}, 70),
+        ({**MEMORY, "seen": {"/shop": {"name": "shop", "version": "7", "digest": ""}}}, 70),
+        ({**MEMORY, "format": 2}, 71),
+        ("[" * 100_000, 70),
+        (None, 50),
+    ],
+    ids=[
+        "a word",
+        "a date",
+        "a large number",
+        "nan",
+        "infinity",
+        "count",
+        "seen",
+        "newer",
+        "nest",
+        "directory",
+    ],
+)
+def test_what_is_remembered_of_updates(grown: Box, data: object, code: int) -> None:
     path = grown.state / "update/state.json"
     path.parent.mkdir(exist_ok=True)
-    last = {"time": "x", "result": "failed", "message": ""}
-    rest = {"succeeded": 0, "next": 0, "failures": 0, "offered": [], "seen": {}}
-    path.write_text(json.dumps({"format": 1, "last": last, **rest}))
-    said = grown.refuses(70, "status")
-    path.unlink()
+    path.mkdir() if data is None else path.write_text(data if isinstance(data, str) else json.dumps(data))
+    said, told = grown.run("status"), grown.run("--json", "status")
+    assert grown.run("update", "--source", "/shop").code == code
+    path.rmdir() if data is None else path.unlink()
 
-    assert "the state of the updates is damaged: time" in said
+    assert (said.code, told.code) == (code, code), said.err
+    assert "update" in said.complaint[0]
+    assert "booted:   generation 1" in said.out, "what is not damaged is told all the same"
+    assert "kept:     2 generation(s)" in said.out
+    assert "updates:" not in said.out
+    assert (told.json["default"], told.json["error"]["code"]) == (2, code)

@@ -11,6 +11,7 @@ from snaptx import initialise, stage, transaction
 from snaptx.cli import status
 from snaptx.config import Config, Priority, RetentionConfig, StagingConfig
 from snaptx.retention import MANY
+from snaptx.update.state import State
 from tests.worlds import REQUEST, World
 
 
@@ -52,7 +53,7 @@ def test_staging_is_like_any_work_if_nothing_is_said(world: World) -> None:
 
 @pytest.mark.parametrize(("generations", "told"), [(MANY, False), (MANY + 1, True)])
 def test_too_many_generations_are_told(world: World, generations: int, told: bool) -> None:
-    seen = status.gather(world.machine)._replace(generations=generations)
+    seen = status.gather(world.machine, State())._replace(generations=generations)
 
     assert any("slow down" in line for line in status.lines(seen)) is told
 
