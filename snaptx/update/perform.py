@@ -22,7 +22,7 @@ from snaptx import blame, commit, discard, lock, log, run, stage, system, transa
 from snaptx.errors import LockError, SnaptxError, StorageError
 from snaptx.machine import Machine
 from snaptx.recover import Act
-from snaptx.update import policy, report, situation, sources, state
+from snaptx.update import policy, report, situation, sources, state, timing
 from snaptx.update.outcome import Outcome, remember
 from snaptx.update.policy import Bound, Situation, Staged, Step
 from snaptx.update.situation import VERB, Asked
@@ -92,7 +92,7 @@ def _work(machine: Machine, asked: Asked, before: State, outcome: Outcome, progr
     installed, wanted = situation.installed(machine, now), Wanted()
     if outcome.bound.step is Step.NOTHING:
         return
-    if not asked.unattended or system.now() >= before.next:
+    if not asked.unattended or timing.is_due(system.now(), before.next, machine.config.update.interval):
         every = sources.make_all(machine, asked.sources, state.directory(machine))
         wanted = _check(machine, every, installed, outcome)
         if outcome.bound.step >= Step.DOWNLOAD:

@@ -28,3 +28,12 @@ def next_run(now: float, interval: int, failures: int, draw: float) -> float:
     if failures:
         return now + backoff(failures, draw, first=min(FIRST_DELAY, pause), most=pause)
     return now + pause * (1 - draw / 4)
+
+
+def is_due(now: float, due: float, interval: int) -> bool:
+    """Return whether to look at ``now``, ``due`` being what ``next_run`` returned at some time before.
+
+    What is further away than any run puts it was put there by a clock that was ahead, or by a
+    longer interval: who waited for that could wait for years.
+    """
+    return not now < due <= now + interval * HOUR

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_an_unattended_run_keeps_to_its_time(follower: Box, shop: Shop) -> None:
     assert follower.run("update", *source(shop), "--unattended", "--unchanged-exit-77").code == 77
     assert follower.json("status")["updates"] == told
     assert update(follower, shop)["result"] == "committed"
+
+
+def test_a_clock_that_was_ahead_puts_no_run_off_for_good(follower: Box, shop: Shop) -> None:
+    update(follower, shop, "--check")
+    path = follower.state / "update/state.json"
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "next": told["next"] + 100 * 365 * 86400}))
+
+    assert update(follower, shop, "--unattended")["result"] == "committed"
+    assert follower.json("status")["updates"]["next"] < time.time() + 24 * 3600
 
 
 def test_a_failure_is_put_off_longer_each_time(follower: Box, shop: Shop) -> None:

@@ -141,6 +141,13 @@ def test_the_next_run_is_within_the_interval() -> None:
     assert timing.next_run(0, 1, 50, 1) <= timing.HOUR
 
 
+@pytest.mark.parametrize(
+    ("ahead", "due"), [(-1, True), (0, True), (1, False), (24, False), (24.1, True), (24 * 36_500, True)]
+)
+def test_a_clock_that_was_ahead_puts_no_run_off_for_good(ahead: float, due: bool) -> None:
+    assert timing.is_due(1000, 1000 + ahead * timing.HOUR, 24) is due
+
+
 def test_the_trail_says_what_is_not_wanted() -> None:
     trail: list[dict[str, object]] = [
         {"verb": "init"},
