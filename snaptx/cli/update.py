@@ -15,6 +15,7 @@ from snaptx.errors import RejectedError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.update import perform
 from snaptx.update.outcome import Outcome
+from snaptx.update.policy import Step
 from snaptx.update.situation import Asked
 from snaptx.update.state import Result
 
@@ -85,9 +86,13 @@ def _shown(outcome: Outcome) -> dict[str, Any]:
 
 
 def _would(outcome: Outcome) -> Iterator[str]:
+    does = f"would {outcome.bound.step.name.lower()} ({outcome.bound.reason})"
     if outcome.offers:
-        offers = "; ".join(offer.summary for offer in outcome.offers)
-        yield f"would {outcome.bound.step.name.lower()} ({outcome.bound.reason}): {offers}"
+        yield f"{does}: {'; '.join(offer.summary for offer in outcome.offers)}"
+    elif outcome.staged and outcome.bound.step >= Step.COMMIT:
+        yield f"{does}: generation {outcome.staged}"
+    elif outcome.restarts:
+        yield "would restart the machine, for the update that is committed"
     elif not outcome.failures:
         yield outcome.message
 

@@ -25,6 +25,7 @@ class Outcome:
     committed yet; ``looked`` is whether the sources were asked, ``early``
     whether it was too soon for that; ``bound`` how far it could go, and why no
     further; ``failures`` what went wrong, with the whole or with a part.
+    ``rehearsed`` is whether nothing was done: ``restarts`` says what would be then.
     """
 
     offers: list[Offer] = field(default_factory=list)
@@ -36,6 +37,7 @@ class Outcome:
     restarts: bool = False
     bound: Bound = NOWHERE
     failures: list[SnaptxError] = field(default_factory=list)
+    rehearsed: bool = False
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -55,7 +57,7 @@ class Outcome:
             Result.COMMITTED: self.committed,
             Result.STAGED: self.staged,
             Result.HELD: not self.looked,
-            Result.DOWNLOADED: self.offers and self.bound.step >= Step.DOWNLOAD,
+            Result.DOWNLOADED: self.offers and self.bound.step >= Step.DOWNLOAD and not self.rehearsed,
             Result.AVAILABLE: self.offers,
             Result.REJECTED: self.rejected,
         }

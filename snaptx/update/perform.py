@@ -27,7 +27,6 @@ from snaptx.update.outcome import Outcome, remember
 from snaptx.update.policy import Bound, Situation, Staged, Step
 from snaptx.update.situation import VERB, Asked
 from snaptx.update.source import Offer, Progress, Source
-from snaptx.update.state import State
 
 SYSTEMD = Path("/run/systemd/system")
 
@@ -46,9 +45,9 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
     place = state.directory(machine)
     sources.make(place)
     with lock.exclusive(place / "lock", VERB):
-        before, outcome = state.read(place), Outcome()
+        outcome = Outcome()
         with outcome.keeping():
-            _work(machine, asked, before, outcome, progress)
+            _work(machine, asked, place, outcome, progress)
         if not outcome.early:
             _keep(machine, place, outcome)
     if outcome.restarts:
@@ -58,15 +57,13 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
 
 
 def rehearse(machine: Machine, asked: Asked) -> Outcome:
-    """Ask the sources and return what would be done; nothing is remembered."""
-    outcome = Outcome()
-    now = situation.look(machine, asked)
-    outcome.bound = policy.reach(now)
+    """Find out what would be done, asking the sources if it is time for that; nothing is remembered."""
+    outcome = Outcome(rehearsed=True)
     with TemporaryDirectory(prefix="snaptx-") as name, outcome.keeping():
-        place = Path(name)
+        place, now = Path(name), situation.look(machine, asked)
         state.write(place, state.read(state.directory(machine)))
-        every = sources.make_all(machine, asked.sources, place)
-        _check(machine, every, situation.installed(machine, now), outcome)
+        _look(machine, asked, now, place, outcome)
+        outcome.restarts = outcome.bound.step >= Step.REBOOT and situation.wants_restart(machine, now)
     return outcome
 
 
@@ -85,23 +82,28 @@ def _keep(machine: Machine, place: Path, outcome: Outcome) -> None:
         report.publish(machine, after)
 
 
-def _work(machine: Machine, asked: Asked, before: State, outcome: Outcome, progress: Progress | None) -> None:
+def _work(machine: Machine, asked: Asked, place: Path, outcome: Outcome, progress: Progress | None) -> None:
     now = situation.look(machine, asked)
-    outcome.bound = policy.reach(now)
-    outcome.staged = machine.staged()[-1] if now.staged is Staged.UPDATE else 0
-    installed, wanted = situation.installed(machine, now), Wanted()
-    if outcome.bound.step is Step.NOTHING:
+    installed, wanted = situation.installed(machine, now), _look(machine, asked, now, place, outcome)
+    if outcome.early:
         return
-    if not asked.unattended or timing.is_due(system.now(), before.next, machine.config.update.interval):
-        every = sources.make_all(machine, asked.sources, state.directory(machine))
-        wanted = _check(machine, every, installed, outcome)
-        if outcome.bound.step >= Step.DOWNLOAD:
-            wanted = _download(wanted, outcome, progress)
-    elif before.failures or not _waits(machine, now, outcome.bound):
-        outcome.early = True
-        return
+    if outcome.bound.step >= Step.DOWNLOAD:
+        wanted = _download(wanted, outcome, progress)
     if outcome.bound.step >= Step.STAGE:
         _install(machine, asked, installed, wanted, outcome)
+
+
+def _look(machine: Machine, asked: Asked, now: Situation, place: Path, outcome: Outcome) -> Wanted:
+    """Find out how far to go, and ask the sources if it is time for that."""
+    outcome.bound = policy.reach(now)
+    outcome.staged = machine.staged()[-1] if now.staged is Staged.UPDATE else 0
+    if outcome.bound.step is Step.NOTHING:
+        return []
+    before = state.read(place)
+    if not asked.unattended or timing.is_due(system.now(), before.next, machine.config.update.interval):
+        return _check(machine, sources.make_all(machine, asked.sources, place), now, outcome)
+    outcome.early = bool(before.failures) or not _waits(machine, now, outcome.bound)
+    return []
 
 
 def _waits(machine: Machine, now: Situation, bound: Bound) -> bool:
@@ -110,9 +112,10 @@ def _waits(machine: Machine, now: Situation, bound: Bound) -> bool:
     return commits or (bound.step >= Step.REBOOT and situation.wants_restart(machine, now))
 
 
-def _check(machine: Machine, every: list[Source], installed: Installed, outcome: Outcome) -> Wanted:
+def _check(machine: Machine, every: list[Source], now: Situation, outcome: Outcome) -> Wanted:
     """Ask every source, and leave out what was judged bad."""
-    outcome.looked, rejected = True, blame.rejected(machine)
+    outcome.looked = True
+    installed, rejected = situation.installed(machine, now), blame.rejected(machine)
     wanted: Wanted = []
     for source in every:
         with outcome.keeping():

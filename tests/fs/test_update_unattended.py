@@ -15,7 +15,7 @@ from snaptx.run import Result
 from snaptx.update import index, inhibit, perform
 from tests.boxes import Box, changes, made
 from tests.followers import cached, kept, source, trust, update
-from tests.updates import Shop
+from tests.updates import Server, Shop
 
 
 def test_what_was_staged_by_hand_is_left_alone(follower: Box, shop: Shop, tmp_path: Path) -> None:
@@ -95,6 +95,34 @@ def test_a_clock_that_was_ahead_puts_no_run_off_for_good(follower: Box, shop: Sh
 
     assert update(follower, shop, "--unattended")["result"] == "committed"
     assert follower.json("status")["updates"]["next"] < time.time() + 24 * 3600
+
+
+def test_a_rehearsal_of_an_unattended_run_keeps_to_its_time(follower: Box, shop: Shop) -> None:
+    update(follower, shop, "--check")
+    rehearsed = update(follower, shop, "--unattended", "--dry-run")
+
+    assert (rehearsed["result"], rehearsed["offers"]) == ("early", [])
+    assert rehearsed == update(follower, shop, "--unattended")
+
+
+def test_a_rehearsal_asks_nobody_where_nothing_may_be_done(follower: Box, shop: Shop, server: Server) -> None:
+    words = (*source(server), "--policy", "none", "--unchanged-exit-77")
+
+    assert follower.run("update", *words, "--dry-run") == follower.run("update", *words)
+    assert server.asked == []
+
+
+def test_a_rehearsal_tells_of_what_waits_for_commit_and_restart(
+    follower: Box, shop: Shop, restarts: Path
+) -> None:
+    words = ("update", *source(shop), "--dry-run", "--unchanged-exit-77")
+    assert update(follower, shop, "--dry-run")["result"] == "available", "it was not downloaded"
+    update(follower, shop, "--policy", "stage")
+    assert "would commit (the policy is 'commit'): generation 2\n" in follower.ok(*words)
+    update(follower, shop)
+    assert follower.run(*words).code == 77
+    assert "would restart" in follower.ok(*words, "--policy", "reboot")
+    assert _restarts(restarts) == 0
 
 
 def test_a_failure_is_put_off_longer_each_time(follower: Box, shop: Shop) -> None:
