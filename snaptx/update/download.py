@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,7 +59,15 @@ def clean(cache: Path, entries: Sequence[Entry]) -> None:
     wanted = {name for entry in entries for name in (entry.sha256, entry.sha256 + PART)}
     for path in cache.iterdir():
         if path.name not in wanted:
-            path.unlink()
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove what lies in a cache, whatever it is: a directory with all in it, of a link the link."""
+    try:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except OSError as error:
+        raise storage_error(error, f"cannot remove {path.name} from the cache") from error
 
 
 def require_room(cache: Path, entries: Sequence[Entry], limit: int) -> None:

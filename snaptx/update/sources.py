@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from snaptx.errors import ConfigError, storage_error
 from snaptx.machine import Machine
+from snaptx.update import download
 from snaptx.update.overlays import OverlaySource, Surroundings, trusted_keys
 from snaptx.update.packages import KEY as PACKAGES
 from snaptx.update.packages import Distribution, PackageSource
@@ -38,7 +38,7 @@ def make_all(machine: Machine, names: Sequence[str], place: Path) -> list[Source
     caches = {name: cache / sha256(os.fsencode(name)).hexdigest()[:16] for name in names}
     make(cache)
     for left in set(cache.iterdir()) - set(caches.values()):
-        shutil.rmtree(left)
+        download.remove(left)
     keys, memory = trusted_keys(machine.sysroot), Memory(place)
     return [
         _source(machine, name, Surroundings(keys, memory, own, config.max_download, config.timeout))

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -222,6 +223,21 @@ def test_a_rollback_during_a_download_loses_no_overlay(follower: Box, shop: Shop
     number = update(follower, server)["committed"]["number"]
     assert (follower.tree(number) / "etc/second").exists()
     assert (follower.tree(number) / "etc/large").exists()
+
+
+def test_what_others_left_in_the_cache_is_removed(follower: Box, shop: Shop, tmp_path: Path) -> None:
+    update(follower, shop, "--policy", "download")
+    cache, (own,) = follower.state / "update/cache", cached(follower)
+    (tmp_path / "others").mkdir()
+    for place in (cache, own.parent):
+        (place / "file").write_text("x")
+        (place / "link").symlink_to(tmp_path / "others")
+        (place / "directory").mkdir()
+        (place / "directory/file").write_text("x")
+
+    assert update(follower, shop, "--policy", "download")["result"] == "downloaded"
+    assert [path.name for path in cache.rglob("*")] == [own.parent.name, own.name]
+    assert (tmp_path / "others").exists()
 
 
 def test_status_tells_since_when_updates_fail(follower: Box, shop: Shop) -> None:
