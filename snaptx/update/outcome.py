@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from snaptx.commit import Committed
-from snaptx.errors import RejectedError, SnaptxError
+from snaptx.errors import RejectedError, SnaptxError, storage_error
 from snaptx.update import timing
 from snaptx.update.policy import Bound, Step
 from snaptx.update.source import Offer
@@ -41,11 +41,14 @@ class Outcome:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Keep an error of the block as a failure, and go on."""
+        """Keep an error of the block, or what the filesystem refused, as a failure, and go on."""
         try:
             yield
         except SnaptxError as error:
             self.failures.append(error)
+        except OSError as error:
+            doing = f"the update could not go on ({error.filename or 'no file named'})"
+            self.failures.append(storage_error(error, doing))
 
     @property
     def result(self) -> Result:

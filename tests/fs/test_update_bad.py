@@ -240,6 +240,19 @@ def test_what_others_left_in_the_cache_is_removed(follower: Box, shop: Shop, tmp
     assert (tmp_path / "others").exists()
 
 
+def test_what_the_filesystem_refuses_is_remembered(follower: Box, shop: Shop) -> None:
+    update(follower, shop, "--policy", "download")
+    (own,) = cached(follower)
+    own.unlink()
+    own.mkdir()
+    said = follower.run("update", *source(shop))
+
+    assert said.code == 50
+    told = follower.json("status")["updates"]
+    assert (told["last"]["result"], told["last"]["code"], told["failures"]) == ("failed", 50, 1)
+    assert "Is a directory" in told["last"]["message"]
+
+
 def test_status_tells_since_when_updates_fail(follower: Box, shop: Shop) -> None:
     assert follower.run("update", "--source", "/nonexistent").code == 24
     assert "1 failure(s) in a row, and no success yet" in follower.ok("status")
