@@ -61,6 +61,7 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
+        fp.close()  # or urllib reads its body, which need not have an end
         if origin(newurl) != origin(req.full_url):
             host = urllib.parse.urlsplit(newurl).netloc
             hint = "if that is meant, name that server as the source"

@@ -233,6 +233,22 @@ def test_a_server_that_drips_what_is_no_content(
         download.fetch(HttpTransport(url, 0.2), ENTRY, cache)
 
 
+def test_a_redirect_that_does_not_end_is_not_read(server: Server, tmp_path: Path) -> None:
+    head = f"HTTP/1.1 302 Found\r\nLocation: {server.url}{FILE}\r\n\r\n".encode()
+    with dripping(head, bytes(1 << 20), 0) as url, pytest.raises(FetchError, match="another server"):
+        HttpTransport(url, 5).document(FILE, len(DATA))
+    with dripping(b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n", bytes(1 << 20), 0) as url:
+        tracemalloc.start()
+        began = time.monotonic()
+        with pytest.raises(FetchError, match="302"):
+            HttpTransport(url, 5).document(FILE, len(DATA))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+
+    assert peak < 4 << 20
+    assert time.monotonic() - began < 5
+
+
 def test_the_time_for_a_server_ends(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LONGEST", -1)
 
