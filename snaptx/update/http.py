@@ -36,6 +36,9 @@ PASSING = {408, 425, 429, 500, 502, 503, 504}
 
 REDIRECTS = 5
 
+QUOTED = 150
+"""Characters that are told of what a server says."""
+
 LONGEST = 5 * 3600
 """Seconds for all that one run asks of one server; less than snaptx-update.service gives the run."""
 
@@ -63,7 +66,7 @@ class _SameServer(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request | None:
         fp.close()  # or urllib reads its body, which need not have an end
         if origin(newurl) != origin(req.full_url):
-            host = urllib.parse.urlsplit(newurl).netloc
+            host = _quoted(urllib.parse.urlsplit(newurl).netloc)
             hint = "if that is meant, name that server as the source"
             raise FetchError(f"{req.full_url} leads to another server: {host}", hint=hint)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -170,7 +173,7 @@ class HttpTransport:
                     raise too_long(name, limit)
             announced = answer.headers.get("Content-Length")
             if announced is not None and announced != str(len(data)):
-                raise BrokenOffError(f"{name} broke off after {len(data)} of {announced} bytes")
+                raise BrokenOffError(f"{name} broke off after {len(data)} of {_quoted(announced)} bytes")
             return data
 
     @contextmanager
@@ -201,11 +204,17 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise BrokenOffError(f"{url}: {str(reason) or type(error).__name__}") from error
+        raise BrokenOffError(f"{url}: {_quoted(reason) or type(error).__name__}") from error
+
+
+def _quoted(said: object) -> str:
+    """Return what a server said as a short line: it goes where people and monitoring read it."""
+    text = " ".join(str(said).split())
+    return text if len(text) <= QUOTED else text[:QUOTED] + "…"
 
 
 def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:
-    said = f"{url}: the server says {error.code} {error.reason}"
+    said = f"{url}: the server says {error.code} {_quoted(error.reason)}"
     if error.code in PASSING or error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
         return BrokenOffError(said)
     return FetchError(said, hint="is the URL of the source right, and the source complete?")
@@ -221,14 +230,14 @@ def _begin(answer: http.client.HTTPResponse, name: str, offset: int, size: int) 
     length = answer.headers.get("Content-Length")
     if answer.status == http.client.PARTIAL_CONTENT:
         found = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != offset:
+        if not found or found[1] != str(offset):
             raise BrokenOffError(f"{name}: the server sends another part than was asked for")
         begin, whole = offset, found[2]
     else:
         begin, whole = 0, length or "*"
     if whole not in ("*", str(size)):
         hint = "its maker has to publish it anew"
-        raise DigestError(f"{name} has {whole} bytes, the index says {size}", hint=hint)
+        raise DigestError(f"{name} has {_quoted(whole)} bytes, the index says {size}", hint=hint)
     return begin
 
 

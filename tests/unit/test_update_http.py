@@ -249,6 +249,22 @@ def test_a_redirect_that_does_not_end_is_not_read(server: Server, tmp_path: Path
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("said", ["9" * 5000, "x" * 60_000], ids=["digits", "letters"])
+@pytest.mark.parametrize(
+    "line",
+    ["404 {}", "200 OK\r\nContent-Length: {}", "{} OK", "206 Partial\r\nContent-Range: bytes {}-1/2",
+     "302 x\r\nLocation: http://{}/"],
+    ids=["reason", "length", "status", "range", "redirect"],
+)  # fmt: skip
+def test_a_server_is_not_quoted_at_length(cache: Path, line: str, said: str) -> None:
+    (cache / (ENTRY.sha256 + download.PART)).write_bytes(DATA[:100])
+    head = f"HTTP/1.1 {line.format(said)}\r\n\r\n".encode()
+
+    with dripping(head, b"x", 0.001) as url, pytest.raises(SourceError) as caught:
+        download.fetch(HttpTransport(url, 1), ENTRY, cache)
+    assert len(caught.value.message) < 500
+
+
 def test_the_time_for_a_server_ends(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "LONGEST", -1)
 
