@@ -21,8 +21,9 @@ class Outcome:
     """What a run comes to, filled in on the way.
 
     ``offers`` are the updates that were found, ``rejected`` those that were
-    left out as bad; ``staged`` is the generation that holds what is not
-    committed yet; ``looked`` is whether the sources were asked, ``early``
+    left out as bad; ``vain`` is whether all that was found is recorded as
+    installed and changed nothing; ``staged`` is the generation that holds what
+    is not committed yet; ``looked`` is whether the sources were asked, ``early``
     whether it was too soon for that; ``bound`` how far it could go, and why no
     further; ``failures`` what went wrong, with the whole or with a part.
     ``rehearsed`` is whether nothing was done: ``restarts`` says what would be then.
@@ -30,6 +31,7 @@ class Outcome:
 
     offers: list[Offer] = field(default_factory=list)
     rejected: list[Offer] = field(default_factory=list)
+    vain: bool = False
     looked: bool = False
     early: bool = False
     staged: int = 0
@@ -60,6 +62,7 @@ class Outcome:
             Result.COMMITTED: self.committed,
             Result.STAGED: self.staged,
             Result.HELD: not self.looked,
+            Result.CURRENT: self.vain,
             Result.DOWNLOADED: self.offers and self.bound.step >= Step.DOWNLOAD and not self.rehearsed,
             Result.AVAILABLE: self.offers,
             Result.REJECTED: self.rejected,
@@ -96,6 +99,8 @@ class Outcome:
             case Result.REJECTED:
                 bad = "; ".join(offer.summary for offer in self.rejected)
                 return f"not installed, it was judged bad or rolled back before: {bad}"
+            case Result.CURRENT if self.vain:
+                return f"nothing changes with {offers}"
         return "nothing new"
 
 
@@ -117,7 +122,7 @@ def remember(before: State, outcome: Outcome, *, now: float, interval: int, draw
 
 
 def _offered(before: State, outcome: Outcome) -> tuple[str, ...]:
-    if outcome.committed or outcome.restarts:
+    if outcome.committed or outcome.restarts or outcome.vain:
         return ()
     known = not outcome.looked or (outcome.staged and not outcome.offers)
     return before.offered if known else tuple(offer.summary for offer in outcome.offers)

@@ -152,6 +152,7 @@ def _install(machine: Machine, asked: Asked, installed: Installed, wanted: Wante
         if now.staged is Staged.STALE:
             _drop(machine, asked)
         _stage(machine, asked, wanted, outcome)
+        outcome.vain = bool(wanted) and len(wanted) == len(outcome.offers) and not outcome.staged
         if outcome.staged and outcome.bound.step >= Step.COMMIT:
             outcome.committed = commit.commit(machine, asked.request, outcome.staged)
     if outcome.bound.step >= Step.REBOOT:

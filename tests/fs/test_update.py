@@ -148,7 +148,9 @@ def test_what_changes_nothing_is_known_to_be_there(follower: Box, shop: Shop) ->
     shop.put("zz", {"etc/motd": b"hello\n"}, "the same")
     first = update(follower, shop)
 
-    assert (first["committed"], len(first["offers"])) == (None, 1)
+    assert (first["result"], first["committed"], len(first["offers"])) == ("current", None, 1)
+    assert first["message"] == "nothing changes with shop 2: the same"
+    assert follower.json("status")["updates"]["offered"] == []
     assert update(follower, shop)["offers"] == []
 
 

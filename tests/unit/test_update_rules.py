@@ -173,6 +173,7 @@ COMMITTED = Committed(4, 3, (), (), 0.1)
         (Outcome([OFFER], looked=True, bound=Bound(Step.CHECK, "why")), Result.AVAILABLE, "TLS (why)"),
         (Outcome([OFFER], looked=True, bound=Bound(Step.DOWNLOAD, "why")), Result.DOWNLOADED, "(why)"),
         (Outcome([OFFER], looked=True, staged=7, bound=Bound(Step.STAGE, "why")), Result.STAGED, "7: shop 3"),
+        (Outcome([OFFER], looked=True, vain=True), Result.CURRENT, "nothing changes with shop 3"),
         (Outcome([OFFER], looked=True, staged=4, committed=COMMITTED), Result.COMMITTED, "4 boots"),
         (Outcome(looked=True, committed=COMMITTED, restarts=True), Result.REBOOTING, "restarts"),
         (Outcome([], [OFFER], looked=True), Result.REJECTED, "judged bad"),
