@@ -27,6 +27,7 @@ from snaptx.update.outcome import Outcome, remember
 from snaptx.update.policy import Bound, Situation, Staged, Step
 from snaptx.update.situation import VERB, Asked
 from snaptx.update.source import Offer, Progress, Source
+from snaptx.update.state import State
 
 SYSTEMD = Path("/run/systemd/system")
 
@@ -48,8 +49,9 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
         outcome = Outcome()
         with outcome.keeping():
             _work(machine, asked, place, outcome, progress)
-        if not outcome.early:
-            _keep(machine, place, outcome)
+        known = state.read(place) if outcome.early else _keep(machine, place, outcome)
+        if system.is_running_root(machine.sysroot):
+            report.publish(machine, known)  # what boots and what runs changes without an update, too
     if outcome.restarts:
         with transaction.exclusive(machine, VERB):  # nobody is at work
             run.run(["systemctl", "reboot"] if SYSTEMD.is_dir() else ["reboot"])
@@ -67,8 +69,8 @@ def rehearse(machine: Machine, asked: Asked) -> Outcome:
     return outcome
 
 
-def _keep(machine: Machine, place: Path, outcome: Outcome) -> None:
-    """Remember a run, and tell those who watch; what went wrong before says more than that this did."""
+def _keep(machine: Machine, place: Path, outcome: Outcome) -> State:
+    """Remember a run, and return what is known now; what went wrong before says more than that this did."""
     interval, draw = machine.config.update.interval, random.random()
     before = state.read(place)
     after = remember(before, outcome, now=system.now(), interval=interval, draw=draw)
@@ -78,8 +80,7 @@ def _keep(machine: Machine, place: Path, outcome: Outcome) -> None:
         if not outcome.failures:
             raise
         log.warning("the update could not be recorded", reason=error.message)
-    if system.is_running_root(machine.sysroot):
-        report.publish(machine, after)
+    return after
 
 
 def _work(machine: Machine, asked: Asked, place: Path, outcome: Outcome, progress: Progress | None) -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,6 +124,24 @@ def test_a_rehearsal_tells_of_what_waits_for_commit_and_restart(
     assert follower.run(*words).code == 77
     assert "would restart" in follower.ok(*words, "--policy", "reboot")
     assert _restarts(restarts) == 0
+
+
+def test_what_others_read_is_true_after_a_restart(
+    follower: Box, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = SimpleNamespace(now=time.time, is_running_root=lambda _: True)
+    monkeypatch.setattr(perform, "system", running)
+    follower.configure(f'[update]\nmetrics = "{tmp_path}"\nmotd = "{tmp_path}/motd"\n')
+    update(follower, shop, "--unattended")
+    assert "generation 2 boots next" in (tmp_path / "motd").read_text()
+    assert "snaptx_restart_required 1\n" in (tmp_path / "snaptx.prom").read_text()
+    follower.reboot()
+
+    assert update(follower, shop, "--unattended")["result"] == "early"
+    assert not (tmp_path / "motd").exists()
+    told = (tmp_path / "snaptx.prom").read_text()
+    assert "snaptx_restart_required 0\n" in told
+    assert "snaptx_generation_booted 2\n" in told
 
 
 def test_a_failure_is_put_off_longer_each_time(follower: Box, shop: Shop) -> None:
