@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from snaptx import blame, commit, discard, lock, log, run, stage, system, transaction
-from snaptx.errors import LockError, SnaptxError, StorageError
+from snaptx.errors import LockError, PackageError, SnaptxError, SourceError, StorageError, every_error
 from snaptx.machine import Machine
 from snaptx.recover import Act
 from snaptx.update import policy, report, situation, sources, state, timing
@@ -103,8 +103,14 @@ def _look(machine: Machine, asked: Asked, now: Situation, place: Path, outcome: 
     before = state.read(place)
     if not asked.unattended or timing.is_due(system.now(), before.next, machine.config.update.interval):
         return _check(machine, sources.make_all(machine, asked.sources, place), now, outcome)
-    outcome.early = bool(before.failures) or not _waits(machine, now, outcome.bound)
+    outcome.early = _stuck(before) or not _waits(machine, now, outcome.bound)
     return []
+
+
+def _stuck(before: State) -> bool:
+    """Return whether the last run failed at more than its sources: the same again is not tried early."""
+    passable = {0, PackageError.code, *(error.code for error in every_error(SourceError))}
+    return before.last is not None and before.failures > 0 and before.last.code not in passable
 
 
 def _waits(machine: Machine, now: Situation, bound: Bound) -> bool:

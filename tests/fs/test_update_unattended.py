@@ -75,6 +75,29 @@ def test_outside_of_the_window_nothing_is_committed(closed: Box, shop: Shop) -> 
     assert update(closed, shop, "--unattended")["result"] == "committed"
 
 
+def test_a_source_that_is_gone_does_not_keep_what_is_staged_from_the_window(closed: Box, shop: Shop) -> None:
+    words = ("update", *source(shop), "--source", "/nonexistent", "--unattended")
+    assert closed.run(*words).code == 24
+    assert closed.marks() == {1: "NRG", 2: "s"}
+    assert closed.run(*words).code == 0, "it is not asked again before its time"
+    assert closed.boot().default == 1
+    closed.configure("")
+    closed.ok(*words)
+
+    assert closed.boot().default == 2
+    assert closed.json("status")["updates"]["failures"] == 1
+
+
+def test_what_can_not_be_committed_is_not_tried_each_hour(closed: Box, shop: Shop) -> None:
+    words = ("update", *source(shop), "--unattended")
+    closed.ok(*words)
+    closed.configure("")
+    (closed.root / "etc/motd").write_text("mine\n")
+    assert closed.run(*words).code == 41
+
+    assert closed.json(*words)["result"] == "early"
+
+
 def test_whoever_types_it_needs_no_window(closed: Box, shop: Shop) -> None:
     assert update(closed, shop)["result"] == "committed"
 
