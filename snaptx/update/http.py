@@ -146,16 +146,20 @@ def _opener() -> urllib.request.OpenerDirector:
     return made
 
 
+def _is_directory(url: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return whole and not (parts.username or parts.query or parts.fragment)
+
+
 class HttpTransport:
     """The files below a URL; ``timeout`` is how many seconds the server may say nothing."""
 
     def __init__(self, base: str, timeout: float) -> None:
-        parts = urllib.parse.urlsplit(base)
-        try:
-            whole = bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            whole = False
-        if not whole or parts.username or parts.query or parts.fragment:
+        if not _is_directory(base):
             hint = "as in: https://updates.example.org/overlays/"
             raise ConfigError(f"{base} is no URL of a directory", hint=hint)
         self._base = base.rstrip("/") + "/"

@@ -52,12 +52,17 @@ def trusted_keys(sysroot: Path) -> dict[str, bytes]:
     return {name: text for name, text in found.items() if text}
 
 
-def _transport(name: str, timeout: float) -> Transport:
+def transport(name: str, timeout: float) -> Transport:
+    """Return how the files of the source called ``name`` are read.
+
+    Raises:
+        ConfigError: it is none.
+    """
     if name.lower().startswith(("http://", "https://")):
         from snaptx.update.http import HttpTransport  # slow to load, and not every source needs it
 
         return HttpTransport(name, timeout)
-    if not name.startswith("/"):
+    if not name.startswith("/") or "\0" in name:
         hint = "give the path of a directory from / on, or a URL with http:// or https://"
         raise ConfigError(f"{name!r} is no source of updates", hint=hint)
     return DirectoryTransport(Path(name))
@@ -69,7 +74,7 @@ class OverlaySource:
     def __init__(self, name: str, around: Surroundings) -> None:
         self.name = name
         self._around = around
-        self._transport = _transport(name, around.timeout)
+        self._transport = transport(name, around.timeout)
         self._index: Index | None = None
         self._pending: tuple[Entry, ...] = ()
 

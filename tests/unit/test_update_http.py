@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.errors import ConfigError, DigestError, FetchError, LimitError, NoSpaceError, SourceError
-from snaptx.update import download, http
+from snaptx.update import download, http, overlays
 from snaptx.update.http import HttpTransport
 from snaptx.update.index import Entry
 from snaptx.update.transport import BrokenOffError, DirectoryTransport
@@ -306,7 +306,15 @@ def test_documents_are_bounded_and_whole(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://", "http://host:port/", "https://user:secret@host/", "http://host/?q=1", "http://host/#a"]
+    "url",
+    [
+        "http://",
+        "http://[::1/",
+        "http://host:port/",
+        "https://user:secret@host/",
+        "http://host/?q=1",
+        "http://host/#a",
+    ],
 )
 def test_what_is_no_url_of_a_directory(url: str) -> None:
     with pytest.raises(ConfigError):
@@ -332,6 +340,11 @@ def test_a_directory_is_read_like_a_server(tmp_path: Path, cache: Path) -> None:
     for name, error in (("link.tar", FetchError), ("missing", FetchError), ("cache", SourceError)):
         with pytest.raises(error):
             transport.document(name, 10)
+
+
+def test_a_path_with_a_null_byte_is_no_source() -> None:
+    with pytest.raises(ConfigError, match="no source"):
+        overlays.transport("/srv/\0web", 5)
 
 
 def test_room_is_asked_for_before_anything_is_downloaded(cache: Path) -> None:
