@@ -21,7 +21,7 @@ from snaptx.errors import DigestError, FetchError, LimitError, NoSpaceError, sto
 from snaptx.update.index import Entry
 from snaptx.update.source import Progress
 from snaptx.update.timing import FIRST_PAUSE, backoff
-from snaptx.update.transport import BrokenOffError, Transport
+from snaptx.update.transport import BrokenOffError, NoSuchPartError, Transport
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def fetch(transport: Transport, entry: Entry, cache: Path, progress: Progress | 
         return whole
     part = whole.with_name(whole.name + PART)
     try:
-        patiently(lambda: _once(transport, entry, part, progress), entry.file)
+        patiently(lambda: _attempt(transport, entry, part, progress), entry.file)
         part.replace(whole)
     except DigestError:
         part.unlink(missing_ok=True)
@@ -113,6 +113,14 @@ def fetch(transport: Transport, entry: Entry, cache: Path, progress: Progress | 
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _attempt(transport: Transport, entry: Entry, part: Path, progress: Progress | None) -> None:
+    try:
+        _once(transport, entry, part, progress)
+    except NoSuchPartError:
+        part.unlink()  # of another file, or nobody can tell: only from the beginning is it had
+        raise
 
 
 def _once(transport: Transport, entry: Entry, part: Path, progress: Progress | None) -> None:

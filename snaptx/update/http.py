@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from snaptx import __version__
 from snaptx.errors import ConfigError, DigestError, FetchError
-from snaptx.update.transport import BrokenOffError, Stream, too_long
+from snaptx.update.transport import BrokenOffError, NoSuchPartError, Stream, too_long
 
 SLOWEST = 256
 """Bytes a second, on the average of the time a server may say nothing; below it, it is given up."""
@@ -219,7 +219,9 @@ def _quoted(said: object) -> str:
 
 def _refusal(error: urllib.error.HTTPError, url: str) -> Exception:
     said = f"{url}: the server says {error.code} {_quoted(error.reason)}"
-    if error.code in PASSING or error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+    if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return NoSuchPartError(said)
+    if error.code in PASSING:
         return BrokenOffError(said)
     return FetchError(said, hint="is the URL of the source right, and the source complete?")
 

@@ -20,6 +20,10 @@ class BrokenOffError(Exception):
     """The connection failed in a way that may pass: it is worth another try."""
 
 
+class NoSuchPartError(BrokenOffError):
+    """The file of the source does not reach to where the part that was kept ends."""
+
+
 class Stream(Protocol):
     """The bytes of a file from ``offset`` on, which is 0 where the source can't begin elsewhere."""
 

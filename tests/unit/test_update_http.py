@@ -92,6 +92,14 @@ def test_the_part_is_kept_for_the_next_run(server: Server, cache: Path) -> None:
     assert names(cache) == [ENTRY.sha256]
 
 
+def test_a_server_that_refuses_ranges_begins_again(server: Server, cache: Path) -> None:
+    (cache / (ENTRY.sha256 + download.PART)).write_bytes(DATA[:100])
+    server.status[FILE] = [416]
+
+    assert fetch(server, cache).read_bytes() == DATA
+    assert server.asked == [(FILE, "bytes=100-"), (FILE, "")]
+
+
 def test_a_server_without_ranges_begins_again(server: Server, cache: Path) -> None:
     server.cut[FILE] = [300_000]
     server.ranges = False
