@@ -41,7 +41,6 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
     Raises:
         LockError: another update runs; or somebody else is at work when the machine is to restart.
         JournalError: what earlier ones left can't be understood.
-        SnaptxError: that could not be remembered.
     """
     place = state.directory(machine)
     sources.make(place)
@@ -70,16 +69,16 @@ def rehearse(machine: Machine, asked: Asked) -> Outcome:
 
 
 def _keep(machine: Machine, place: Path, outcome: Outcome) -> State:
-    """Remember a run, and return what is known now; what went wrong before says more than that this did."""
+    """Remember a run, and return what is known now; that this failed is told along with what was done."""
     interval, draw = machine.config.update.interval, random.random()
     before = state.read(place)
     after = remember(before, outcome, now=system.now(), interval=interval, draw=draw)
     try:
         state.write(place, after)
     except StorageError as error:
-        if not outcome.failures:
-            raise
-        log.warning("the update could not be recorded", reason=error.message)
+        if outcome.failures:  # of several, the first is told
+            log.warning("the update could not be recorded", reason=error.message)
+        outcome.failures.append(error)
     return after
 
 

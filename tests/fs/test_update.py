@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from snaptx import blame, reconcile, transaction
+from snaptx.errors import NoSpaceError
 from snaptx.machine import open_machine
 from snaptx.model import Verdict
 from snaptx.reconcile import Why
 from snaptx.transaction import Request
-from snaptx.update.state import Result
+from snaptx.update import state
+from snaptx.update.state import Result, State
 from tests.boxes import Box, changes
 from tests.followers import cached, kept, source, update
 from tests.updates import Server, Shop
@@ -141,6 +143,23 @@ def test_a_staged_update_whose_base_is_left_is_made_anew(follower: Box, shop: Sh
     assert (follower.tree(number) / "file").exists()
     assert text(follower, number) == "hello\n"
     assert "s" not in "".join(follower.marks().values())
+
+
+def test_a_commit_that_can_not_be_remembered_is_told(
+    follower: Box, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(place: Path, known: State) -> None:
+        if known.last:
+            raise NoSpaceError("no room", hint="prune")
+        write(place, known)
+
+    write = state.write
+    monkeypatch.setattr(state, "write", full)
+    said = follower.run("--json", "update", *source(shop))
+
+    assert said.code == 53
+    assert (said.json["error"]["code"], said.json["committed"]["number"]) == (53, 2)
+    assert follower.boot().default == 2
 
 
 def test_what_changes_nothing_is_known_to_be_there(follower: Box, shop: Shop) -> None:
