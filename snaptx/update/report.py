@@ -83,7 +83,7 @@ def write(path: Path, text: str) -> None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh.unlink(missing_ok=True)
-        with fresh.open("x") as stream:
+        with fresh.open("x", encoding="utf-8") as stream:
             os.fchmod(stream.fileno(), 0o644)
             stream.write(text if text.endswith("\n") else text + "\n")
         fresh.replace(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +290,15 @@ def test_the_figures_are_what_prometheus_reads() -> None:
     assert figures['snaptx_update_result{result="failed"}'] == "1"
     assert figures['snaptx_update_result{result="current"}'] == "0"
     assert text.endswith("\n")
+
+
+def test_files_for_others_do_not_depend_on_the_locale(tmp_path: Path) -> None:
+    where = str(tmp_path / "motd")
+    code = f"import pathlib, snaptx.update.report as r; r.write(pathlib.Path({where!r}), chr(8594))"
+    strict = ("-X", "warn_default_encoding", "-W", "error::EncodingWarning")
+    subprocess.run([sys.executable, *strict, "-c", code], check=True)
+
+    assert (tmp_path / "motd").read_text(encoding="utf-8") == "\u2192\n"
 
 
 def test_files_for_others_are_replaced_as_a_whole(tmp_path: Path) -> None:
