@@ -52,7 +52,7 @@ class Bootfs:
     def offer(self, number: int, title: str, root: Path, info: TreeInfo) -> BootEntry:
         """Return an entry for the newest kernel in the tree, which ZFSBootMenu will choose."""
         kernel = kernels.choose(root)
-        return entry_of(number, title, kernel, f"{info.loader_path}/boot/", [*info.cmdline, *words_of(root)])
+        return entry_of(number, title, kernel, f"{info.loader_path}/boot/", words_of(info, root))
 
     def prepare(self, state: BootState) -> None:
         """Write the state that goes with the next default beside the one it may have."""

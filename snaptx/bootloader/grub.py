@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from snaptx.bootloader.counter import Counter, InPartition
     from snaptx.bootloader.kernels import Kernel
     from snaptx.bootloader.settings import Ways
+    from snaptx.storage.base import TreeInfo
 
 NEXT = entryfile.NAME + ".next"
 KEPT = "grub.cfg.old"
@@ -177,11 +178,11 @@ class Grub:
             self._counter.remove()
 
 
-def words_of(root: Path) -> list[str]:
-    """Return what the kernel of a root is told besides where the root is."""
+def words_of(info: TreeInfo, root: Path) -> list[str]:
+    """Return what the kernel of a root is told: where the root is, and what is configured there."""
     from snaptx.bootloader import kernels
 
-    return ["ro", *kernels.command_line(root)]
+    return kernels.with_one_rootflags([*info.cmdline, "ro", *kernels.command_line(root)])
 
 
 def entry_of(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str]) -> BootEntry:

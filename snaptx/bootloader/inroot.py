@@ -55,7 +55,7 @@ class GrubInRoot(Grub):
         if found is None:
             return Ways()
         if not found.names_roots:
-            words = " ".join([*adopted.cmdline, *words_of(root)])
+            words = " ".join(words_of(adopted, root))
             return Ways(adopted=adopted.loader_path, adopted_words=words)
         # openSUSE keeps it in a subvolume of its own, systems on ZFS in a dataset.
         apart = system.mount_at(root / "boot" / found.directory)
@@ -84,7 +84,7 @@ class GrubInRoot(Grub):
 
         kernel = kernels.choose(root)
         self._offered[info.loader_path] = root
-        return entry_of(number, title, kernel, f"{info.loader_path}/boot/", [*info.cmdline, *words_of(root)])
+        return entry_of(number, title, kernel, f"{info.loader_path}/boot/", words_of(info, root))
 
     def _file(self, path: str) -> Path:
         """Look in the trees that were offered: on ZFS none is below another."""

@@ -19,6 +19,9 @@ INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-
 ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 """The variables of /etc/default/grub that hold the kernel's arguments."""
 
+ROOTFLAGS = "rootflags="
+"""Begins the word with the options that the root is mounted with, the subvolume among them."""
+
 CLOCK_OF_FAT = 2.0
 """Seconds: so much later may a file seem than its copy on an EFI system partition."""
 
@@ -95,7 +98,26 @@ def _has_modules(root: Path, version: str) -> bool:
 def command_line(root: Path) -> list[str]:
     """Return the kernel arguments configured in a root, without those that name the root itself."""
     words = _from_kernel_cmdline(root) or _from_default_grub(root)
-    return [word for word in words if not word.startswith(("root=", "rootflags=subvol"))]
+    return [kept for word in words if not word.startswith("root=") and (kept := _without_subvolume(word))]
+
+
+def _without_subvolume(word: str) -> str:
+    """Return a word, of ``rootflags=`` what says nothing of the subvolume, "" if nothing is left."""
+    if not word.startswith(ROOTFLAGS):
+        return word
+    options = word.removeprefix(ROOTFLAGS).split(",")
+    kept = [option for option in options if not option.startswith(("subvol=", "subvolid="))]
+    return ROOTFLAGS + ",".join(kept) if kept else ""
+
+
+def with_one_rootflags(words: list[str]) -> list[str]:
+    """Return the words with all options of the root's mount in one: the initramfs believes the last alone."""
+    flags = [word for word in words if word.startswith(ROOTFLAGS)]
+    if len(flags) < 2:
+        return words
+    one = ROOTFLAGS + ",".join(word.removeprefix(ROOTFLAGS) for word in flags)
+    at = words.index(flags[0])
+    return [*words[:at], one, *(word for word in words[at:] if word not in flags)]
 
 
 def _from_kernel_cmdline(root: Path) -> list[str]:

@@ -81,7 +81,7 @@ class GrubOnBoot(Grub):
         except OSError as error:
             raise storage_error(error, f"cannot copy the kernel to {self._boot}") from error
         at = f"/snaptx/{number}/{copy.image.parent.name}/"
-        return entry_of(number, title, copy, at, [*info.cmdline, *words_of(root)])
+        return entry_of(number, title, copy, at, words_of(info, root))
 
     def forget(self, number: int) -> None:
         """Remove the generation's kernel from /boot."""
