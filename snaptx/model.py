@@ -255,7 +255,10 @@ class Change(NamedTuple):
 
 
 class BootEntry(NamedTuple):
-    """One bootable generation: paths are absolute from the loader's filesystem."""
+    """One bootable generation: paths are absolute from the loader's filesystem.
+
+    ``cmdline`` has the words for the kernel as ``shlex`` joins them.
+    """
 
     number: int
     title: str

@@ -44,8 +44,34 @@ def parse(text: str) -> dict[str, str]:
     return {name: value for name, value in known.items() if value is not None}
 
 
+def words(text: str) -> list[str]:
+    """Return the words of kernel arguments as GRUB's shell reads them, where no variable is set.
+
+    What would be more than words to it is split at its blanks.
+    """
+    found, rest = [], text.strip()
+    while rest:
+        read = _word(rest, {})
+        if read is None:
+            return text.split()
+        word, at = read
+        found.append(word)
+        rest = rest[at:].lstrip()
+    return [word for word in found if word]
+
+
 def _value(text: str, known: Known) -> str | None:
-    """Return the word that ``text`` begins with, None if it is another thing for a shell."""
+    """Return the word that ``text`` is, but for a comment, None if it is another thing for a shell."""
+    read = _word(text, known)
+    if read is None:
+        return None
+    value, at = read
+    rest = text[at:].strip()
+    return value if not rest or rest.startswith("#") else None
+
+
+def _word(text: str, known: Known) -> tuple[str, int] | None:
+    """Return the word that ``text`` begins with and where it ends, None if a shell has more to do."""
     value, at = "", 0
     while at < len(text) and not text[at].isspace():
         piece = _PIECE.match(text, at)
@@ -53,8 +79,7 @@ def _value(text: str, known: Known) -> str | None:
         if piece is None or part is None:
             return None
         value, at = value + part, piece.end()
-    rest = text[at:].strip()
-    return value if not rest or rest.startswith("#") else None
+    return value, at
 
 
 def _meaning(single: str | None, double: str | None, bare: str | None, *, known: Known) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from typing import Any, NamedTuple
 
 from snaptx.bootloader.quoting import quote
@@ -104,7 +105,7 @@ def entry_id(number: int) -> str:
 
 
 def _menuentry(entry: BootEntry, uuid: str, state: BootState) -> str:
-    words = [quote(word) for word in entry.cmdline.split()]
+    words = [quote(word) for word in shlex.split(entry.cmdline)]
     lines = [
         f"menuentry {quote(entry.title)} --id '{entry_id(entry.number)}' --class gnu-linux --class os {{",
         f"    search --no-floppy --fs-uuid --set=root {quote(uuid)}",

@@ -8,6 +8,7 @@ kernel need is imported there: every verb reads the entry file.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -189,7 +190,7 @@ def entry_of(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str
     """Return the entry of a kernel in the directory ``at``, as GRUB finds it."""
     initrd = at + kernel.initrd.name if kernel.initrd else ""
     title = entryfile.entry_title(title, kernel.version)
-    return BootEntry(number, title, at + kernel.image.name, initrd, " ".join(cmdline))
+    return BootEntry(number, title, at + kernel.image.name, initrd, shlex.join(cmdline))
 
 
 def grub_directory(boot: Path) -> str:

@@ -132,4 +132,4 @@ def _from_default_grub(root: Path) -> list[str]:
     """Return the words in the order of grub-mkconfig; where nothing is said, what distributions say."""
     variables = defaults.read(root)
     found = [variables[name] for name in ARGUMENTS if name in variables]
-    return " ".join(found).split() if found else ["quiet"]
+    return defaults.words(" ".join(found)) if found else ["quiet"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from snaptx.bootloader import entryfile
@@ -34,7 +35,7 @@ class MemoryBootLoader:
         if not root.is_dir():
             raise BootError(f"{root} does not exist", hint="run: snaptx repair")
         return BootEntry(
-            number, entryfile.entry_title(title, ""), f"/{info.name}/vmlinuz", "", " ".join(info.cmdline)
+            number, entryfile.entry_title(title, ""), f"/{info.name}/vmlinuz", "", shlex.join(info.cmdline)
         )
 
     def prepare(self, state: BootState) -> None:

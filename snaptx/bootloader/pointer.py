@@ -7,6 +7,7 @@ where that lies in the state directory; no boot loader ever reads it.
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Pointer:
         """Name the tree, which has no kernel."""
         if not root.is_dir():
             raise BootError(f"the root of generation {number} is missing", hint="see: snaptx app list")
-        words = " ".join(info.cmdline)
+        words = shlex.join(info.cmdline)
         return BootEntry(number, entryfile.entry_title(title, ""), info.loader_path, "", words)
 
     def prepare(self, state: BootState) -> None:

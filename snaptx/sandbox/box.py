@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -169,7 +170,7 @@ def chosen_subvolume(box: Sandbox) -> str:
     except FileNotFoundError:
         return ""
     default = [entry for entry in state.entries if entry.number == state.default]
-    for word in default[0].cmdline.split() if default else ():
+    for word in shlex.split(default[0].cmdline) if default else ():
         if word.startswith(ROOT_FLAG):
             return word.removeprefix(ROOT_FLAG).split(",")[0]
     message = f"the boot entry of generation {state.default} names no subvolume"
