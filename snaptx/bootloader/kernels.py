@@ -69,7 +69,9 @@ def choose(root: Path, *others: Path) -> Kernel:
     """Return the kernel that ``root`` boots, from its own /boot or from one of ``others``.
 
     It is the newest that the root has modules for; in the first place that has a kernel, if it has
-    modules for none.  The root's own /boot may hold an initrd that was made anew without it.
+    modules for none.  The root's own /boot may hold an initrd that was made anew without it.  One
+    without an initrd comes last: an upgrade may have been cut off before it was made, and only an
+    initrd finds a root by UUID.
 
     Raises:
         BootError: there is no kernel.
@@ -79,8 +81,8 @@ def choose(root: Path, *others: Path) -> Kernel:
         hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
         raise BootError("the root has no kernel in /boot", hint=hint)
     fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel.version)]
-    kernel = max(fitting or places[0], key=lambda kernel: version_key(kernel.version))
-    return _with_newer_initrd(kernel, root / "boot")
+    found = [_with_newer_initrd(kernel, root / "boot") for kernel in fitting or places[0]]
+    return max(found, key=lambda kernel: (kernel.initrd is not None, version_key(kernel.version)))
 
 
 def _with_newer_initrd(kernel: Kernel, boot: Path) -> Kernel:

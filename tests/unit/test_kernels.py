@@ -168,3 +168,19 @@ def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "cmdline").write_text("secret\n")
 
     assert "secret" not in kernels.command_line(root)
+
+
+def test_a_kernel_without_its_initrd_gives_way_to_one_that_has_it(tmp_path: Path) -> None:
+    """An upgrade that is cut off between the two leaves it so, and root=UUID= is for an initrd to find."""
+    (tmp_path / "boot").mkdir()
+    boot(tmp_path / "boot", "vmlinuz-6.10", "vmlinuz-6.9", "initrd.img-6.9")
+    for version in ("6.9", "6.10"):
+        (tmp_path / "usr/lib/modules" / version).mkdir(parents=True)
+
+    assert kernels.choose(tmp_path).version == "6.9"
+
+
+def test_where_no_kernel_has_an_initrd_the_newest_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "boot").mkdir()
+
+    assert kernels.choose(boot(tmp_path / "boot", "vmlinuz-6.9", "vmlinuz-6.10").parent).version == "6.10"
