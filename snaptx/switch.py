@@ -68,7 +68,7 @@ def plan(machine: Machine, default: int, *, without: Iterable[int] = ()) -> Boot
     same = current is not None and current.default == default
     confirmed = verdicts[default] is Verdict.GOOD
     shown = order(views, default, fallback(views, default), machine.config.boot.menu)
-    entries = tuple(_entries(machine, shown, default))
+    entries = tuple(_entries(machine, shown, default, current.entries if current else ()))
     offered = {entry.number for entry in entries}
     return BootState(
         default=default,
@@ -110,7 +110,10 @@ def _views(machine: Machine, default: int) -> list[View]:
     ]
 
 
-def _entries(machine: Machine, generations: Iterable[Generation], default: int) -> Iterator[BootEntry]:
+def _entries(
+    machine: Machine, generations: Iterable[Generation], default: int, before: Iterable[BootEntry]
+) -> Iterator[BootEntry]:
+    had = {entry.number: entry for entry in before}
     for generation in generations:
         tree = Tree(generation.number, Part.ROOT)
         info = machine.storage.describe(tree)
@@ -120,11 +123,27 @@ def _entries(machine: Machine, generations: Iterable[Generation], default: int) 
                     f"the root of generation {generation.number} is missing", hint="run: snaptx repair"
                 )
             about = _about(generation)
-            yield machine.boot.offer(generation.number, about, machine.storage.path(tree), info)
+            entry = machine.boot.offer(generation.number, about, machine.storage.path(tree), info)
+            _require_initrd(entry, had.get(entry.number))
+            yield entry
         except BootError as error:
             if generation.number == default:
                 raise
             log.warning("left out of the boot menu", generation=generation.number, reason=error.message)
+
+
+def _require_initrd(entry: BootEntry, before: BootEntry | None) -> None:
+    """Refuse a kernel without the initrd that it had: GRUB passes over a file that is gone, not over a panic.
+
+    Raises:
+        BootError: the initrd is missing.
+    """
+    if entry.initrd or not (before and before.initrd):
+        return
+    if os.path.basename(entry.kernel) == os.path.basename(before.kernel):
+        name = os.path.basename(before.initrd)
+        hint = "make it anew, with update-initramfs -c -k all or dracut --regenerate-all; then: snaptx repair"
+        raise BootError(f"{name} is missing in generation {entry.number}", hint=hint)
 
 
 def _about(generation: Generation) -> str:

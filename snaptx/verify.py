@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from snaptx import difference, system
 from snaptx.errors import NotFoundError, SnaptxError
 from snaptx.machine import Machine
-from snaptx.model import Kind, Part, Phase, Row, Tree
+from snaptx.model import BootEntry, Kind, Part, Phase, Row, Tree
 from snaptx.overlay import scan
 from snaptx.overlay.failure import shown
 from snaptx.overlay.manifest import Manifest
@@ -106,8 +107,18 @@ def _boot(machine: Machine) -> Iterator[Problem]:
             "default subvolume", f"is {machine.storage.default_name() or 'the top level'}, not {info.name}"
         )
     for listed in entry.entries:
-        if machine.storage.describe(Tree(listed.number, Part.ROOT)) is None:
-            yield Problem("boot entry", f"offers generation {listed.number}, which does not exist")
+        yield from _offered(machine, listed)
+
+
+def _offered(machine: Machine, entry: BootEntry) -> Iterator[Problem]:
+    tree = Tree(entry.number, Part.ROOT)
+    info = machine.storage.describe(tree)
+    if info is None:
+        yield Problem("boot entry", f"offers generation {entry.number}, which does not exist")
+        return
+    for path in machine.boot.missing(entry, machine.storage.path(tree), info):
+        what = f"generation {entry.number} is to boot {shown(os.path.basename(os.fsencode(path)))}"
+        yield Problem("boot entry", f"{what}, which is missing")
 
 
 def _generations(machine: Machine, left_out: int) -> Iterator[Problem]:

@@ -51,6 +51,10 @@ class BootLoader(Protocol):
         """
         ...
 
+    def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
+        """Return the files of an entry for the tree at ``root`` that the loader would not find."""
+        ...
+
     def prepare(self, state: BootState) -> None:
         """Write the next entry file beside the current one."""
         ...

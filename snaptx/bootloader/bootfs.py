@@ -54,6 +54,10 @@ class Bootfs:
         kernel = kernels.choose(root)
         return entry_of(number, title, kernel, f"{info.loader_path}/boot/", words_of(info, root))
 
+    def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
+        """Say that nothing is: ZFSBootMenu chooses from what is there."""
+        return []
+
     def prepare(self, state: BootState) -> None:
         """Write the state that goes with the next default beside the one it may have."""
         text = entryfile.render(state, self._storage.uuid)

@@ -119,6 +119,10 @@ class Grub:
             raise BootError(message, hint="look for errors with: dmesg") from error
         return entryfile.parse(text)
 
+    def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
+        """Return the files of an entry that are not there."""
+        return [path for path in (entry.kernel, entry.initrd) if path and not self._file(path).is_file()]
+
     def prepare(self, state: BootState) -> None:
         """Write the next entry file beside the current one, and what it needs besides."""
         self._renew()

@@ -86,6 +86,11 @@ class GrubInRoot(Grub):
         self._offered[info.loader_path] = root
         return entry_of(number, title, kernel, f"{info.loader_path}/boot/", words_of(info, root))
 
+    def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
+        """Return the files of an entry that are not in the tree."""
+        self._offered[info.loader_path] = root
+        return super().missing(entry, root, info)
+
     def _file(self, path: str) -> Path:
         """Look in the trees that were offered: on ZFS none is below another."""
         for begin, root in self._offered.items():

@@ -38,6 +38,10 @@ class MemoryBootLoader:
             number, entryfile.entry_title(title, ""), f"/{info.name}/vmlinuz", "", shlex.join(info.cmdline)
         )
 
+    def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
+        """Say that nothing is: there are no files."""
+        return []
+
     def prepare(self, state: BootState) -> None:
         """Keep the next state aside."""
         self._next = entryfile.render(state, "memory")

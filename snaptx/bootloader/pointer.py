@@ -56,6 +56,10 @@ class Pointer:
         words = shlex.join(info.cmdline)
         return BootEntry(number, entryfile.entry_title(title, ""), info.loader_path, "", words)
 
+    def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
+        """Say that nothing is: there is no kernel."""
+        return []
+
     def prepare(self, state: BootState) -> None:
         """Write the next pointer beside the current one."""
         durable.write_new(self._next, entryfile.render(state, "").encode(), 0o644)
