@@ -152,7 +152,7 @@ class NoSpaceError(StorageError):
 
 
 class ReadOnlyError(StorageError):
-    """The filesystem is read-only, or turned read-only."""
+    """The filesystem, or a /boot of its own, is read-only, or turned read-only."""
 
     code = 54
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -85,15 +86,19 @@ class Machine:
             raise NotFoundError(f"{self.sysroot} is not managed by snaptx", hint="run: snaptx init")
 
     def require_writable(self) -> None:
-        """Refuse a running root that can't change.
+        """Refuse a running root that can't change, or what decides about its boot.
 
         Raises:
-            ReadOnlyError: the filesystem or the running subvolume is read-only.
+            ReadOnlyError: the filesystem, the running subvolume or a /boot of its own is read-only.
         """
         if self.storage.running.read_only:
             raise ReadOnlyError(
                 f"{self.sysroot} is read-only", hint="mount -o remount,rw, or boot a writable root"
             )
+        boot = self.sysroot / "boot"
+        if self.boot.apart and os.statvfs(boot).f_flag & os.ST_RDONLY:
+            hint = f"mount -o remount,rw {boot}; where that fails, 'dmesg' tells why"
+            raise ReadOnlyError(f"{boot} is read-only", hint=hint)
 
     @cached_property
     def booted(self) -> int:
