@@ -82,7 +82,8 @@ def ask(words: Sequence[str], env: Mapping[str, str], *, limit: int, kill_after:
     It is ended after ``limit`` seconds, and killed ``kill_after`` seconds later if it is still there.
     """
     begun = time.monotonic()
-    done = run.run(["timeout", f"--kill-after={kill_after}", str(limit), *words], env=env, ok=ANY_STATUS)
+    command = ["timeout", f"--kill-after={kill_after}", str(limit), *words]
+    done = run.run(command, env=env, ok=ANY_STATUS, end_only=True)
     if done.status in TIMED_OUT and time.monotonic() - begun >= limit:
         return f"it took longer than {limit} seconds"
     return f"status {done.status}: {done.last_line}" if done.status else ""

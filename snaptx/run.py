@@ -45,7 +45,11 @@ _OPTIONS = {
     "_encoding": _BYTES,
     "_decode_errors": "surrogateescape",
     "_ok_code": range(256),
+    "_no_pipe": True,
 }
+
+_END_ONLY = {"_out_bufsize": 1 << 16, "_err_bufsize": 1 << 16, "_internal_bufsize": 16}
+"""So many bytes make a piece, and so many pieces are kept; else it is millions of lines, of any length."""
 
 
 class Result(NamedTuple):
@@ -95,11 +99,12 @@ def run(
     env: Mapping[str, str] | None = None,
     ok: Container[int] = (0,),
     output: BinaryIO | None = None,
+    end_only: bool = False,
 ) -> Result:
     """Run a program to its end.
 
     ``env`` is added to the fixed environment, ``output`` takes stdout where it
-    may be large.
+    may be large; with ``end_only`` the last MiB of what it says is kept.
 
     Raises:
         SnaptxError: the program is not installed.
@@ -110,6 +115,7 @@ def run(
     words = [find_program(str(argv[0])), *map(str, argv[1:])]
     log.debug("run", command=shlex.join(words))
     options: dict[str, Any] = {**_OPTIONS, "_env": environment(env), "_out": output}
+    options |= _END_ONLY if end_only else {}
     given = [os.fsencode(word).decode(_BYTES) for word in words[1:]]
     done: Any = sh.Command(words[0])(*given, **options)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from io import BytesIO
 from pathlib import Path
 from types import FrameType
@@ -12,6 +13,8 @@ import pytest
 
 from snaptx.errors import CommandError, SnaptxError
 from snaptx.run import run
+
+HERE = str(Path(__file__).parents[2])
 
 
 def test_output_and_status_come_back() -> None:
@@ -82,3 +85,20 @@ def test_interrupted_caller_takes_the_program_along(tmp_path: Path) -> None:
 
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("flood", ["yes | head -c 20000000", "yes | head -c 100000000 | tr -d '\\n'"])
+def test_a_check_that_floods_is_not_kept_in_memory(flood: str) -> None:
+    script = (
+        "import resource, sys\n"
+        "from snaptx import checks\n"
+        "checks.ask(['true'], {}, limit=60, kill_after=5)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(checks.ask(['sh', '-c', sys.argv[1]], {}, limit=60, kill_after=5))\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    said = run([sys.executable, "-c", script, f"{flood}; echo; echo why; exit 3"], env={"PYTHONPATH": HERE})
+
+    reason, kibibytes = said.stdout.splitlines()
+    assert reason == "status 3: why"
+    assert int(kibibytes) < 10_000
