@@ -104,7 +104,7 @@ def _number(path: Path) -> int:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_bytes().decode(errors="replace")
     except OSError as error:
         message = f"what goes with bootfs can't be read: {error.strerror}"
         raise BootError(message, hint="look for errors with: dmesg") from error

@@ -134,7 +134,7 @@ def _signed(body: str) -> str:
 
 
 def parse(text: str) -> BootState:
-    """Return the state an entry file carries.
+    """Return the state an entry file carries; its line ends have to be as they were read from the disk.
 
     Raises:
         BootError: it is empty, cut short or altered.

@@ -37,7 +37,7 @@ class Pointer:
     def read(self) -> BootState | None:
         """Return what the pointer says, None if there is none."""
         try:
-            return entryfile.parse(self._file.read_text(encoding="utf-8", errors="replace"))
+            return entryfile.parse(self._file.read_bytes().decode(errors="replace"))
         except FileNotFoundError:
             return None
 

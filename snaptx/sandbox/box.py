@@ -166,7 +166,7 @@ def chosen_subvolume(box: Sandbox) -> str:
     """
     try:
         with _grub_home(box) as home:
-            state = entryfile.parse((home / entryfile.NAME).read_text(encoding="utf-8", errors="replace"))
+            state = entryfile.parse((home / entryfile.NAME).read_bytes().decode(errors="replace"))
     except FileNotFoundError:
         return ""
     default = [entry for entry in state.entries if entry.number == state.default]

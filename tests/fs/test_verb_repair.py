@@ -147,12 +147,13 @@ def test_a_changed_manifest_is_found(fresh: Box) -> None:
     assert "/etc/two: differs in sha256" in problems(fresh, "2")
 
 
-@pytest.mark.parametrize("text", [None, b"", b"garbage\n", "cut"])
+@pytest.mark.parametrize("text", [None, b"", b"garbage\n", "cut", "as DOS has it"])
 def test_entry_file(machine: Box, text: bytes | str | None) -> None:
     kept = machine.entry.read_bytes()
     machine.entry.unlink()
     if text is not None:
-        machine.entry.write_bytes(text if isinstance(text, bytes) else kept[:-20])
+        damaged = {"cut": kept[:-20], "as DOS has it": kept.replace(b"\n", b"\r\n")}
+        machine.entry.write_bytes(text if isinstance(text, bytes) else damaged[text])
 
     assert "boot entry" in problems(machine)
     machine.refuses(51 if text is None else 60, "commit")
