@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, FormatError
-from snaptx.model import BootEntry, BootState, jsonable
+from snaptx.model import BootEntry, BootState, jsonable, require_kinds
 
 FORMAT = 1
 NAME = "snaptx.cfg"
@@ -145,13 +145,22 @@ def parse(text: str) -> BootState:
         raise BootError("the boot entry file is damaged", hint=DAMAGED_HINT)
     for line in body.splitlines():
         if line.startswith("# state "):
-            return _decode(json.loads(line.removeprefix("# state ")))
+            return _state(line.removeprefix("# state "))
     raise BootError("the boot entry file carries no state", hint=DAMAGED_HINT)
+
+
+def _state(text: str) -> BootState:
+    try:
+        return _decode(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BootError(f"the boot entry file's state is damaged: {error}", hint=DAMAGED_HINT) from error
 
 
 def _decode(data: dict[str, Any]) -> BootState:
     if data["format"] > FORMAT:
         raise FormatError("a newer snaptx wrote the boot entries", hint="use that version or newer")
+    for record, values in ((BootState, data), *((BootEntry, entry) for entry in data["entries"])):
+        require_kinds(record, values)
     entries = tuple(BootEntry(**_known(BootEntry, entry)) for entry in data["entries"])
     return BootState(**{**_known(BootState, data), "entries": entries})
 

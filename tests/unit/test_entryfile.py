@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -87,6 +88,27 @@ def test_an_altered_file_is_refused(old: str, new: str) -> None:
 
     with pytest.raises(BootError):
         entryfile.parse(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('# state {"', '# state "'),
+        ('"default": ', '"another": '),
+        ('"default": 2', '"default": "2"'),
+        ('"format": 1', '"format": "1"'),
+        ('"entries": [', '"entries": [{}, '),
+        ('"entries": [', '"entries": 7, "others": ['),
+        ('"number": 2', '"number": null'),
+    ],
+)
+def test_a_state_that_is_none_is_damage_whatever_its_digest(old: str, new: str) -> None:
+    body = entryfile.render(state(2, 1), "uuid").rpartition("# sha256 ")[0].replace(old, new, 1)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+
+    with pytest.raises(BootError) as caught:
+        entryfile.parse(f"{body}# sha256 {digest}\n")
+    assert caught.value.hint
 
 
 def test_a_newer_format_is_refused_with_an_instruction(monkeypatch: pytest.MonkeyPatch) -> None:
