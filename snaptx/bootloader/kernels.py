@@ -37,9 +37,10 @@ class Kernel(NamedTuple):
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a key that sorts versions as people read them: 6.9 before 6.10, ~rc first."""
-    parts = re.findall(r"\d+|~|[^\d~]+", version)
-    return tuple((2, int(part)) if part.isdigit() else (0 if part == "~" else 1, part) for part in parts)
+    """Return a key that sorts versions as people read them: 6.9, 6.10-rc1, 6.10."""
+    parts = re.findall(r"\d+|~|[^\d~]+", re.sub(r"-(?=rc\d)", "~", version))
+    key = [(2, int(part)) if part.isdigit() else (0 if part == "~" else 1, part) for part in parts]
+    return (*key, (1, ""))  # the end is more than a ~
 
 
 def find(boot: Path) -> list[Kernel]:

@@ -184,3 +184,12 @@ def test_where_no_kernel_has_an_initrd_the_newest_is_taken(tmp_path: Path) -> No
     (tmp_path / "boot").mkdir()
 
     assert kernels.choose(boot(tmp_path / "boot", "vmlinuz-6.9", "vmlinuz-6.10").parent).version == "6.10"
+
+
+@pytest.mark.parametrize(
+    "names", [("6.10.0-rc7", "6.10.0"), ("6.10.0~rc7", "6.10.0"), ("6.10.0", "6.10.0-1")]
+)
+def test_a_release_candidate_is_older_than_its_release(tmp_path: Path, names: tuple[str, str]) -> None:
+    older, newer = names
+
+    assert newest(boot(tmp_path, f"vmlinuz-{older}", f"vmlinuz-{newer}")).version == newer
