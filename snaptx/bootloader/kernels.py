@@ -25,6 +25,9 @@ ROOTFLAGS = "rootflags="
 CLOCK_OF_FAT = 2.0
 """Seconds: so much later may a file seem than its copy on an EFI system partition."""
 
+MAGIC, MAGIC_AT, VERSION_AT, SETUP_AT = b"HdrS", 0x202, 0x20E, 0x200
+"""Of the header, and where the place of the version counts from (Documentation/arch/x86/boot.rst)."""
+
 MODULES = ("usr/lib/modules", "lib/modules")
 
 
@@ -81,7 +84,7 @@ def choose(root: Path, *others: Path) -> Kernel:
     if not places:
         hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
         raise BootError("the root has no kernel in /boot", hint=hint)
-    fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel.version)]
+    fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel)]
     found = [_with_newer_initrd(kernel, root / "boot") for kernel in fitting or places[0]]
     return max(found, key=lambda kernel: (kernel.initrd is not None, version_key(kernel.version)))
 
@@ -94,8 +97,23 @@ def _with_newer_initrd(kernel: Kernel, boot: Path) -> Kernel:
     return kernel
 
 
-def _has_modules(root: Path, version: str) -> bool:
-    return any((root / place / version).is_dir() for place in MODULES)
+def _has_modules(root: Path, kernel: Kernel) -> bool:
+    return _is_in_modules(root, kernel.version) or _is_in_modules(root, _release(kernel.image))
+
+
+def _is_in_modules(root: Path, release: str) -> bool:
+    return bool(release) and any((root / place / release).is_dir() for place in MODULES)
+
+
+def _release(image: Path) -> str:
+    """Return the release that a kernel for x86 says it is, "" for what says none: Arch's names have none."""
+    with image.open("rb") as file:
+        header = file.read(VERSION_AT + 2)
+        if not header.startswith(MAGIC, MAGIC_AT):
+            return ""
+        file.seek(SETUP_AT + int.from_bytes(header[VERSION_AT:], "little"))
+        found = re.match(rb"[\w.+~-]+", file.read(64))
+    return found[0].decode() if found else ""
 
 
 def command_line(root: Path) -> list[str]:

@@ -193,3 +193,28 @@ def test_a_release_candidate_is_older_than_its_release(tmp_path: Path, names: tu
     older, newer = names
 
     assert newest(boot(tmp_path, f"vmlinuz-{older}", f"vmlinuz-{newer}")).version == newer
+
+
+def image(path: Path, release: str) -> None:
+    """Make what begins like a kernel for x86 (Documentation/arch/x86/boot.rst, kernel_version)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = bytes(0x202) + b"HdrS" + bytes(8) + (0x300).to_bytes(2, "little")
+    path.write_bytes(header.ljust(0x500, b"\0") + f"{release} (linux@archlinux) #1 SMP\0".encode())
+
+
+def test_a_kernel_named_without_a_version_says_itself_which_modules_it_needs(tmp_path: Path) -> None:
+    """Arch puts each kernel in the place of the one before, also in a /boot that all generations see."""
+    image(tmp_path / "apart/vmlinuz-linux", "6.11.2-arch1-1")
+    image(tmp_path / "copy/vmlinuz-linux", "6.10.1-arch1-1")
+    (tmp_path / "usr/lib/modules/6.10.1-arch1-1").mkdir(parents=True)
+
+    assert kernels.choose(tmp_path, tmp_path / "apart", tmp_path / "copy").image.parent.name == "copy"
+
+
+@pytest.mark.parametrize("content", [b"", b"HdrS", bytes(0x202) + b"HdrS" + bytes(8) + b"\xff\xff"])
+def test_a_file_that_does_not_say_is_a_kernel_all_the_same(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "boot/vmlinuz-linux").write_bytes(content)
+    (tmp_path / "usr/lib/modules/6.10.1-arch1-1").mkdir(parents=True)
+
+    assert kernels.choose(tmp_path).version == "linux"
