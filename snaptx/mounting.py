@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from snaptx import system, threads
+from snaptx.errors import LayoutError
 
 Result = TypeVar("Result")
 
@@ -207,14 +208,28 @@ def _mounted_over_proc(made: DetachedMount, act: Callable[[], Result]) -> Result
 
 
 def in_own_namespace(act: Callable[[], Result]) -> Result:
-    """Return ``act()``, done by a passing thread in a mount namespace that nobody else sees."""
+    """Return ``act()``, done by a passing thread in a mount namespace that nobody else sees.
+
+    Raises:
+        LayoutError: the root directory is no mount point, and what it lies in can't be kept apart.
+    """
 
     def alone() -> Result:
         system.unshare(system.CLONE_NEWNS)
-        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        _keep_to_oneself()
         return act()
 
     return threads.at_once([alone])[0]
+
+
+def _keep_to_oneself() -> None:
+    try:
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        hint = "outside of it: mount --bind DIRECTORY DIRECTORY; then chroot into that"
+        raise LayoutError("the root directory is no mount point: a chroot into another", hint=hint) from None
 
 
 def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:
