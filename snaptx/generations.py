@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from snaptx import durable
 from snaptx.errors import FormatError, NotFoundError, VerifyError
 from snaptx.model import (
     GENERATION_FORMAT,
+    LATEST,
     Counts,
     Generation,
     Payload,
@@ -123,6 +125,7 @@ def decode(data: Any) -> Generation:
     payload, counts = values.get("payload"), values.get("counts", {})
     require_kinds(Payload, payload or {})
     require_kinds(Counts, counts)
+    _require_sense(values)
     return Generation(
         **{
             **values,
@@ -134,3 +137,17 @@ def decode(data: Any) -> Generation:
             "updates": dict(values.get("updates", {})),
         }
     )
+
+
+def _require_sense(values: Mapping[str, Any]) -> None:
+    """Refuse times without a date, and a base that is not older: who follows bases would come to no end.
+
+    Raises:
+        ValueError: there is such a thing.
+        KeyError: there is none of it.
+    """
+    for name in ("created", "arrived"):
+        if not abs(values.get(name, 0)) < LATEST:  # neither is NaN
+            raise ValueError(f"{name} is no time")
+    if values["base"] >= values["number"]:
+        raise ValueError(f"its base, generation {values['base']}, is not older")

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple, Protocol, get_type_hints
 
 GENERATION_FORMAT = 1
 
+LATEST = 253_402_300_800
+"""The end of the year 9999, in seconds since the epoch."""
+
 EMPTY: Mapping[Any, Any] = MappingProxyType({})
 """The mapping that is the default in records, and that nobody can put anything into."""
 

@@ -18,13 +18,10 @@ from typing import Any, NamedTuple
 from snaptx import durable
 from snaptx.errors import FormatError, JournalError, storage_error
 from snaptx.machine import Machine
-from snaptx.model import EMPTY, jsonable, require_kinds
+from snaptx.model import EMPTY, LATEST, jsonable, require_kinds
 
 FORMAT = 1
 NAME = "state.json"
-
-LATEST = 253_402_300_800.0
-"""The end of the year 9999, in seconds since the epoch."""
 
 
 class Result(StrEnum):

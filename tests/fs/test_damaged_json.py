@@ -48,6 +48,8 @@ def _mended(box: Box, path: Path, data: bytes, said: str) -> None:
         {"created": "x"}, {"created": None}, {"number": 1}, {"number": "2"}, {"message": 5}, {"base": "1"},
         {"content": "a"}, {"pinned": "no"}, {"counts": {"added": "x"}}, {"counts": [1]}, {"payload": "x"},
         {"payload": {"source": 1, "sha256": "", "size": 0}}, {"updates": [1]}, {"verdict": []},
+        {"created": float("nan")}, {"created": float("inf")}, {"created": 1e300}, {"created": -1e18},
+        {"created": 10**400}, {"arrived": float("nan")}, {"base": 2}, {"base": 99},
     ],
     ids=str,
 )  # fmt: skip
