@@ -126,6 +126,14 @@ def test_numbers_never_come_back(tmp_path: Path) -> None:
     assert generations.reserve() == 13
 
 
+@pytest.mark.parametrize("name", ["²", "007", "٣", "-1", "0", "1.5", "3~"])
+def test_directories_that_are_no_numbers_of_snaptx(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / "12").mkdir()
+
+    assert Generations(tmp_path).numbers() == [12]
+
+
 def test_forgotten_records(tmp_path: Path) -> None:
     generations = _generations(tmp_path, 3)
     generations.write(FULL._replace(number=3))
