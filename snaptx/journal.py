@@ -116,4 +116,6 @@ def _intent(data: Any) -> Intent:
     require_kinds(Intent, values)
     if not isinstance(values["actor"], dict):
         raise TypeError("actor is no object")
+    if not all(isinstance(number, int) for number in values["targets"]):
+        raise TypeError("targets are no numbers")
     return Intent(**{**values, "targets": tuple(values["targets"])})

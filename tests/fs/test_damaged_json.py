@@ -60,7 +60,11 @@ def test_records_of_generations(grown: Box, changed: dict[str, Any]) -> None:
     _mended(grown, path, data, "the record of generation 2 is damaged")
 
 
-@pytest.mark.parametrize("changed", [{"actor": []}, {"generation": "2"}, {"pid": "1"}, {"act": 3}], ids=str)
+@pytest.mark.parametrize(
+    "changed",
+    [{"actor": []}, {"generation": "2"}, {"pid": "1"}, {"act": 3}, {"targets": [[2]]}, {"targets": ["2"]}],
+    ids=str,
+)
 def test_journals(grown: Box, changed: dict[str, Any]) -> None:
     data = json.dumps({**INTENT, **changed}).encode()
 
