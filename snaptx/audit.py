@@ -226,7 +226,7 @@ class Audit:
     def mend(self) -> str:
         """Keep the sound beginning of the trail, set the rest aside; return what was wrong, or "".
 
-        The rest is kept beside the log, named by its first byte's position.
+        The rest is kept beside the log, named by its first byte's position; no other is replaced.
         """
         with self._alone():
             try:
@@ -240,7 +240,7 @@ class Audit:
         sound = self._sound_bytes()
         data = self.log.read_bytes() if self.log.exists() else b""
         if data[sound:]:
-            durable.replace(self.log.with_name(f"damaged-{sound}"), data[sound:])
+            durable.replace(durable.unused(self.log.with_name(f"damaged-{sound}")), data[sound:])
         durable.replace(self.log, data[:sound])
         self._witness.unlink(missing_ok=True)
 

@@ -8,7 +8,9 @@ GRUB, which never replays a log: for that the storage's barrier is needed.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 from snaptx.errors import storage_error
@@ -71,6 +73,17 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True)
     except OSError as error:
         _take_away(fresh)
         raise storage_error(error, f"cannot replace {path.name}") from error
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Yield ``path`` and then it with 1, 2, 3, … after a dot: names for what replaces none of its kind."""
+    yield path
+    yield from (path.with_name(f"{path.name}.{number}") for number in count(1))
+
+
+def unused(path: Path) -> Path:
+    """Return the first of the ``numbered`` names that nothing has."""
+    return next(name for name in numbered(path) if not os.path.lexists(name))
 
 
 def _take_away(path: Path) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
-from snaptx import difference, lock, nested, recover, switch, system, transaction, verify, views
+from snaptx import difference, durable, lock, nested, recover, switch, system, transaction, verify, views
 from snaptx.errors import (
     BootError,
     FormatError,
@@ -76,7 +77,7 @@ def _foundations(machine: Machine) -> Iterator[str]:
         machine.journal.open()
     except JournalError as error:
         yield f"{error.message}; set aside"
-        os.replace(machine.journal.path, machine.journal.path.with_name(f"damaged-{int(system.now())}"))
+        _set_aside(machine, machine.journal.path, f"damaged-{int(system.now())}")
     yield from _records(machine)
     yield from _entry_file(machine)
     remedy = recover.leftovers(machine)
@@ -87,6 +88,10 @@ def _foundations(machine: Machine) -> Iterator[str]:
     for number in machine.generations.numbers():
         if views.removes_left(machine, number):
             yield f"generation {number}: a view that nobody looks at any more was removed"
+
+
+def _set_aside(machine: Machine, path: Path, name: str) -> None:
+    os.replace(path, durable.unused(machine.journal.path.with_name(name)))
 
 
 def _records(machine: Machine) -> Iterator[str]:
@@ -101,7 +106,7 @@ def _records(machine: Machine) -> Iterator[str]:
         except VerifyError as error:
             problem = error.message
             path = machine.generations.directory(number) / RECORD
-            os.replace(path, machine.storage.state / "journal" / f"damaged-record-{number}")
+            _set_aside(machine, path, f"damaged-record-{number}")
         machine.generations.write(_guess(machine, number))
         yield f"{problem}; replaced by what can be told from the disk"
 

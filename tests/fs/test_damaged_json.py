@@ -85,6 +85,16 @@ def test_audit_records(grown: Box, changed: dict[str, Any]) -> None:
     _mended(grown, path, lines + json.dumps(record).encode() + b"\n", "audit log: ")
 
 
+def test_what_was_set_aside_stays_when_the_same_is_damaged_again(grown: Box) -> None:
+    path = grown.state / "generations/2/generation.json"
+    for text in ("one", "two"):
+        path.write_text(text)
+        grown.ok("repair")
+
+    kept = {aside.read_text() for aside in (grown.state / "journal").glob("damaged-record-2*")}
+    assert {"one", "two"} <= kept
+
+
 @pytest.mark.parametrize("place", ["generations/2/generation.json", "audit/log", "journal/open"])
 def test_nests_of_brackets(grown: Box, place: str) -> None:
     _mended(grown, grown.state / place, b"[" * 100_000 + b"\n", "")

@@ -98,6 +98,15 @@ def test_mending_keeps_what_it_takes_out(audit: Audit) -> None:
     assert broken.endswith(damaged[0].read_bytes())
 
 
+def test_what_was_set_aside_is_not_replaced_by_the_next_that_is(audit: Audit) -> None:
+    for text in (b"one\n", b"two\n", b"three\n"):
+        audit.log.write_bytes(b"".join(lines(audit)[:2]) + text)
+        assert audit.mend()
+
+    kept = {path.read_bytes() for path in audit.log.parent.glob("damaged-*")}
+    assert kept == {b"one\n", b"two\n", b"three\n"}
+
+
 def test_a_crash_before_the_witness_is_no_damage(audit: Audit) -> None:
     witness = audit.log.with_name("head")
     before = witness.read_text()
