@@ -7,7 +7,9 @@ the last step.
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 from snaptx import cache, durable, transaction
@@ -18,7 +20,7 @@ from snaptx.storage.base import APPS
 from snaptx.transaction import Request
 
 LOG = "var/log/snaptx-audit.log"
-"""Where the audit trail is kept, in the root."""
+"""Where the audit trail is kept, in the root; with a number after it beside those of earlier times."""
 
 
 class Undoing(NamedTuple):
@@ -50,13 +52,27 @@ def plan(machine: Machine) -> Undoing:
     return Undoing(gone, tuple(_steps(machine, gone)))
 
 
+def _trail(machine: Machine) -> bytes:
+    return machine.audit.log.read_bytes() if machine.audit.log.exists() else b""
+
+
+def _place(machine: Machine) -> Path:
+    """Return where the trail is kept: by its own name, or over what an interrupted undo has kept of it."""
+    trail = _trail(machine)
+    return next(
+        path
+        for path in durable.numbered(machine.sysroot / LOG)
+        if not os.path.lexists(path) or (path.is_file() and trail.startswith(path.read_bytes()))
+    )
+
+
 def _steps(machine: Machine, gone: tuple[int, ...]) -> list[str]:
     loader = ["make the machine start by its own boot loader again"] if machine.installer else []
     numbers = ", ".join(map(str, gone)) or "none"
     return [
         *loader,
         f"remove the generations that were made (of {len(gone) + 1}: {numbers}), and all state",
-        f"keep the audit trail as /{LOG}",
+        f"keep the audit trail as /{_place(machine).relative_to(machine.sysroot)}",
         "leave the running root, and shared data, as they are",
     ]
 
@@ -78,9 +94,9 @@ def undo(machine: Machine, request: Request) -> Undoing:
             machine.installer.undo()
         with transaction.begin(machine, Act.RECORD, request, generation=1) as txn:
             txn.succeed(undone=planned.steps)
-        kept = machine.sysroot / LOG
+        kept = _place(machine)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        durable.replace(kept, machine.audit.log.read_bytes(), 0o600)
+        durable.replace(kept, _trail(machine), 0o600)
         machine.boot.remove()
         machine.storage.forsake(default, locks.close)
     return planned

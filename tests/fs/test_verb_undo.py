@@ -72,3 +72,28 @@ def test_what_is_pinned_is_not_removed(tmp_path: Path) -> None:
         box.ok("pin", "2")
 
         assert "unpin" in box.refuses(52, "init", "--undo")
+
+
+def test_the_trail_of_an_earlier_time_with_snaptx_is_kept_too() -> None:
+    with made(init=False) as box:
+        trails = []
+        for message in ("first", "second", "third"):
+            box.ok("init")
+            box.ok("confirm", "1", "--bad", message)
+            box.ok("init", "--undo")
+            trails.append(message)
+
+            kept = [path.read_text() for path in (box.root / LOG).parent.glob("snaptx-audit.log*")]
+            assert len(kept) == len(trails)
+            assert all(any(message in text for text in kept) for message in trails)
+
+
+def test_a_trail_that_an_interrupted_undo_has_kept_is_kept_once() -> None:
+    with made(init=False) as box:
+        box.ok("init")
+        (box.root / LOG).parent.mkdir(parents=True, exist_ok=True)
+        (box.root / LOG).write_bytes((box.state / "audit/log").read_bytes())
+        box.ok("init", "--undo")
+
+        assert [path.name for path in (box.root / LOG).parent.glob("snaptx-audit*")] == ["snaptx-audit.log"]
+        assert json.loads((box.root / LOG).read_text().splitlines()[-1])["undone"]
