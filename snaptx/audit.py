@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from snaptx import durable
 from snaptx.errors import FormatError, NoSpaceError, VerifyError
@@ -66,15 +68,25 @@ class Audit:
         """Yield the records, oldest first, as they stand.
 
         Raises:
-            VerifyError: a line is not a record.
+            VerifyError: a line is not a record, or the log no file.
         """
-        try:
-            stream = self.log.open("rb")
-        except FileNotFoundError:
-            return
-        with stream:
+        with self._opened() as stream:
             for number, line in enumerate(stream, 1):
                 yield self._parse(f"line {number}", line)
+
+    def _opened(self) -> BinaryIO:
+        """Open the log, or what is as empty as one that is not there.
+
+        Raises:
+            VerifyError: it is no file, and nothing could be added to it.
+        """
+        try:
+            mode = self.log.lstat().st_mode
+        except FileNotFoundError:
+            return io.BytesIO()
+        if not stat.S_ISREG(mode):
+            raise VerifyError("the audit log is no file", hint=REPAIR_HINT)
+        return self.log.open("rb")
 
     def _parse(self, where: str, line: bytes) -> dict[str, Any]:
         try:
@@ -96,8 +108,10 @@ class Audit:
         """Check the whole chain and its witness; return the number of records.
 
         Raises:
-            VerifyError: a record was altered, removed or moved.
+            VerifyError: a record was altered, removed or moved, or there is no place for any.
         """
+        if not self.log.parent.exists():
+            raise VerifyError("the directory of the audit trail is missing", hint=REPAIR_HINT)
         last = Head(0, START)
         witness = self._read_witness()
         for record in self.records():
@@ -191,12 +205,9 @@ class Audit:
 
         Raises:
             FormatError: a newer snaptx wrote the log.
+            VerifyError: the log is no file.
         """
-        try:
-            stream = self.log.open("rb")
-        except FileNotFoundError:
-            return False
-        with stream:
+        with self._opened() as stream:
             return any(self._is_of(line, transaction) for line in stream)
 
     def _is_of(self, line: bytes, transaction: str) -> bool:
@@ -212,15 +223,12 @@ class Audit:
 
     def _tail(self, block: int = 1 << 16) -> bytes:
         """Return the last line, read in pieces of ``block`` bytes from the end; no line is too long."""
-        try:
-            with self.log.open("rb") as stream:
-                start, tail = stream.seek(0, 2), b""
-                while start and b"\n" not in tail[:-1]:
-                    size = min(block, start)
-                    start = stream.seek(start - size)
-                    tail = stream.read(size) + tail
-        except FileNotFoundError:
-            return b""
+        with self._opened() as stream:
+            start, tail = stream.seek(0, 2), b""
+            while start and b"\n" not in tail[:-1]:
+                size = min(block, start)
+                start = stream.seek(start - size)
+                tail = stream.read(size) + tail
         return tail.splitlines(keepends=True)[-1] if tail else b""
 
     def mend(self) -> str:
@@ -228,6 +236,9 @@ class Audit:
 
         The rest is kept beside the log, named by its first byte's position; no other is replaced.
         """
+        if not self.log.parent.exists():
+            self.log.parent.mkdir(mode=0o700)
+            return "its directory was missing"
         with self._alone():
             try:
                 self.verify()
@@ -237,6 +248,8 @@ class Audit:
                 return error.message
 
     def _set_aside(self) -> None:
+        if os.path.lexists(self.log) and (self.log.is_symlink() or not self.log.is_file()):
+            self.log.rename(durable.unused(self.log.with_name("damaged-0")))
         sound = self._sound_bytes()
         data = self.log.read_bytes() if self.log.exists() else b""
         if data[sound:]:
@@ -246,9 +259,7 @@ class Audit:
 
     def _sound_bytes(self) -> int:
         last, size = Head(0, START), 0
-        if not self.log.exists():
-            return 0
-        with self.log.open("rb") as stream:
+        with self._opened() as stream:
             for line in stream:
                 try:
                     last = self._follow(last, self._parse("", line))

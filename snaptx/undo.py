@@ -53,7 +53,7 @@ def plan(machine: Machine) -> Undoing:
 
 
 def _trail(machine: Machine) -> bytes:
-    return machine.audit.log.read_bytes() if machine.audit.log.exists() else b""
+    return machine.audit.log.read_bytes() if machine.audit.log.is_file() else b""
 
 
 def _place(machine: Machine) -> Path:

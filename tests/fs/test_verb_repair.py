@@ -202,6 +202,25 @@ def test_audit_cut_in_the_middle_of_a_line(machine: Box) -> None:
     assert machine.marks() == MARKS
 
 
+@pytest.mark.parametrize("kind", ["directory", "link", "pipe", "none at all"])
+def test_audit_trail_that_is_no_file(fresh: Box, kind: str) -> None:
+    path = fresh.state / "audit/log"
+    path.rename(fresh.state / "kept")
+    if kind == "none at all":
+        shutil.rmtree(path.parent)
+    elif kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("../kept")
+    else:
+        os.mkfifo(path)
+
+    assert "audit log" in problems(fresh)
+    repaired(fresh, "audit log")
+    fresh.ok("pin", "1")
+    assert [record["verb"] for record in fresh.audit()] == ["repair", "pin"]
+
+
 def test_default_subvolume_elsewhere(machine: Box) -> None:
     command("btrfs", "subvolume", "set-default", "5", machine.top)
 
