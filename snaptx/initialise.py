@@ -83,7 +83,7 @@ def is_complete(machine: Machine) -> bool:
         return False
     try:
         intent = machine.journal.open()
-    except JournalError:
+    except (JournalError, OSError):  # a filesystem that has just failed does not give it back
         return True
     return intent is None or intent.act != Act.INIT
 

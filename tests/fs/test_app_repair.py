@@ -73,6 +73,15 @@ def test_what_is_half_made_is_gone_after_a_repair(box: Box) -> None:
     assert os.listdir(box.state / "apps") == []
 
 
+def test_an_application_whose_journal_can_not_be_read_is_listed(box: Box) -> None:
+    """As on a filesystem that has failed in the midst of a switch."""
+    box.ok("app", "create", "web")
+    (journal,) = (box.state / "apps/web").rglob("journal")
+    (journal / "open").mkdir()
+
+    assert _names(box) == ["web"]
+
+
 def test_what_was_made_stays_where_only_its_journal_came_back(box: Box) -> None:
     _killed(box, _killed_in(Journal, "end"), "create", "web")
     assert _names(box) == ["web"]
