@@ -65,7 +65,8 @@ def _guarded_group(stack: ExitStack) -> int:
 
 def _own_group() -> str:
     """Return where in the hierarchy of version 2 this process is (cgroups(7)), relative to its top."""
-    for line in Path("/proc/self/cgroup").read_text(errors="surrogateescape").splitlines():
+    groups = os.fsdecode(Path("/proc/self/cgroup").read_bytes())
+    for line in groups.split("\n"):  # a group's name may hold all else that ends a line elsewhere
         if line.startswith("0::/"):
             return line.removeprefix("0::/") or "."
     raise OSError(errno.ENOTSUP, "there are no control groups of version 2")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from snaptx.enclosure import guard
 from snaptx.running import proc
 from snaptx.running.proc import Kind, Mapping, Owner
 
@@ -77,3 +80,11 @@ DOCKER = "5f0c" * 16
 )  # fmt: skip
 def test_owner_is_told_by_the_control_group(text: str, kind: Kind, name: str) -> None:
     assert proc.parse_cgroup(text) == Owner(kind, name)
+
+
+def test_the_guard_s_own_group_may_have_any_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = tmp_path / "cgroup"
+    told.write_bytes("1:cpu:/\n0::/user/a\f\u2028b\n".encode())
+    monkeypatch.setattr(guard, "Path", lambda _: told)
+
+    assert guard._own_group() == "user/a\f\u2028b"
