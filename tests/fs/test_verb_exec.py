@@ -92,7 +92,6 @@ def test_mounts_of_the_machine_are_seen_and_follow(ground: Box) -> None:
         subprocess.run(["umount", place], check=True)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no FUSE")
 @pytest.mark.parametrize("user", [0, NOBODY])
 def test_mount_that_tells_root_nothing_is_no_obstacle(ground: Box, user: int) -> None:
     """As the files of another user, or those whose server has died (0)."""

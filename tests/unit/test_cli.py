@@ -268,6 +268,12 @@ def test_help_starts_fast_and_loads_little() -> None:
     assert min(times) < 1.0, "0.2 s on a quiet machine"
 
 
+def _printed(script: str) -> str:
+    """Return what a fresh interpreter prints."""
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def test_verbs_in_daily_use_make_no_dataclass() -> None:
     """To make the classes takes longer than many a verb's work, and so does loading what makes them."""
     verbs = "list", "status", "log", "diff", "apply", "commit", "rollback", "confirm", "prune", "live", "hook"
@@ -286,29 +292,17 @@ def test_verbs_in_daily_use_make_no_dataclass() -> None:
     names = ("cli.main", *(f"cli.{verb}" for verb in verbs), *inner, *backends)
     script = f"import sys, importlib\nfor name in {names}: importlib.import_module(f'snaptx.{{name}}')\n"
     script += "print(sorted({'dataclasses', 'inspect'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout == "[]\n"
+    assert _printed(script) == "[]\n"
 
 
 def test_no_verb_asks_how_wide_the_terminal_is_before_help_is_wanted() -> None:
     script = "import sys; from snaptx.cli import main\n"
     script += "for verb in ('list', 'apply', 'commit', 'hook'): main.build_parser(verb)\n"
     script += "print('shutil' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout == "False\n"
+    assert _printed(script) == "False\n"
 
 
 def test_no_verb_needs_a_filesystem_s_library_before_it_has_seen_the_filesystem() -> None:
     script = "import sys; from snaptx.cli import main\nfor verb in main.VERBS: main.module_of(verb)\n"
     script += "print(sorted({'btrfsutil', 'libzfs_core'} & set(sys.modules)))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-
-    assert done.stdout == "[]\n"
+    assert _printed(script) == "[]\n"
