@@ -37,7 +37,7 @@ from tests.bench.measure import Sample, as_installed
 from tests.demo import REPOSITORY
 
 SOURCE = Path(__file__).with_name("replay.c")
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _REMOVEDIR = 0x200  # linux/fcntl.h
 _HEAD = struct.Struct("=IIiiqqII")
 
@@ -123,6 +123,18 @@ TAKEN: dict[str, Callable[..., Call | None]] = {
 """How each function of ``os`` is taken down: from its result (None: it failed) and its arguments."""
 
 
+def unpacked(packed: bytes) -> Iterator[tuple[Call, bool]]:
+    """Yield each call of a list, and whether it opened what it names."""
+    at = 0
+    while at < len(packed):
+        letter, opens, one, other, first, second, length, more = _HEAD.unpack_from(packed, at)
+        text = at + _HEAD.size
+        data = text + length + 1
+        words = packed[text : text + length], packed[data : data + more]
+        yield Call(chr(letter), one, other, first, second, *words), bool(opens)
+        at = -(-(data + more + 1) // 8) * 8
+
+
 @contextmanager
 def taking_down(calls: list[bytes]) -> Iterator[None]:
     """Take down the system calls of a with block."""
@@ -154,8 +166,8 @@ def lay(payload: str, root: Path, live: Path, index: Path, into: Path | None) ->
     """Lay a payload over a tree; return the seconds it took, and the two descriptors a list goes by."""
     calls: list[bytes] = []
     with (
-        descriptor(root, _DIRECTORY) as root_fd,
-        descriptor(live, _DIRECTORY) as base_fd,
+        descriptor(root, DIRECTORY) as root_fd,
+        descriptor(live, DIRECTORY) as base_fd,
         Manifest.fork(index, index.with_suffix(".floor")) as manifest,
     ):
         with open_payload(payload) as opened, closing(Base(base_fd, manifest)) as known:
@@ -188,13 +200,17 @@ def _lay(arena: Arena, payload: Path, *calls: Path) -> str:
     index = arena.top / "@snaptx/manifests/1.sqlite"
     with arena.snapshot() as target:
         places: list[str | Path] = [payload, target, arena.root, index, *calls]
-        words = [sys.executable, "-m", "tests.bench.floor", *places]
         try:
-            done = subprocess.run(
-                words, cwd=REPOSITORY, env=as_installed(), stdout=subprocess.PIPE, text=True, check=True
-            )
+            return _python("-m", "tests.bench.floor", *places)
         finally:
             index.with_suffix(".floor").unlink(missing_ok=True)
+
+
+def _python(*words: str | Path) -> str:
+    command = [sys.executable, *words]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=as_installed(), stdout=subprocess.PIPE, text=True, check=True
+    )
     return done.stdout
 
 
@@ -204,6 +220,14 @@ def c(arena: Arena, program: Path, calls: Path, descriptors: list[str]) -> Sampl
     with arena.snapshot() as target:
         words: list[str | Path] = [program, calls, target, root_fd, arena.root, base_fd]
         return _sample(subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def bare(arena: Arena, calls: Path, descriptors: list[str]) -> Sample:
+    """Make the same calls from a loop in Python that does nothing else; return what it took."""
+    root_fd, base_fd = descriptors
+    with arena.snapshot() as target:
+        words: list[str | Path] = [calls, target, root_fd, arena.root, base_fd]
+        return _sample(_python("-m", "tests.bench.bare", *words))
 
 
 def build(directory: Path) -> Path:

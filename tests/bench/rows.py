@@ -121,6 +121,7 @@ def writer(bench: Bench) -> Iterator[Figure]:
         sides = {
             "Python": partial(floor.python, arena, payload),
             "C": partial(floor.c, arena, program, calls, descriptors),
+            "a bare loop in Python": partial(floor.bare, arena, calls, descriptors),
         }
         yield ratio(f"the writer alone, {what}", "the same calls from C", 1.25, bench.turns(arena, sides))
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.bench import floor, measure, report
 from tests.bench.measure import Sample
@@ -69,7 +72,8 @@ def test_a_damaged_table_is_none(tmp_path: Path) -> None:
     assert report.kept(tmp_path / "bench.json") == {"rows": {}}
 
 
-def test_calls_made_again_from_c_make_the_same_tree(tmp_path: Path) -> None:
+@pytest.mark.parametrize("language", ["C", "Python"])
+def test_calls_made_again_make_the_same_tree(tmp_path: Path, language: str) -> None:
     ground, update, again = small_base(tmp_path), tmp_path / "update", tmp_path / "again"
     ground.start()
     shutil.copytree(ground.root, again, symlinks=True)
@@ -81,7 +85,8 @@ def test_calls_made_again_from_c_make_the_same_tree(tmp_path: Path) -> None:
     os.setxattr(update / "etc/one", "user.a", b"1")
     index, calls = tmp_path / "base.manifest", tmp_path / "calls"
     *_, root_fd, base_fd = floor.lay(str(update), ground.root, ground.base, index, calls).split()
-    subprocess.run([floor.build(tmp_path), calls, again, root_fd, ground.base, base_fd], check=True)
+    program = [sys.executable, "-m", "tests.bench.bare"] if language == "Python" else [floor.build(tmp_path)]
+    subprocess.run([*program, calls, again, root_fd, ground.base, base_fd], check=True)
     made, same = rows(ground.root), rows(again)
 
     assert made.keys() == same.keys()
