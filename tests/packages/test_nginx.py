@@ -45,7 +45,7 @@ def test_a_live_switch_loses_nothing_and_a_restart_only_while_it_is_down(tree: P
         assert max(load.gap for load in tallies[name].loads) < DOWN
 
 
-def test_an_application_moves_without_a_loss_and_one_that_is_bad_is_taken_back(
+def test_an_application_moves_without_a_loss_and_one_that_is_bad_is_met_by_nobody(
     tree: Path, tmp_path: Path
 ) -> None:
     tallies = dict(bench_service.app(tree, tmp_path, 1, CLIENTS))
@@ -53,4 +53,7 @@ def test_an_application_moves_without_a_loss_and_one_that_is_bad_is_taken_back(
     for name in ("app switch", "app rollback"):
         assert _lost(tallies[name]) == []
         assert set(tallies[name].loads[0].answers) == {"app-one", "app-two"}
-    assert all("500" in trouble for trouble in _lost(tallies["app switch, taken back"]))
+    refused = tallies["app switch, refused"]
+    assert _answered(refused)
+    assert _lost(refused) == []
+    assert "app-bad" not in refused.loads[0].answers
