@@ -9,6 +9,7 @@ event that will be shown, so that quick verbs do not pay for it.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
@@ -61,6 +62,22 @@ def error(event: str, **values: Any) -> None:
     _emit(Level.ERROR, event, values)
 
 
+def say(line: str) -> None:
+    """Tell people a line by stderr; where nobody reads it, the exit code has to do."""
+    with suppress(OSError, ValueError):
+        print(printable(line), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Return ``text`` as one line that does nothing to a terminal: names and messages are other people's."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(char: str) -> str:
+    byte = ord(char) - 0xDC00  # of a name that is not UTF-8 (PEP 383)
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
+
+
 def load() -> None:
     """Load what a later event needs: after a live switch another version may lie there."""
     _logger()
@@ -109,4 +126,4 @@ def _plain(_logger: Any, level: str, event: dict[str, Any]) -> str:
     text = event.pop("event")
     details = " ".join(f"{name}={value}" for name, value in event.items())
     prefix = "" if level == "info" else f"{level}: "
-    return f"snaptx: {prefix}{text}" + (f" ({details})" if details else "")
+    return printable(f"snaptx: {prefix}{text}" + (f" ({details})" if details else ""))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from snaptx import system
 from snaptx.config import Conflicts
 from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError, SnaptxError, UsageError
+from snaptx.log import printable
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
 
@@ -88,16 +89,6 @@ def writing() -> Iterator[None]:
     except OSError as error:
         hint = "what was done stands: 'snaptx status' and 'snaptx log' tell"
         raise OutputError(f"the result could not be written: {error.strerror}", hint=hint) from error
-
-
-def printable(text: str) -> str:
-    """Return ``text`` as one line that does nothing to a terminal: names and messages are other people's."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(char: str) -> str:
-    byte = ord(char) - 0xDC00  # of a name that is not UTF-8 (PEP 383)
-    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else char.encode("unicode_escape").decode("ascii")
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 from argparse import ArgumentParser, Namespace
 
-from snaptx import config
+from snaptx import config, log
 from snaptx.cli import common
 from snaptx.config import HookMode, ManagerName
 from snaptx.errors import LayoutError, NotFoundError, SnaptxError, UsageError
@@ -82,6 +81,6 @@ def _warn(args: Namespace, error: Exception) -> None:
     """Say what went wrong; the package manager goes on."""
     reason = error.message if isinstance(error, SnaptxError) else f"{type(error).__name__}: {error}"
     failed = "no generation was made" if args.moment == BEFORE else "this is not on record"
-    print(f"snaptx: warning: {failed}: {reason}", file=sys.stderr)
+    log.say(f"snaptx: warning: {failed}: {reason}")
     if hint := getattr(error, "hint", ""):
-        print(f"  hint: {hint}", file=sys.stderr)
+        log.say(f"  hint: {hint}")

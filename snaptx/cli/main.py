@@ -146,9 +146,9 @@ def _listen() -> None:
 
 def _end_by(number: signal.Signals, notes: Sequence[str]) -> int:
     """Say what ended this and what became of it; return the exit code."""
-    _say(": ".join([f"snaptx: interrupted by {number.name}", *notes]))
+    log.say(": ".join([f"snaptx: interrupted by {number.name}", *notes]))
     if not notes:
-        _say("  hint: 'snaptx status' tells how things stand")
+        log.say("  hint: 'snaptx status' tells how things stand")
     return INTERRUPTED + number
 
 
@@ -160,12 +160,6 @@ def _let_go() -> None:
         except (OSError, ValueError):
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _say(line: str) -> None:
-    """Write a line to stderr; where nobody reads it, the exit code has to do."""
-    with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def _run(words: list[str]) -> int:
@@ -219,6 +213,6 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
         }
         with suppress(OSError):
             print(json.dumps({**jsonable(error.result or {}), "error": body}), flush=True)
-    _say(f"snaptx: {error.message}")
+    log.say(f"snaptx: {error.message}")
     if error.hint:
-        _say(f"  hint: {error.hint}")
+        log.say(f"  hint: {error.hint}")

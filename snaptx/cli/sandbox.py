@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
+from snaptx import log
 from snaptx.cli import common, options
 from snaptx.sandbox.layout import Layout, Sandbox, parse_size
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         case "destroy":
             left = box.destroy(args.directory)
             if left:
-                print(f"left in {args.directory}, not the sandbox's: {', '.join(left)}", file=sys.stderr)
+                log.say(f"left in {args.directory}, not the sandbox's: {', '.join(left)}")
             common.emit(args, {"destroyed": str(args.directory), "left": left}, ())
         case _:
             booted = box.reboot(args.directory, target=args.target)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from pytest_mock import MockerFixture
 
-from snaptx import errors
+from snaptx import errors, log
 from snaptx.cli import common, main
 from snaptx.errors import NOTHING_TO_DO, SnaptxError, every_error
 
@@ -200,7 +200,27 @@ def test_options_are_written_out(words: list[str], capsys: pytest.CaptureFixture
     ],
 )
 def test_other_peoples_text_does_nothing_to_a_terminal(text: str, shown: str) -> None:
-    assert common.printable(text) == shown
+    assert log.printable(text) == shown
+
+
+def test_what_failed_is_named_safely_on_a_terminal(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line each for the message and the hint, whatever names are in them."""
+    _ending(mocker, SnaptxError("no \x1b[31m\nred", hint="not \x9b2J"))
+    name = "a\x1b]0;title\x07\n"
+
+    assert main.main(["list"]) == 1
+    assert capsys.readouterr().err == "snaptx: no \\x1b[31m\\nred\n  hint: not \\x9b2J\n"
+    assert main.main(["sandbox", "destroy", f"/none/{name}"]) in (2, 5)
+    assert main.main(["list", name]) == 2
+    assert all(line.isprintable() for line in capsys.readouterr().err.splitlines())
+
+
+def test_a_log_line_is_one_line_that_does_nothing_to_a_terminal() -> None:
+    line = log._plain(None, "warning", {"event": "left", "path": "a\x1b[31m\nb"})
+
+    assert line == "snaptx: warning: left (path=a\\x1b[31m\\nb)"
 
 
 def test_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
