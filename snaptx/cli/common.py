@@ -6,13 +6,13 @@ import json
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snaptx import system
+from snaptx.cli.output import writing
 from snaptx.config import Conflicts
-from snaptx.errors import NOTHING_TO_DO, OutputError, PrivilegeError, SnaptxError, UsageError
+from snaptx.errors import NOTHING_TO_DO, PrivilegeError, SnaptxError, UsageError
 from snaptx.log import printable
 from snaptx.machine import Machine, open_machine
 from snaptx.model import jsonable
@@ -72,23 +72,6 @@ def _print(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
     with writing():
         for line in shown:
             print(line)
-
-
-@contextmanager
-def writing() -> Iterator[None]:
-    """Write to standard output in the block, to the end.
-
-    Raises:
-        OutputError: it can't be written; a reader who has gone is a BrokenPipeError.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        hint = "what was done stands: 'snaptx status' and 'snaptx log' tell"
-        raise OutputError(f"the result could not be written: {error.strerror}", hint=hint) from error
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

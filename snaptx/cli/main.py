@@ -16,8 +16,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from snaptx import log, system
-from snaptx.cli import options
-from snaptx.errors import SnaptxError, UsageError, storage_error
+from snaptx.cli import options, output
+from snaptx.errors import OutputError, SnaptxError, UsageError, storage_error
 
 VERBS = {
     "init": "adopt the root of this system as generation 1",
@@ -68,6 +68,10 @@ class _Parser(argparse.ArgumentParser):
     def format_help(self) -> str:
         self.formatter_class = argparse.HelpFormatter
         return super().format_help()
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        with output.writing():
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see: {self.prog} --help")
@@ -190,7 +194,7 @@ def _wants_json(words: list[str]) -> bool:
     """Return whether the result is wanted as JSON; the options of another command are that one's."""
     try:
         args, _ = _understood(words)
-    except UsageError:  # nobody knows what is an option's and what is a command's
+    except (UsageError, OutputError):  # nobody knows what is an option's and what is a command's
         return "--json" in takewhile(lambda word: word != "--", words)
     return bool(args.json)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from snaptx.cli import main
+from snaptx.errors import OutputError
 from tests.updates import overlay
+
+ROOT = Path(__file__).parents[2]
 
 
 def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -44,3 +49,20 @@ def test_an_index_is_text(option: str, tmp_path: Path, capsys: pytest.CaptureFix
 
     assert "not UTF-8" in _refused(capsys, "publish", str(tmp_path), option, os.fsdecode(b"a\xff"))
     assert os.listdir(tmp_path) == ["a.tar"]
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("list", "--help"), ("--json", "app", "-h")])
+def test_help_that_can_not_be_written_is_an_error(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "snaptx", *words],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == OutputError.code
+    assert done.stderr.splitlines()[0] == "snaptx: the result could not be written: No space left on device"
+    assert len(done.stderr.splitlines()) == 2
