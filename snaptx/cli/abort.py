@@ -11,7 +11,11 @@ from snaptx.cli import common
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "number", nargs="?", type=int, metavar="N", help="the generation (default: the newest staged)"
+        "number",
+        nargs="?",
+        type=common.generation,
+        metavar="N",
+        help="the generation (default: the newest staged)",
     )
 
 

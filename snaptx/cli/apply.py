@@ -36,7 +36,7 @@ def add_staging(parser: ArgumentParser, when: str = "at once") -> None:
     add = parser.add_argument
     add(
         "--base",
-        type=int,
+        type=common.generation,
         metavar="N",
         help="start from generation N (default: what is staged, else the default)",
     )

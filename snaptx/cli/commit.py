@@ -15,7 +15,11 @@ from snaptx.overlay.failure import shown
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "number", nargs="?", type=int, metavar="N", help="the generation (default: the newest staged)"
+        "number",
+        nargs="?",
+        type=common.generation,
+        metavar="N",
+        help="the generation (default: the newest staged)",
     )
     parser.add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
     common.add_conflicts(parser)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 LONGEST = 10**9
 """Seconds; what is waited for longer, about 30 years, is waited for in vain."""
 
+DIGITS = 40
+"""How many a number may have; no count and no generation comes near."""
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -108,9 +111,24 @@ def count(text: str) -> int:
     Raises:
         ArgumentTypeError: it is no whole number, or below 0.
     """
-    if not (text.isascii() and text.isdigit()):
-        raise ArgumentTypeError(f"{text!r} is no whole number, 0 or more")
-    return int(text)
+    return _whole(text, 0, "whole number")
+
+
+def generation(text: str) -> int:
+    """Return the number of a generation, for argparse; one that is mistyped must not become another.
+
+    Raises:
+        ArgumentTypeError: it is none, as they are printed.
+    """
+    return _whole(text, 1, "number of a generation")
+
+
+def _whole(text: str, least: int, what: str) -> int:
+    """Return a number in plain digits; Python reads more than these (``1_0``), and not any number of them."""
+    if text.isascii() and text.isdigit() and len(text) <= DIGITS and int(text) >= least:
+        return int(text)
+    told = repr(text) if len(text) <= DIGITS else f"{text[:DIGITS]!r}…"
+    raise ArgumentTypeError(f"{told} is no {what}, {least} or more")
 
 
 def seconds(text: str) -> float:

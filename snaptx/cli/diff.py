@@ -17,9 +17,15 @@ from snaptx.overlay.failure import shown
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "old", nargs="?", type=int, metavar="A", help="from this generation (default: the base of B)"
+        "old",
+        nargs="?",
+        type=common.generation,
+        metavar="A",
+        help="from this generation (default: the base of B)",
     )
-    parser.add_argument("new", nargs="?", type=int, metavar="B", help="to this one (default: the newest)")
+    parser.add_argument(
+        "new", nargs="?", type=common.generation, metavar="B", help="to this one (default: the newest)"
+    )
     parser.add_argument("--stat", action="store_true", help="only how much differs")
     parser.add_argument("--packages", action="store_true", help="the packages instead of the files")
     parser.add_argument("--name-only", action="store_true", help="only the paths")

@@ -12,7 +12,12 @@ from snaptx.cli import common
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "--generation", "-g", type=int, metavar="N", required=True, help="the generation whose tree is used"
+        "--generation",
+        "-g",
+        type=common.generation,
+        metavar="N",
+        required=True,
+        help="the generation whose tree is used",
     )
     parser.add_argument(
         "--user", "-u", metavar="USER", help="run it for this user (default: who called sudo, else root)"

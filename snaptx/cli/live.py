@@ -16,7 +16,13 @@ from snaptx.overlay.failure import shown as shown_path
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("number", nargs="?", type=int, metavar="N", help="the generation (default: show what is live)")
+    add(
+        "number",
+        nargs="?",
+        type=common.generation,
+        metavar="N",
+        help="the generation (default: show what is live)",
+    )
     add("--off", action="store_true", help="take away what is live: what booted is seen again")
     add("--etc", action="store_true", help="its /etc as well, with what was changed in the running one")
     common.add_conflicts(parser)

@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--last", type=common.count, metavar="COUNT", help="only the newest COUNT records")
     parser.add_argument(
-        "--generation", "-g", type=int, metavar="N", help="only what concerns this generation"
+        "--generation", "-g", type=common.generation, metavar="N", help="only what concerns this generation"
     )
 
 

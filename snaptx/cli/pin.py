@@ -10,7 +10,7 @@ from snaptx.cli import common
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("number", type=int, metavar="N", help="the generation")
+    parser.add_argument("number", type=common.generation, metavar="N", help="the generation")
     common.add_unchanged(parser)
 
 

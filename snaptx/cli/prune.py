@@ -11,7 +11,11 @@ from snaptx.cli import common
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "numbers", nargs="*", type=int, metavar="N", help="these generations (default: by the rules)"
+        "numbers",
+        nargs="*",
+        type=common.generation,
+        metavar="N",
+        help="these generations (default: by the rules)",
     )
     parser.add_argument(
         "--keep",

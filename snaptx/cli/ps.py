@@ -23,7 +23,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "number",
         nargs="?",
-        type=int,
+        type=common.generation,
         metavar="N",
         help="those that use files of generation N (default: what was replaced or deleted since)",
     )

@@ -14,7 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "number",
         nargs="?",
-        type=int,
+        type=common.generation,
         metavar="N",
         help="the generation (default: the running one if another boots next, else the last good)",
     )

@@ -15,7 +15,7 @@ SHOWN = 20
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument(
-        "number", nargs="?", type=int, metavar="N", help="the generation (default: the newest)"
+        "number", nargs="?", type=common.generation, metavar="N", help="the generation (default: the newest)"
     )
 
 

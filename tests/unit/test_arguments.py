@@ -66,3 +66,29 @@ def test_help_that_can_not_be_written_is_an_error(words: tuple[str, ...]) -> Non
     assert done.returncode == OutputError.code
     assert done.stderr.splitlines()[0] == "snaptx: the result could not be written: No space left on device"
     assert len(done.stderr.splitlines()) == 2
+
+
+NUMBERED = (
+    *(("verify",), ("commit",), ("abort",), ("rollback",), ("confirm",), ("prune",), ("pin",), ("unpin",)),
+    *(("diff", "1"), ("diff",), ("ps",), ("live",), ("log", "-g"), ("apply", "x", "--base")),
+    *(("app", "switch", "x"), ("app", "rollback", "x"), ("app", "log", "x", "--generation"), ("exec", "-g")),
+)
+
+
+@pytest.mark.parametrize("words", NUMBERED)
+@pytest.mark.parametrize("given", ["0", "-1", "1_0", " 1", "+1", "\uff11", "", "1.0", "9" * 5000])
+def test_a_generation_is_a_plain_number(
+    words: tuple[str, ...], given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = _refused(capsys, *words, given)
+
+    assert message.endswith("is no number of a generation, 1 or more")
+    assert len(message) < 160
+
+
+@pytest.mark.parametrize("words", [("log", "--last"), ("prune", "--keep"), ("publish", ".", "--days")])
+def test_a_count_that_python_can_not_read(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    message = _refused(capsys, *words, "9" * 5000)
+
+    assert message.endswith("is no whole number, 0 or more")
+    assert len(message) < 160
