@@ -10,13 +10,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import takewhile
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from snaptx import log, system
-from snaptx.cli import options, output
+from snaptx.cli import options
+from snaptx.cli.parser import Parser, meant
 from snaptx.errors import OutputError, SnaptxError, UsageError, storage_error
 
 VERBS = {
@@ -54,39 +54,16 @@ INTERRUPTED = 128
 """Added to the number of the signal that ended the work."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """Takes no option cut short: a later option could make another one of it.
-
-    It formats each option to check it, and loads ``shutil`` to ask how wide the
-    terminal is unless a width is given; only help is for the terminal.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        plain = partial(argparse.HelpFormatter, width=80)
-        super().__init__(allow_abbrev=False, formatter_class=plain, **options)
-
-    def format_help(self) -> str:
-        self.formatter_class = argparse.HelpFormatter
-        return super().format_help()
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        with output.writing():
-            super()._print_message(message, file)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"see: {self.prog} --help")
-
-
 def module_of(verb: str) -> Any:
     """Return the module that implements a verb."""
     return importlib.import_module(f"snaptx.cli.{verb}")
 
 
-def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+def build_parser(verb: str | None = None) -> Parser:
     """Return the parser that knows one verb and no other, all of them for None, or their names for ""."""
-    parser = _Parser(prog="snaptx", description="Update a Linux system the way a database commits.")
+    parser = Parser(prog="snaptx", description="Update a Linux system the way a database commits.")
     options.add_globals(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     for name in [verb] if verb else VERBS:
         summary = VERBS[name]
         child = verbs.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -171,11 +148,17 @@ def _run(words: list[str]) -> int:
     if args.verb is None:
         raise UsageError("no verb given", hint="see: snaptx --help")
     if unknown:
-        raise UsageError(f"unknown: {' '.join(unknown)}", hint=f"see: snaptx {args.verb} --help")
+        raise _unknown(args.verb, unknown)
     args.argv = tuple(words)
     level = log.Level.DEBUG if args.verbose else log.Level.ERROR if args.quiet else log.Level.INFO
     log.set_threshold(level)
     return int(module_of(args.handler).run(args))
+
+
+def _unknown(verb: str, words: list[str]) -> UsageError:
+    option = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
+    instead = meant(option, build_parser(verb).spellings()) if option else ""
+    return UsageError(f"unknown: {' '.join(words)}", hint=f"{instead}see: snaptx {verb} --help")
 
 
 def _understood(words: list[str]) -> tuple[argparse.Namespace, list[str]]:

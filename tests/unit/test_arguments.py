@@ -92,3 +92,38 @@ def test_a_count_that_python_can_not_read(words: tuple[str, ...], capsys: pytest
 
     assert message.endswith("is no whole number, 0 or more")
     assert len(message) < 160
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (("comit",), "unknown verb: 'comit'", "did you mean 'commit'? see: snaptx --help"),
+        (
+            ("--json", "rollbck", "3"),
+            "unknown verb: 'rollbck'",
+            "did you mean 'rollback'? see: snaptx --help",
+        ),
+        (("xyzzy",), "unknown verb: 'xyzzy'", "see: snaptx --help"),
+        (("",), "unknown verb: ''", "see: snaptx --help"),
+        (("app", "swich", "x"), "unknown action: 'swich'", "did you mean 'switch'? see: snaptx app --help"),
+        (("list", "--jsn"), "unknown: --jsn", "did you mean --json? see: snaptx list --help"),
+        (("--jsn", "list"), "unknown: --jsn", "did you mean --json? see: snaptx list --help"),
+        (
+            ("apply", "x", "--mesage=y"),
+            "unknown: --mesage=y",
+            "did you mean --message? see: snaptx apply --help",
+        ),
+        (("app", "list", "--quite"), "unknown: --quite", "did you mean --quiet? see: snaptx app --help"),
+        (
+            ("app", "log", "x", "--lst", "3"),
+            "unknown: --lst 3",
+            "did you mean --last? see: snaptx app --help",
+        ),
+        (("list", "extra"), "unknown: extra", "see: snaptx list --help"),
+    ],
+)
+def test_what_is_misspelt_is_recognised(
+    words: tuple[str, ...], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(words) == 2
+    assert capsys.readouterr().err.endswith(f"snaptx: {message}\n  hint: {hint}\n")
