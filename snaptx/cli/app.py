@@ -60,7 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         made[name].add_argument(
             "--all", action="store_true", help="every application that has a command or a unit, or runs"
         )
-    made["apply"].add_argument("payload", metavar="PAYLOAD", help="as for snaptx apply")
+    made["apply"].add_argument("payload", type=options.filled, metavar="PAYLOAD", help="as for snaptx apply")
     made["apply"].add_argument("--sha256", metavar="HEX", help="refuse any other payload")
     made["apply"].add_argument("--allow-devices", action="store_true", help="let it make device nodes")
     for name in ("switch", "rollback"):

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from snaptx import stage, transaction
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.stage import Staged
@@ -21,6 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "payload",
+        type=options.filled,
         metavar="PAYLOAD",
         help="a directory, a tar (plain, gz, bz2, xz, zst), or - for standard input",
     )

@@ -9,13 +9,33 @@ from typing import Any
 from snaptx import __version__
 
 
+def filled(text: str) -> str:
+    """Return a word of the command line, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is empty, as of a variable that is not set: no path and no source is.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def path(text: str) -> Path:
+    """Return a path, for argparse.
+
+    Raises:
+        ArgumentTypeError: it is empty, which would mean the current directory.
+    """
+    return Path(filled(text))
+
+
 def add_globals(parser: argparse.ArgumentParser, *, inherited: bool = False) -> None:
     """Add the global options; ``inherited`` ones have no default that would undo an earlier one."""
     given: dict[str, Any] = {"default": argparse.SUPPRESS} if inherited else {}
     root = given or {"default": Path("/")}
     add = parser.add_argument
-    add("--sysroot", type=Path, metavar="DIR", help="where the system root is mounted (default: /)", **root)
-    add("--config", type=Path, metavar="FILE", help="read this configuration file and no other", **given)
+    add("--sysroot", type=path, metavar="DIR", help="where the system root is mounted (default: /)", **root)
+    add("--config", type=path, metavar="FILE", help="read this configuration file and no other", **given)
     add("--json", action="store_true", help="print the result as JSON", **given)
     add("--quiet", "-q", action="store_true", help="show no progress and log only errors", **given)
     add("--verbose", "-v", action="store_true", help="log every step and every command that is run", **given)

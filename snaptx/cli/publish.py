@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snaptx import system
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.errors import UsageError
 from snaptx.update import index, publish
 from snaptx.update.index import Entry, Index
@@ -18,8 +18,13 @@ DAYS = 30
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add("directory", metavar="DIR", type=Path, help="where the overlays lie, as tar files")
-    add("--key", metavar="FILE", type=Path, help="the private key to sign with (default: say how to sign)")
+    add("directory", metavar="DIR", type=options.path, help="where the overlays lie, as tar files")
+    add(
+        "--key",
+        metavar="FILE",
+        type=options.path,
+        help="the private key to sign with (default: say how to sign)",
+    )
     add("--name", metavar="NAME", help="what machines call it (default: as the directory is called)")
     add("--message", "-m", metavar="TEXT", help="what the new overlays are for")
     add("--days", metavar="COUNT", type=common.count, default=DAYS, help="how long it is true (default: 30)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from snaptx import log
 from snaptx.cli import common, options
@@ -15,13 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     create = actions.add_parser("create", help="make a Btrfs image and mount its root as if it had booted")
     options.add_globals(create, inherited=True)
-    create.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
+    create.add_argument("directory", metavar="DIR", type=options.path, help="a new or empty directory")
     create.add_argument("--size", default="4G", help="size of the image, sparse (default: %(default)s)")
     create.add_argument(
         "--from",
         dest="tree",
         metavar="TREE|TAR",
-        type=Path,
+        type=options.path,
         help="fill the root with this (default: a skeleton)",
     )
     names = [layout.value for layout in Layout]
@@ -30,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     destroy = actions.add_parser("destroy", help="unmount and remove a sandbox")
     options.add_globals(destroy, inherited=True)
-    destroy.add_argument("directory", metavar="DIR", type=Path, help="the sandbox")
+    destroy.add_argument("directory", metavar="DIR", type=options.path, help="the sandbox")
     reboot = actions.add_parser("reboot", help="mount as root what the entry file names, as a restart does")
     options.add_globals(reboot, inherited=True)
-    reboot.add_argument("directory", metavar="DIR", type=Path, help="the sandbox")
+    reboot.add_argument("directory", metavar="DIR", type=options.path, help="the sandbox")
     reboot.add_argument("--target", metavar="SUBVOLUME", help="boot this subvolume, as from GRUB's menu")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from snaptx import places
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.errors import UsageError
 from snaptx.machine import Machine
 from snaptx.sharing import conversions, convert, residents, rules
@@ -36,7 +36,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--convert", action="store_true", help="move data inside the root into subvolumes of its own"
     )
     parser.add_argument(
-        "--keep", action="append", default=[], metavar="PATH", help="leave this inside; may be repeated"
+        "--keep",
+        action="append",
+        type=options.filled,
+        default=[],
+        metavar="PATH",
+        help="leave this inside; may be repeated",
     )
     parser.add_argument(
         "--accept-rollback", action="store_true", help="leave all of it inside: a rollback takes it back"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from snaptx.cli import commit as commit_verb
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.config import Policy
 from snaptx.errors import RejectedError, SnaptxError
 from snaptx.machine import Machine
@@ -31,6 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add(
         "--source",
         action="append",
+        type=options.filled,
         metavar="SOURCE",
         help="a directory or URL of overlays, or packages; may be repeated",
     )

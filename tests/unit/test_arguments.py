@@ -127,3 +127,32 @@ def test_what_is_misspelt_is_recognised(
 ) -> None:
     assert main.main(words) == 2
     assert capsys.readouterr().err.endswith(f"snaptx: {message}\n  hint: {hint}\n")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--sysroot", "", "list"),
+        ("list", "--config="),
+        ("init", "--keep", ""),
+        ("sandbox", "create", ""),
+        ("sandbox", "destroy", ""),
+        ("sandbox", "create", "box", "--from", ""),
+        ("publish", ""),
+        ("publish", ".", "--key", ""),
+        ("apply", ""),
+        ("app", "apply", "x", ""),
+        ("update", "--source", ""),
+    ],
+)
+def test_an_empty_word_is_no_path(
+    words: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It comes of a variable that is not set, and would mean the current directory, or all of the root."""
+    monkeypatch.chdir(tmp_path)
+
+    assert _refused(capsys, *words).endswith("it is empty")
+    assert os.listdir(tmp_path) == []
