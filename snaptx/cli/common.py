@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -25,6 +26,9 @@ LONGEST = 10**9
 
 DIGITS = 40
 """How many a number may have; no count and no generation comes near."""
+
+USUAL_COLUMNS = 80
+"""Of a terminal that does not say."""
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -190,7 +194,8 @@ class Progress:
     WIDTH = 30
 
     def __init__(self, args: Namespace, label: str) -> None:
-        self._shown = sys.stderr.isatty() and not args.quiet and not args.json
+        able = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = able and not args.quiet and not args.json
         self._label = label
         self._begun = time.monotonic()
         self._last = 0.0
@@ -199,17 +204,15 @@ class Progress:
         """Show files and bytes done, and the part of ``total`` bytes if that is known."""
         if self._is_due():
             rate = files / max(self._last - self._begun, 0.001)
-            bar = (
-                f"[{'#' * int(self.WIDTH * done / total):<{self.WIDTH}}] {100 * done // total:3d} % "
-                if total
-                else ""
+            text = f"{files} files, {size(done)}, {rate:.0f} files/s"
+            self._show(
+                f"{100 * done // total:3d} % {text}" if total else text, done / total if total else None
             )
-            self._write(f"\r\x1b[K{self._label} {bar}{files} files, {size(done)}, {rate:.0f} files/s")
 
     def reread(self, files: int) -> None:
         """Show how many files have been read back since they were written."""
         if self._is_due():
-            self._write(f"\r\x1b[Kreading back {files} files")
+            self._write(f"\r\x1b[K{f'reading back {files} files'[: _columns() - 1]}")
 
     def _is_due(self) -> bool:
         moment = time.monotonic()
@@ -217,6 +220,13 @@ class Progress:
             return False
         self._last = moment
         return True
+
+    def _show(self, text: str, part: float | None) -> None:
+        """Show one line, with a bar if there is room for one: what is wrapped can't be cleared."""
+        columns = _columns() - 1
+        width = min(self.WIDTH, columns - len(f"{self._label} [] {text}"))
+        bar = f"[{'#' * int(width * part):<{width}}] " if part is not None and width > 0 else ""
+        self._write(f"\r\x1b[K{f'{self._label} {bar}{text}'[:columns]}")
 
     def close(self) -> None:
         """Clear the bar's line."""
@@ -235,3 +245,14 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _columns() -> int:
+    """Return how wide the terminal is that stderr is; standard output may be a pipe."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
+    except (OSError, ValueError):
+        return USUAL_COLUMNS

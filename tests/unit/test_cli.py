@@ -261,6 +261,7 @@ def test_progress_tells_of_writing_and_of_reading_back(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
     with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
         progress(10, 1000, 2000)
     with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
@@ -270,6 +271,34 @@ def test_progress_tells_of_writing_and_of_reading_back(
     assert staged.startswith("staging [###")
     assert "10 files" in staged
     assert read_back == "reading back 10 files"
+
+
+@pytest.mark.parametrize("columns", [10, 40, 80, 200])
+def test_progress_fits_the_terminal(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that is wrapped can't be cleared: each step would leave one behind."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with common.Progress(Namespace(quiet=False, json=False), "downloading") as progress:
+        progress(123_456, 10**9, 2 * 10**9)
+    told = capsys.readouterr().err.split("\r\x1b[K")[1]
+
+    assert 0 < len(told) < columns
+    assert told.startswith("downloading "[: columns - 1])
+    assert told.endswith(" files/s") == ("[###" in told) == (columns >= 80)
+
+
+def test_a_terminal_that_can_not_clear_a_line_shows_no_progress(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "dumb")
+    with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
+        progress(10, 1000, 2000)
+
+    assert capsys.readouterr().err == ""
 
 
 def test_help_starts_fast_and_loads_little() -> None:
