@@ -54,6 +54,18 @@ def _boot_steps(machine: Machine, *, boot_loader: bool) -> tuple[str, ...]:
     return machine.installer.steps
 
 
+def boot_steps_due(machine: Machine) -> tuple[str, ...]:
+    """Return what is still to be done so that the machine starts by snaptx's menu, in plain words.
+
+    Raises:
+        BootError: the boot loader can't be installed.
+    """
+    if machine.installer is None or machine.installer.is_installed():
+        return ()
+    machine.installer.check()
+    return machine.installer.steps
+
+
 def take_over(machine: Machine, request: Request) -> bool:
     """Make the machine start by snaptx's menu; return whether anything had to be done.
 
@@ -63,9 +75,8 @@ def take_over(machine: Machine, request: Request) -> bool:
         BootError: the boot loader could not be installed.
     """
     installer = machine.installer
-    if installer is None or installer.is_installed():
+    if installer is None or not (steps := boot_steps_due(machine)):
         return False
-    installer.check()
     with (
         transaction.exclusive(machine, request.verb),
         transaction.begin(machine, Act.RECORD, request, generation=1) as txn,
@@ -73,7 +84,7 @@ def take_over(machine: Machine, request: Request) -> bool:
         txn.step("boot loader")
         installer.install()
         machine.storage.barrier()
-        txn.succeed(boot_loader=installer.steps)
+        txn.succeed(boot_loader=steps)
     return True
 
 

@@ -72,12 +72,12 @@ def _require_other(machine: Machine, wanted: int, as_used: bool) -> None:
     if machine.phase(wanted) is not Phase.COMMITTED:
         hint = f"to make it boot: snaptx commit {wanted}"
         raise BusyError(f"generation {wanted} is only staged", hint=hint)
-    if _stays(machine, wanted, as_used) and wanted == machine.boot_state().default:
+    if stays(machine, wanted, as_used) and wanted == machine.boot_state().default:
         hint = "name another one: snaptx rollback N"
         raise BusyError(f"generation {wanted} is the default already", hint=hint)
 
 
-def _stays(machine: Machine, target: int, as_used: bool) -> bool:
+def stays(machine: Machine, target: int, as_used: bool) -> bool:
     """Return whether its root boots as it is, and not a copy of what was committed."""
     return as_used or target == machine.booted
 
@@ -102,7 +102,7 @@ def rollback(
     """
     target = choose(machine, wanted, as_used=as_used)
     previous = machine.boot_state().default
-    if _stays(machine, target, as_used):
+    if stays(machine, target, as_used):
         return _activate(machine, request, target, previous)
     return _restore(machine, request, target, previous, ready)
 

@@ -51,12 +51,13 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     number = confirm.choose(machine, args.number)
     verdict = machine.generations.read(number).verdict
-    if args.dry_run:
-        common.emit(args, {"number": number}, f"would judge generation {number}, which is {verdict}")
-        return 0
     if args.bad is None and verdict is Verdict.GOOD:
         common.emit(args, {"number": number, "verdict": verdict}, f"generation {number} is good already")
         return common.unchanged(args)
+    if args.dry_run:
+        how = "bad" if args.bad is not None else "by its checks" if number == machine.booted else "good"
+        common.emit(args, {"number": number}, f"would judge generation {number} {how}, which is {verdict}")
+        return 0
     with transaction.exclusive(machine, args.verb, args.wait):
         done = confirm.confirm(machine, common.request(args), number, bad=args.bad)
     failed = args.bad is None and done.verdict is Verdict.BAD

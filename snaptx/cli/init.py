@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 
 from snaptx import initialise, undo
 from snaptx.cli import common, sharing
@@ -31,7 +32,7 @@ def run(args: Namespace) -> int:
     data = sharing.plan(args, machine)
     if args.dry_run:
         steps = (*data.steps(), *plan.steps)
-        text = ["would:", *(f"  - {step}" for step in steps), *sharing.proposal(data)]
+        text = [*_would(steps), *sharing.proposal(data)]
         common.emit(args, jsonable(plan) | {"steps": steps, "shared": data}, text)
         return 0
     converted = sharing.perform(args, machine, data)
@@ -48,20 +49,28 @@ def _again(args: Namespace, machine: Machine) -> int:
     """Do what an earlier init did not come to."""
     if args.convert:
         return _convert(args, machine)
-    if not args.dry_run and not args.no_boot_loader and initialise.take_over(machine, common.request(args)):
+    due = () if args.no_boot_loader else initialise.boot_steps_due(machine)
+    if due and args.dry_run:
+        common.emit(args, {"steps": due}, _would(due))
+        return 0
+    if due and initialise.take_over(machine, common.request(args)):
         common.emit(args, {"changed": True}, "the machine starts by snaptx's menu from now on")
         return 0
     common.emit(args, {"changed": False}, f"{machine.sysroot} is managed by snaptx already")
     return common.unchanged(args)
 
 
+def _would(steps: Iterable[str]) -> list[str]:
+    return ["would:", *(f"  - {step}" for step in steps)]
+
+
 def _convert(args: Namespace, machine: Machine) -> int:
     """Convert what lies inside the root of a machine that was adopted before."""
     data = sharing.plan(args, machine)
-    if args.dry_run:
-        common.emit(args, {"shared": data}, ["would:", *(f"  - {step}" for step in data.steps())])
+    if args.dry_run and (steps := tuple(sharing.steps(machine, data))):
+        common.emit(args, {"shared": data}, _would(steps))
         return 0
-    done = sharing.perform(args, machine, data)
+    done = () if args.dry_run else sharing.perform(args, machine, data)
     text = [*sharing.describe(done)] or "there is nothing to convert"
     common.emit(args, {"changed": bool(done), "converted": done}, text)
     return 0 if done else common.unchanged(args)
@@ -71,7 +80,7 @@ def _undo(args: Namespace) -> int:
     machine = common.machine(args)
     if args.dry_run:
         planned = undo.plan(machine)
-        common.emit(args, planned, ["would:", *(f"  - {step}" for step in planned.steps)])
+        common.emit(args, planned, _would(planned.steps))
         return 0
     undo.undo(machine, common.request(args))
     common.emit(args, {"changed": True}, "snaptx is off this machine; it starts as before")

@@ -48,10 +48,14 @@ def run(args: Namespace) -> int:
     with transaction.exclusive(machine, args.verb):
         done = perform(args, machine, args.number or 0)
     if done is None:
-        common.emit(args, {"unchanged": True}, "nothing to do: it is so already")
-        return common.unchanged(args)
+        return _unchanged(args)
     common.emit(args, done, describe(done))
     return 0
+
+
+def _unchanged(args: Namespace) -> int:
+    common.emit(args, {"unchanged": True}, "nothing to do: it is so already")
+    return common.unchanged(args)
 
 
 def perform(args: Namespace, machine: Machine, number: int) -> Switched | None:
@@ -65,6 +69,8 @@ def perform(args: Namespace, machine: Machine, number: int) -> Switched | None:
 
 def _rehearse(args: Namespace, machine: Machine) -> int:
     chosen = live.choose(machine, args.number or 0, force=args.force, with_etc=args.etc)
+    if not live.is_due(machine, chosen):
+        return _unchanged(args)
     what = f"generation {chosen.number}" if chosen.number else "what booted"
     lines = [f"would show {what} at {', '.join(chosen.paths) or 'nothing'}"]
     lines += [f"  in spite of: {one.reason}" for one in chosen.obstacles]

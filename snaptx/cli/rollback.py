@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from snaptx import rollback, transaction
 from snaptx.cli import common
+from snaptx.machine import Machine
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +28,9 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     if args.dry_run:
         number = rollback.choose(machine, args.number, as_used=args.as_used)
-        common.emit(args, {"content": number}, f"would go back to generation {number}")
+        common.emit(
+            args, {"content": number}, f"would go back to generation {number}, {_how(args, machine, number)}"
+        )
         return 0
     with transaction.exclusive(machine, args.verb):
         done = rollback.rollback(machine, common.request(args), args.number, as_used=args.as_used)
@@ -35,3 +38,9 @@ def run(args: Namespace) -> int:
     text = f"generation {done.number} boots next{origin} (before: {done.previous})"
     common.emit(args, done, f"{text}; {common.pause(done.switch_seconds)}")
     return 0
+
+
+def _how(args: Namespace, machine: Machine, number: int) -> str:
+    if not rollback.stays(machine, number, args.as_used):
+        return "by a new generation, with its content as it was committed"
+    return "as it was last used" if number != machine.booted else "as it runs"

@@ -66,6 +66,12 @@ def plan(args: Namespace, machine: Machine) -> Sharing:
     return Sharing(findings, chosen, kept)
 
 
+def steps(machine: Machine, sharing: Sharing) -> Iterator[str]:
+    """Yield what would be done on a machine that was adopted before, in plain words."""
+    yield from sharing.steps()
+    yield from (f"go on with {path}, which waits for its mount" for path in conversions.waiting(machine))
+
+
 def perform(args: Namespace, machine: Machine, sharing: Sharing) -> tuple[Converted, ...]:
     """Convert what was chosen, and go on with what waits for its mount."""
     if not args.convert or not (sharing.chosen or conversions.waiting(machine)):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from pytest_mock import MockerFixture
 
+from snaptx.machine import Machine
 from tests.boxes import Box, made
 
 
@@ -64,3 +66,40 @@ def test_what_would_be_done_is_told_and_not_done(kept: Box, words: str) -> None:
 
     assert f"would {words.split()[0]}" in kept.ok("--dry-run", "app", *words.split())
     assert kept.facts() == before
+
+
+@pytest.mark.parametrize(
+    "words", ["confirm", "confirm 1", "unpin 1", "live --off", "live 1", "init", "init --convert"]
+)
+def test_where_nothing_is_to_be_done_the_rehearsal_says_so(kept: Box, words: str) -> None:
+    given = (*words.split(), "--unchanged-exit-77")
+    told, as_json = kept.run("--dry-run", *given), kept.run("--json", "--dry-run", *given)
+    said = kept.run(*given)
+
+    assert (told.code, told.out) == (said.code, said.out)
+    assert said.code == 77
+    assert (as_json.code, as_json.json.keys()) == (said.code, kept.run("--json", *given).json.keys())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("confirm 1 --bad slow", "would judge generation 1 bad, which is good\n"),
+        ("pin 1", "generation 1 would be pinned\n"),
+    ],
+)
+def test_what_would_be_done_is_told_in_full(kept: Box, words: str, told: str) -> None:
+    before = kept.facts()
+
+    assert kept.ok("--dry-run", *words.split()) == told
+    assert kept.facts() == before
+
+
+def test_a_boot_loader_that_an_earlier_init_left_alone_is_told(kept: Box, mocker: MockerFixture) -> None:
+    installer = mocker.Mock(steps=("install GRUB",))
+    installer.is_installed.return_value = False
+    mocker.patch.object(Machine, "installer", installer)
+
+    assert kept.ok("--dry-run", "init") == "would:\n  - install GRUB\n"
+    assert "managed by snaptx already" in kept.ok("--dry-run", "init", "--no-boot-loader")
+    assert kept.ok("init") == "the machine starts by snaptx's menu from now on\n"

@@ -248,6 +248,7 @@ def test_what_is_in_use_waits_for_the_next_boot(full: Box) -> None:
         said = full.ok("init", "--convert")
         assert "/var/log is the subvolume @var_log: in use" in said
         assert set(mounted(full)) == {"home", "srv", "var/lib/mysql"}
+        assert "go on with /var/log, which waits" in full.ok("--dry-run", "init", "--convert")
         log.write("a late line\n")
         (full.root / "var/log/late").write_text("a late file\n")
     assert "/var/log" in lines(full)

@@ -130,6 +130,10 @@ def test_dry_run_changes_nothing(updated: Box) -> None:
     before = updated.facts()
 
     assert updated.json("--dry-run", "rollback") == {"content": 2}
+    assert "by a new generation, with its content as it was committed" in updated.ok(
+        "--dry-run", "rollback", "1"
+    )
+    assert "as it was last used" in updated.ok("--dry-run", "rollback", "1", "--as-used")
     assert changes(before, updated.facts()) == {}
 
 
