@@ -142,9 +142,13 @@ def _check(args: Namespace, app: App) -> None:
 
 def _list_all(args: Namespace, host: Machine) -> int:
     body = [_about(app) for app in application.described(host)]
-    rows = [[*map(str, one.values())] for one in body]
+    rows = [[*map(str, (one["name"], one["generation"])), _numbers(one["running"])] for one in body]
     common.emit(args, body, common.table([["NAME", "GENERATION", "RUNNING"], *rows]))
     return 0
+
+
+def _numbers(running: list[int]) -> str:
+    return ", ".join(map(str, running)) or "-"
 
 
 def _about(app: App) -> dict[str, Any]:

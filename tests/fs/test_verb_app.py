@@ -263,6 +263,14 @@ def test_what_all_would_start_or_stop_is_told_alone(web: Web) -> None:
     assert web.box.ok("app", "stop", "--all", "--dry-run") == "would stop nothing\n"
 
 
+def test_applications_are_listed_in_words(web: Web) -> None:
+    web.box.ok("app", "create", "tree")
+    head, *rows = web.box.ok("app", "list").splitlines()
+
+    assert head.split() == ["NAME", "GENERATION", "RUNNING"]
+    assert [row.split() for row in rows] == [["tree", "1", "-"], ["web", "2", "2"]]
+
+
 def test_it_takes_a_name_or_all_of_them(web: Web) -> None:
     for words in (("start",), ("stop", "web", "--all")):
         assert "a name or --all" in web.box.refuses(2, "app", *words)
