@@ -82,12 +82,24 @@ def _print(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows of cells as aligned lines; the last column is ragged."""
-    widths = [max(map(len, column)) for column in list(zip(*rows, strict=True))[:-1]]
-    return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in rows
-    ]
+    """Return rows of cells as aligned lines, safe on a terminal; the last column is ragged."""
+    shown = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column)) for column in list(zip(*shown, strict=True))[:-1]]
+    return ["  ".join([*map(_padded, row[:-1], widths), row[-1]]).rstrip() for row in shown]
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - _width(cell))
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: East Asian characters two, accents none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # few names need it
+
+    marks = sum(unicodedata.category(char) in ("Mn", "Me") for char in text)
+    return len(text) - marks + sum(unicodedata.east_asian_width(char) in "WF" for char in text)
 
 
 def size(count: float) -> str:

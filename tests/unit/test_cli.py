@@ -238,6 +238,13 @@ def test_tables_sizes_and_counts() -> None:
         "1   long  a",
         "22        b c",
     ]
+    assert common.table([("NR", "LAST"), ("é", "x"), ("e\u0301", "x"), ("プロ", "x"), ("\x1b", "x")]) == [
+        "NR    LAST",
+        "é     x",
+        "e\u0301     x",
+        "プロ  x",
+        "\\x1b  x",
+    ]
     sizes = {
         0: "0 B",
         1023: "1023 B",
