@@ -111,7 +111,7 @@ def test_a_sysroot_that_is_no_mount_point(shared: Box, tmp_path: Path) -> None:
 def test_a_machine_that_was_not_adopted(payload: str) -> None:
     with made(init=False) as box:
         for template in (*CHANGING, ("list",), ("status",), ("log",), ("verify",), ("diff",)):
-            assert "snaptx init" in box.refuses(51, *words_of(template, payload))
+            assert f"snaptx --sysroot {box.root} init" in box.refuses(51, *words_of(template, payload))
 
 
 @contextlib.contextmanager
