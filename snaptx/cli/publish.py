@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,6 @@ def _lines(args: Namespace, made: Index, fresh: tuple[Entry, ...]) -> Iterator[s
     yield f"'{made.name}' has version {made.version}, until {common.date(made.expires)}"
     yield from (f"  {entry.number}: {entry.file}, {common.size(entry.size)}" for entry in fresh)
     if not args.key:
-        path = args.directory / index.NAME
+        path, signed = (shlex.quote(str(args.directory / name)) for name in (index.NAME, index.SIGNATURE))
         yield "it is not signed yet; where the key is:"
-        yield f"  openssl pkeyutl -sign -rawin -inkey KEY -in {path} -out {path}.sig"
+        yield f"  openssl pkeyutl -sign -rawin -inkey KEY -in {path} -out {signed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from snaptx import log
 from snaptx.cli import common, options
@@ -75,5 +76,6 @@ def _rehearse(args: argparse.Namespace) -> int:
 
 def _show_created(box: Sandbox, args: argparse.Namespace) -> None:
     places = {"directory": box.directory, "root": box.root, "top": box.top, "image": box.disk}
-    text = f"a sandbox laid out as {box.layout} has it; try: snaptx --sysroot {args.directory / 'root'} init"
+    root = shlex.quote(str(args.directory / "root"))
+    text = f"a sandbox laid out as {box.layout} has it; try: snaptx --sysroot {root} init"
     common.emit(args, {"layout": box.layout} | {name: str(path) for name, path in places.items()}, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ def test_what_is_done_is_told_as_json(tmp_path: Path, capsys: pytest.CaptureFixt
         {"subvolume": "@rootfs"},
         {"destroyed": box, "left": []},
     ]
+
+
+def test_the_next_command_can_be_pasted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box = tmp_path / "my box"
+    assert main.main(["sandbox", "create", str(box), "--size", "1G"]) == 0
+    command = capsys.readouterr().out.rpartition("try: ")[2]
+    assert main.main(["sandbox", "destroy", str(box)]) == 0
+
+    assert shlex.split(command) == ["snaptx", "--sysroot", str(box / "root"), "init"]
 
 
 def _refused(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -240,6 +241,14 @@ def test_publish_from_the_command_line(shop: Shop, capsys: pytest.CaptureFixture
     assert main.main(["publish", str(shop.place)]) == 0
     assert "openssl pkeyutl -sign -rawin" in capsys.readouterr().out
     assert not (shop.place / index.SIGNATURE).exists()
+
+
+def test_the_command_that_signs_can_be_pasted(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    place = shop.place.rename(shop.place.parent / "my shop")
+
+    assert main.main(["publish", str(place)]) == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[-4:] == ["-in", str(place / index.NAME), "-out", str(place / index.SIGNATURE)]
 
 
 @pytest.mark.parametrize(
