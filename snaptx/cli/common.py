@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snaptx import system
@@ -160,6 +160,17 @@ def seconds(text: str) -> float:
     if not 0 <= found <= LONGEST:
         raise ArgumentTypeError(f"{text!r} is no time in seconds, from 0 to {LONGEST}")
     return found
+
+
+def exclusive(one: str, others: Mapping[str, object]) -> None:
+    """Refuse what contradicts ``one``: which of the ``others`` were given, by how they are written.
+
+    Raises:
+        UsageError: at least one was.
+    """
+    for other, given in others.items():
+        if given:
+            raise UsageError(f"{one} and {other} contradict each other", hint="give one of them")
 
 
 def command(args: Namespace, example: str) -> list[str]:

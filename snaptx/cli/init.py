@@ -23,7 +23,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Adopt the root, or say that this was done."""
+    sharing.check(args)
     if args.undo:
+        common.exclusive("--undo", {"--no-boot-loader": args.no_boot_loader})
         return _undo(args)
     machine = common.machine(args, adopted=False)
     if initialise.is_complete(machine):

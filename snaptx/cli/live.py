@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from snaptx import live, scene, transaction
 from snaptx.cli import common
-from snaptx.errors import UsageError
 from snaptx.live import Switched
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown as shown_path
@@ -33,10 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show what is live, or switch."""
+    if args.off:
+        common.exclusive("a generation", {"--off": args.number is not None})
     machine = common.machine(args)
-    if args.off == (args.number is not None):
-        if args.off:
-            raise UsageError("a generation and --off contradict each other", hint="name one of them")
+    if not args.off and args.number is None:
         since = scene.note(machine).since
         text = (
             f"{scene.said(machine)}, since {common.date(since)}" if scene.live(machine) else "nothing is live"

@@ -28,6 +28,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Remove what the rules let go, or the generations named."""
+    if args.numbers:
+        common.exclusive("numbers", {"--keep": args.keep is not None})
     machine = common.machine(args)
     if args.dry_run:
         plan = prune.plan(machine, args.numbers, args.keep)

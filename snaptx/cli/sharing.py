@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from snaptx import places
 from snaptx.cli import common, options
-from snaptx.errors import UsageError
 from snaptx.machine import Machine
 from snaptx.sharing import conversions, convert, residents, rules
 from snaptx.sharing.convert import Converted
@@ -48,15 +47,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def check(args: Namespace) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: they do.
+    """
+    if args.undo:
+        keeping = {"--keep": args.keep, "--accept-rollback": args.accept_rollback}
+        common.exclusive("--undo", {"--convert": args.convert, **keeping})
+    if args.convert:
+        common.exclusive("--convert", {"--accept-rollback": args.accept_rollback})
+
+
 def plan(args: Namespace, machine: Machine) -> Sharing:
     """Decide what becomes of the data inside the root.
 
     Raises:
-        UsageError: the options contradict each other.
         LayoutError: a rollback would take data back and nobody has said that it may.
     """
-    if args.convert and args.accept_rollback:
-        raise UsageError("--convert and --accept-rollback contradict each other", hint="give one of them")
     kept = tuple("/" + path.strip("/") for path in args.keep)
     findings = residents.look(machine)
     chosen = tuple(one.path for one in rules.chosen(findings, kept)) if args.convert else ()

@@ -51,6 +51,8 @@ def _asked(args: Namespace, machine: Machine) -> Asked:
 
 def run(args: Namespace) -> int:
     """Update."""
+    if args.check:
+        common.exclusive("--check", {f"--policy {args.policy}": args.policy not in (None, Policy.CHECK)})
     machine = common.machine(args)
     asked = _asked(args, machine)
     if args.dry_run:

@@ -156,3 +156,23 @@ def test_an_empty_word_is_no_path(
 
     assert _refused(capsys, *words).endswith("it is empty")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "pair"),
+    [
+        (("init", "--undo", "--convert"), "--undo and --convert"),
+        (("init", "--undo", "--keep", "/home"), "--undo and --keep"),
+        (("init", "--undo", "--accept-rollback"), "--undo and --accept-rollback"),
+        (("init", "--undo", "--no-boot-loader"), "--undo and --no-boot-loader"),
+        (("init", "--convert", "--accept-rollback"), "--convert and --accept-rollback"),
+        (("update", "--check", "--policy", "reboot"), "--check and --policy reboot"),
+        (("prune", "2", "--keep", "5"), "numbers and --keep"),
+        (("live", "2", "--off"), "a generation and --off"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(
+    words: tuple[str, ...], pair: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is looked at: one of the two would be left out without a word."""
+    assert _refused(capsys, *words) == f"snaptx: {pair} contradict each other"
