@@ -145,10 +145,10 @@ def _let_go() -> None:
 
 def _run(words: list[str]) -> int:
     args, unknown = _understood(words)
+    if unknown:
+        raise _unknown(args.verb or "", unknown)
     if args.verb is None:
         raise UsageError("no verb given", hint="see: snaptx --help")
-    if unknown:
-        raise _unknown(args.verb, unknown)
     args.argv = tuple(words)
     level = log.Level.DEBUG if args.verbose else log.Level.ERROR if args.quiet else log.Level.INFO
     log.set_threshold(level)
@@ -158,7 +158,8 @@ def _run(words: list[str]) -> int:
 def _unknown(verb: str, words: list[str]) -> UsageError:
     option = next((word.partition("=")[0] for word in words if word.startswith("-")), "")
     instead = meant(option, build_parser(verb).spellings()) if option else ""
-    return UsageError(f"unknown: {' '.join(words)}", hint=f"{instead}see: snaptx {verb} --help")
+    help_of = f"snaptx {verb} --help" if verb else "snaptx --help"
+    return UsageError(f"unknown: {' '.join(words)}", hint=f"{instead}see: {help_of}")
 
 
 def _understood(words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -120,6 +120,8 @@ def test_a_count_that_python_can_not_read(words: tuple[str, ...], capsys: pytest
             "did you mean --last? see: snaptx app --help",
         ),
         (("list", "extra"), "unknown: extra", "see: snaptx list --help"),
+        (("--versoin",), "unknown: --versoin", "did you mean --version? see: snaptx --help"),
+        (("--config", "x", "--unchanged"), "unknown: --unchanged", "see: snaptx --help"),
     ],
 )
 def test_what_is_misspelt_is_recognised(
