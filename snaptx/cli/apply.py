@@ -141,5 +141,11 @@ def _rehearse(args: Namespace, machine: Machine) -> int:
         machine, args.payload, sha256=args.sha256, allow_devices=args.allow_devices
     )
     text = f"would stage {members} members ({payload.sha256[:16]}…) over generation {base.number}"
-    common.emit(args, {"base": base.number, "members": members, "payload": payload}, text)
+    common.emit(args, {"base": base.number, "members": members, "payload": payload}, text + afterwards(args))
     return 0
+
+
+def afterwards(args: Namespace) -> str:
+    """Return what the options would have done with what is staged, to follow what says so."""
+    commit = " and commit it" if args.commit else ""
+    return commit + (" and make it live" if getattr(args, "live", False) else "")

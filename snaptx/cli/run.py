@@ -34,7 +34,8 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
         from snaptx import stage
 
         base = stage.choose_base(machine, args.base).number
-        text = f"would run in a copy of generation {base}: {shlex.join(command) or 'a shell'}"
+        then = apply_verb.afterwards(args)
+        text = f"would run in a copy of generation {base}{then}: {shlex.join(command) or 'a shell'}"
         common.emit(args, {"base": base, "command": command}, text)
         return 0
     request = common.request(args)

@@ -26,7 +26,7 @@ def run(args: Namespace) -> int:
         common.emit(args, {"prospect": prospect}, "every package is up to date: no generation was made")
         return common.unchanged(args)
     if args.dry_run:
-        common.emit(args, {"prospect": prospect}, _foreseen(prospect))
+        common.emit(args, {"prospect": prospect}, _foreseen(args, prospect))
         return 0
     return _perform(args, machine, prospect)
 
@@ -39,7 +39,8 @@ def _perform(args: Namespace, machine: Machine, prospect: Prospect) -> int:
         return apply_verb.finish(args, machine, ran.staged, ran.outcome)
 
 
-def _foreseen(prospect: Prospect) -> Iterator[str]:
-    yield f"would upgrade a copy of generation {prospect.base} by {prospect.manager}:"
+def _foreseen(args: Namespace, prospect: Prospect) -> Iterator[str]:
+    then = apply_verb.afterwards(args)
+    yield f"would upgrade a copy of generation {prospect.base} by {prospect.manager}{then}:"
     for package in prospect.packages:
         yield f"  {package.name}  {package.old or '-'} -> {package.new or '-'}"

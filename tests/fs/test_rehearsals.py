@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pytest_mock import MockerFixture
@@ -93,6 +94,17 @@ def test_what_would_be_done_is_told_in_full(kept: Box, words: str, told: str) ->
 
     assert kept.ok("--dry-run", *words.split()) == told
     assert kept.facts() == before
+
+
+def test_what_follows_the_staging_is_told(kept: Box, tmp_path: Path) -> None:
+    payload = str(tmp_path)
+
+    assert kept.ok("--dry-run", "apply", payload).endswith(" over generation 1\n")
+    assert kept.ok("--dry-run", "apply", payload, "--commit").endswith(" over generation 1 and commit it\n")
+    both = kept.ok("--dry-run", "apply", payload, "--live", "--commit")
+    assert both.endswith(" over generation 1 and commit it and make it live\n")
+    told = "would run in a copy of generation 1 and commit it: true\n"
+    assert kept.ok("--dry-run", "run", "--commit", "--", "true") == told
 
 
 def test_a_boot_loader_that_an_earlier_init_left_alone_is_told(kept: Box, mocker: MockerFixture) -> None:
