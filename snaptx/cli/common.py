@@ -272,9 +272,12 @@ class Progress:
 
 def _columns() -> int:
     """Return how wide the terminal is that stderr is; standard output may be a pipe."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdigit() and int(said):
-        return int(said)
+    try:
+        said = int(os.environ.get("COLUMNS", "0"))
+    except ValueError:
+        said = 0
+    if said > 0:
+        return said
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or USUAL_COLUMNS
     except (OSError, ValueError):

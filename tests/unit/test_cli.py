@@ -297,6 +297,19 @@ def test_progress_fits_the_terminal(
     assert told.endswith(" files/s") == ("[###" in told) == (columns >= 80)
 
 
+@pytest.mark.parametrize("columns", ["", "²", "wide", "-5", "9" * 5000])
+def test_a_width_that_is_none_is_not_believed(
+    columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", columns)
+    with common.Progress(Namespace(quiet=False, json=False), "staging") as progress:
+        progress(10, 1000, 2000)
+
+    assert "10 files" in capsys.readouterr().err
+
+
 def test_a_terminal_that_can_not_clear_a_line_shows_no_progress(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
