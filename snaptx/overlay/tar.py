@@ -28,6 +28,8 @@ _ZERO = bytes(BLOCK)
 _META_MAX = 1 << 20
 # What belongs to one member and makes no sense for all that follow.
 _NOT_GLOBAL = (b"path", b"linkpath", b"size", b"GNU.", b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
+# How GNU tar labels an archive in the pax format; it is the whole archive's.
+_LABEL = b"GNU.volume.label"
 
 _Content = tuple[Readable | None, int, tuple[tuple[int, int], ...] | None]
 _NONE: _Content = (None, 0, None)
@@ -175,6 +177,7 @@ class _Reader:
 
     def _global(self, data: bytes, name: bytes) -> None:
         records = pax.parse(data)
+        records.pop(_LABEL, None)
         if any(key.startswith(_NOT_GLOBAL) for key in records):
             raise names.hostile("global header that belongs to one member", name)
         kept = {key: value for key, value in {**self._globals, **records}.items() if value}

@@ -140,6 +140,17 @@ def test_volume_labels_are_passed_over() -> None:
     assert [m.path for m, _ in members(header(b"label", b"V") + file(b"x") + END)] == [b"x"]
 
 
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_the_label_of_gnu_tar_is_passed_over_in_every_format_that_has_one(tmp_path: Path, form: str) -> None:
+    (tmp_path / "x").write_bytes(b"data")
+    command = ["tar", "-c", f"--format={form}", "--label=root of 2026", "-C", str(tmp_path), "x"]
+    archive = subprocess.run(command, check=True, capture_output=True).stdout
+
+    ((member, content),) = members(archive)
+
+    assert (member.path, content, dict(member.xattrs)) == (b"x", b"data", {})
+
+
 @pytest.mark.parametrize(
     ("records", "expected"),
     [

@@ -161,6 +161,8 @@ HOSTILE: dict[str, bytes] = {
     "extended header and long name": extended([(b"path", b"a")]) + _long(b"L", b"b") + file(b"x"),
     "two long names": _long(b"L", b"b") * 2 + file(b"x"),
     "global path": extended([(b"path", b"all")], b"g") + file(b"x"),
+    "one part of many": extended([(b"GNU.volume.label", b"l"), (b"GNU.volume.offset", b"512")], b"g")
+    + file(b"x"),
     "global size": extended([(b"size", b"0")], b"g") + file(b"x"),
     "global headers without end": b"".join(
         extended([(b"k%d" % n, b"v" * 500_000)], b"g") for n in range(3)
