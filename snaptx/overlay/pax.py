@@ -11,6 +11,7 @@ Where an attribute comes twice, its binary form counts.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -114,15 +115,27 @@ def number(text: bytes) -> int:
 
 
 def nanoseconds(text: bytes) -> int:
-    """Return a time given in decimal seconds, with a fraction or without, as nanoseconds."""
+    """Return a time given in decimal seconds, with a fraction or without, as nanoseconds.
+
+    What is finer than that is rounded down, as POSIX has it, also before the epoch.
+    """
     negative = text[:1] == b"-"
     whole, _, fraction = text[negative:].partition(b".")
     if not whole.isdigit() or len(whole) > 10 or not (fraction + b"0").isdigit():
-        raise malformed(f"time {names.show(text[:40])}")
+        return nanoseconds(_written_out(text))
     value = int(whole + fraction[:9].ljust(9, b"0"))
     if value >> 63:
         raise malformed(f"time {names.show(text[:40])}")
-    return -value if negative else value
+    return -value - bool(fraction[9:].strip(b"0")) if negative else value
+
+
+def _written_out(text: bytes) -> bytes:
+    """Return a time below a ten-thousandth of a second, which Python's tarfile writes as 1e-05, in full."""
+    found = re.fullmatch(rb"(-?)(\d)(?:\.(\d+))?e-0?([1-9]\d{0,2})", text)
+    if not found:
+        raise malformed(f"time {names.show(text[:40])}")
+    sign, whole, fraction, power = found.groups(b"")
+    return sign + b"0." + b"0" * (int(power) - 1) + whole + fraction
 
 
 def attributes(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

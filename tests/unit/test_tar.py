@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import subprocess
 import tarfile
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -100,10 +102,22 @@ def test_large_numbers_and_old_times_come_in_base_256() -> None:
         (b"7.", 7 * 10**9),
         (b"0.0000000019", 1),
         (b"-1.5", -1_500_000_000),
+        (b"-1.0000000001", -1_000_000_001),
+        (b"-1.0000000000", -(10**9)),
     ],
 )
 def test_times_are_exact_to_the_nanosecond(text: bytes, expected: int) -> None:
     assert only(extended([(b"mtime", text)]) + file(b"x")).mtime_ns == expected
+
+
+@pytest.mark.parametrize("mtime", [1e-07, 1.5e-05, 1e-09, -1e-09, 2.5e-10])
+def test_the_small_times_that_tarfile_writes_as_powers_of_ten_are_read(mtime: float) -> None:
+    info = tarfile.TarInfo("x")
+    info.mtime = mtime
+
+    ((member, _),) = members(_written(tarfile.PAX_FORMAT, [(info, b"")]))
+
+    assert member.mtime_ns == math.floor(Fraction(str(mtime)) * 10**9)
 
 
 def test_the_extended_header_overrides_the_header() -> None:
