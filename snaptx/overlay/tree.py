@@ -214,10 +214,16 @@ class _Walk:
         return Member(path, kind, mode, st.st_uid, st.st_gid, st.st_mtime_ns, 0, link, device, found)
 
     def _first(self, st: os.stat_result, path: bytes) -> bytes:
-        """Return the path under which this inode was met before, or b"" and remember this one."""
+        """Return the path under which this inode was met before, or b"" and remember this one.
+
+        A whiteout is not remembered: the result holds no such file to link another to.
+        """
         if st.st_nlink < 2:
             return b""
-        first = self._linked.setdefault((st.st_dev, st.st_ino), path)
+        inode = (st.st_dev, st.st_ino)
+        if path.rpartition(b"/")[2].startswith(names.PREFIX):
+            return self._linked.get(inode, b"")
+        first = self._linked.setdefault(inode, path)
         return b"" if first == path else first
 
     def _attributes(self, target: int | bytes, path: bytes) -> dict[bytes, bytes]:

@@ -104,6 +104,20 @@ def test_whiteouts_by_name_are_honoured(tmp_path: Path) -> None:
     ]
 
 
+def test_an_empty_file_may_share_its_inode_with_a_whiteout(tmp_path: Path) -> None:
+    (tmp_path / ".wh.gone").touch(mode=0o640)
+    for name in ("empty", "other"):
+        os.link(tmp_path / ".wh.gone", tmp_path / name)
+
+    found = [(member.path, member.kind, member.mode, member.link) for member, _ in read(tmp_path)]
+
+    assert found == [
+        (b"gone", Kind.WHITEOUT, 0, b""),
+        (b"empty", Kind.FILE, 0o640, b""),
+        (b"other", Kind.HARDLINK, 0, b"empty"),
+    ]
+
+
 def test_a_whiteout_that_is_a_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".wh.dir").mkdir()
 
