@@ -30,6 +30,8 @@ _META_MAX = 1 << 20
 _NOT_GLOBAL = (b"path", b"linkpath", b"size", b"GNU.", b"SCHILY.xattr.", b"LIBARCHIVE.xattr.")
 # How GNU tar labels an archive in the pax format; it is the whole archive's.
 _LABEL = b"GNU.volume.label"
+# What GNU tar writes and nothing here reads: the option that made it.
+_OPTIONS = {b"D": "--incremental or --listed-incremental", b"M": "--multi-volume"}
 
 _Content = tuple[Readable | None, int, tuple[tuple[int, int], ...] | None]
 _NONE: _Content = (None, 0, None)
@@ -249,7 +251,9 @@ def _kind(header: Header, raw: bytes, path: bytes) -> Kind:
     kind = hdr.KINDS.get(header.flag)
     if kind is None or not raw:
         what = f"member of the unknown type {names.show(header.flag)}" if raw else "member without a name"
-        raise SourceError(f"{what}: {names.show(path)}", hint="make the payload with GNU tar or bsdtar")
+        option = _OPTIONS.get(header.flag)
+        hint = f"make the payload without {option}" if option else "make the payload with GNU tar or bsdtar"
+        raise SourceError(f"{what}: {names.show(path)}", hint=hint)
     # The sign of a directory before there were types; GNU tar still heeds it.
     if kind is _FILE and raw[-1:] == b"/":
         kind = Kind.DIRECTORY

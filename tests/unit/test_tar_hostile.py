@@ -246,6 +246,17 @@ def test_the_damaged_is_refused(archive: bytes) -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("flag", "cure"),
+    [(b"D", "--listed-incremental"), (b"M", "--multi-volume"), (b"Z", "GNU tar or bsdtar")],
+)
+def test_a_member_that_can_not_be_read_comes_with_what_to_do_about_it(flag: bytes, cure: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        members(header(b"x", flag, 8) + padded(b"Yname\0\0") + END)
+
+    assert cure in str(caught.value.hint)
+
+
 def test_an_error_says_where() -> None:
     with pytest.raises(HostileError, match=r"path with \.\.: a/\.\./b \(tar header at byte 1024\)"):
         members(file(b"ok", b"x") + file(b"a/../b") + END)
