@@ -114,7 +114,10 @@ class Others:
             message = f"{what}, which is neither in the payload before it nor in the base"
             raise SourceError(message, hint="pack the payload again, with the file the link names")
         if not stat.S_ISREG(st.st_mode):
-            raise HostileError(f"{what}, which is no regular file", hint="do not trust this payload")
+            # tar and ostree give one symlink two names: odd, but no attack.
+            cure = "if you trust the payload, pack its files again with: tar --hard-dereference"
+            hint = "do not trust this payload" if stat.S_ISDIR(st.st_mode) else cure
+            raise HostileError(f"{what}, which is no regular file", hint=hint)
         return Spot(parent, last, parent.join(last), st)
 
     def _row_of(self, target: Spot, st: os.stat_result) -> Row:

@@ -123,6 +123,20 @@ def test_symlink_that_was_in_use_and_is_replaced(ground: Ground, target: str) ->
         ground.lay(file("alias/before"), symlink("alias", target), file("alias/after"))
 
 
+@pytest.mark.parametrize(
+    ("target", "cure"),
+    [("mine", "--hard-dereference"), ("to-file", "--hard-dereference"), ("d", "do not trust")],
+)
+def test_a_hard_link_to_no_regular_file_is_refused_with_what_to_do(
+    ground: Ground, target: str, cure: str
+) -> None:
+    with pytest.raises(HostileError, match="no regular file") as caught:
+        ground.lay(symlink("mine", "d/f"), hardlink("new", target))
+
+    assert cure in str(caught.value.hint)
+    assert not os.path.lexists(ground.root / "new")
+
+
 ATTACKS = {
     "symlink and file": [symlink("x", UP), file("x/secret", b"evil")],
     "symlink over a directory": [whiteout("d"), symlink("d", UP), file("d/secret", b"evil")],
