@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snaptx import difference, system
-from snaptx.enclosure.chroot import Enclosure, Streams, enclosed_environment, run_enclosed
+from snaptx.enclosure.chroot import (
+    Enclosure,
+    Ended,
+    Streams,
+    enclosed_environment,
+    run_enclosed,
+    run_interactive,
+)
 from snaptx.errors import CommandError, NotFoundError
 from snaptx.inventory import Outcome, Watch
 from snaptx.machine import Machine
@@ -19,11 +26,15 @@ from snaptx.transaction import Request
 
 
 class Ran(NamedTuple):
-    """A command's exit status and the generation it left (number 0: it changed nothing)."""
+    """A command's exit status and the generation it left (number 0: it changed nothing).
+
+    ``killed`` is whether an interactive one did not end by itself.
+    """
 
     status: int
     staged: Staged
     outcome: Outcome | None = None
+    killed: bool = False
 
 
 class Manner(NamedTuple):
@@ -67,15 +78,27 @@ def run(
         _snapshot(work, Part.BEFORE)
         work.txn.step("run")
         view = _enclosure(work, manner)
-        if manner.first and (status := run_enclosed(view, manner.first, streams=manner.streams)):
-            raise CommandError(f"{manner.first[0]} ended with status {status}", hint=manner.hint)
-        status = run_enclosed(view, argv, interactive=manner.interactive, streams=manner.streams)
-        if status not in manner.accepted and not manner.keep and not manner.interactive:
-            raise CommandError(f"{argv[0]} ended with status {status}", hint=manner.hint)
+        status, by_itself = _performed(view, argv, manner)
         work.txn.step("index")
         counts, outcome = _index(work, manner.promised)
         details = {**manner.details, **(outcome.told if outcome else {})}
-        return Ran(status, work.keep(counts, **details), outcome)
+        return Ran(status, work.keep(counts, **details), outcome, not by_itself)
+
+
+def _performed(view: Enclosure, argv: Sequence[str], manner: Manner) -> Ended:
+    """Run the command, and what goes first.
+
+    Raises:
+        CommandError: it failed, or could not be run.
+    """
+    if manner.first and (status := run_enclosed(view, manner.first, streams=manner.streams)):
+        raise CommandError(f"{manner.first[0]} ended with status {status}", hint=manner.hint)
+    if manner.interactive:
+        return run_interactive(view, argv, streams=manner.streams)
+    status = run_enclosed(view, argv, streams=manner.streams)
+    if status not in manner.accepted and not manner.keep:
+        raise CommandError(f"{argv[0]} ended with status {status}", hint=manner.hint)
+    return Ended(status, by_itself=True)
 
 
 def _snapshot(work: Workspace, part: Part) -> None:

@@ -44,7 +44,10 @@ root = MountSpec(*given["root"])
 shared = tuple(map(tuple, given["shared"]))
 enclosure = chroot.Enclosure(root, shared, given["environment"])
 try:
-    status = chroot.run_enclosed(enclosure, given["argv"], interactive=given["interactive"])
+    if given["interactive"]:
+        status = chroot.run_interactive(enclosure, given["argv"]).status
+    else:
+        status = chroot.run_enclosed(enclosure, given["argv"])
     print("status", status, flush=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)

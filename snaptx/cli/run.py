@@ -45,14 +45,15 @@ def perform(args: Namespace, command: Sequence[str], *, keep: bool, interactive:
         manner = enter.Manner(keep=keep, interactive=interactive, streams=streams)
         ran = enter.run(machine, request, command, base=args.base, manner=manner)
         failure = None
-        if ran.status and not interactive:
-            failure = CommandError(f"{command[0]} ended with status {ran.status}", hint=_left(ran))
+        if ran.killed or (ran.status and not interactive):
+            name = "the shell was killed: it" if ran.killed else command[0]
+            failure = CommandError(f"{name} ended with status {ran.status}", hint=_left(ran))
         args.commit = args.commit and not failure
         return apply_verb.finish(args, machine, ran.staged, ran.outcome, failure)
 
 
 def _left(ran: enter.Ran) -> str:
-    """Return what became of the work of a command that failed, with ``--keep``."""
+    """Return what became of the work of a command that failed, with ``--keep``, or of a killed shell."""
     if ran.staged.number:
         return "what it left is kept and not committed: 'snaptx abort' discards it"
     return "it changed nothing, so nothing was kept"

@@ -34,7 +34,7 @@ from snaptx.enclosure.namespace import Enclosure
 from snaptx.enclosure.warden import Streams, Work
 from snaptx.errors import CommandError, PrivilegeError, SnaptxError, UsageError, storage_error
 
-__all__ = ["Enclosure", "Streams", "enclosed_environment", "run_enclosed"]
+__all__ = ["Enclosure", "Ended", "Streams", "enclosed_environment", "run_enclosed", "run_interactive"]
 
 GRACE = 5.0
 """Seconds a command has to end after a signal before it is killed."""
@@ -78,30 +78,54 @@ def _proxies(given: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in found.items()} | found
 
 
-def run_enclosed(
-    enclosure: Enclosure,
-    argv: Sequence[str],
-    *,
-    interactive: bool = False,
-    streams: Streams | None = None,
-) -> int:
+class Ended(NamedTuple):
+    """How a command ended.
+
+    ``status`` is its exit status, or 128 + n if signal n ended it.  ``by_itself``
+    is whether it exited, which the status does not tell: a shell's is that of the
+    last command, 130 if that was interrupted.
+    """
+
+    status: int
+    by_itself: bool
+
+
+def run_enclosed(enclosure: Enclosure, argv: Sequence[str], *, streams: Streams | None = None) -> int:
     """Run ``argv`` in the enclosure and return its exit status, 128 + n if signal n ended it.
 
     ``streams`` are what it reads and writes, by default what this process does.
 
-    ``interactive`` gives it the terminal; without ``argv`` it is then $SHELL,
-    or /bin/sh where the root has no such shell.  SIGINT, SIGTERM and SIGHUP
-    are passed on; after ``GRACE`` seconds, or at the second one, everything
-    inside is killed; then the signal is raised here again.  An interrupt typed
-    at the terminal reaches the command by itself and only counts if it fails.
-    With a command that has the terminal and stops itself, this process stops.
+    SIGINT, SIGTERM and SIGHUP are passed on; after ``GRACE`` seconds, or at the
+    second one, everything inside is killed; then the signal is raised here
+    again.  An interrupt typed at the terminal reaches the command by itself and
+    only counts if it fails.
 
     Raises:
         PrivilegeError: not root, or root without the rights to mount.
+        UsageError: there is no ``argv``.
         CommandError: there is no such command, or it can't be executed.
         StorageError: a mount failed.
     """
-    _require(argv, interactive)
+    if not argv:
+        raise UsageError("no command given", hint="name it after --, as in: snaptx run -- apt-get upgrade")
+    return _enclosed(enclosure, argv, False, streams).status
+
+
+def run_interactive(enclosure: Enclosure, argv: Sequence[str], *, streams: Streams | None = None) -> Ended:
+    """Run ``argv`` as ``run_enclosed`` does, with the terminal; return how it ended.
+
+    Without ``argv`` it is $SHELL, or /bin/sh where the root has no such shell.
+    With a command that stops itself this process stops.
+
+    Raises:
+        SnaptxError: as for ``run_enclosed``.
+    """
+    return _enclosed(enclosure, argv, True, streams)
+
+
+def _enclosed(enclosure: Enclosure, argv: Sequence[str], interactive: bool, streams: Streams | None) -> Ended:
+    if not system.is_root():
+        raise PrivilegeError("only root can enter a generation", hint="run it with sudo")
     log.debug("run enclosed", command=shlex.join(argv), root=enclosure.root.options)
     with (
         _signals_blocked() as awaited,
@@ -114,14 +138,7 @@ def run_enclosed(
         signal.raise_signal(ending.raised)
     if ending.trouble:
         raise _error(ending.trouble)
-    return ending.status
-
-
-def _require(argv: Sequence[str], interactive: bool) -> None:
-    if not system.is_root():
-        raise PrivilegeError("only root can enter a generation", hint="run it with sudo")
-    if not argv and not interactive:
-        raise UsageError("no command given", hint="name it after --, as in: snaptx run -- apt-get upgrade")
+    return ending.ended
 
 
 @contextmanager
@@ -150,7 +167,7 @@ def _terminal_kept(interactive: bool) -> Iterator[bool]:
 
 
 class _Ending(NamedTuple):
-    status: int
+    ended: Ended
     raised: int
     trouble: dict[str, Any] | None
 
@@ -185,6 +202,7 @@ class _Attendant:
         self._deadline: float | None = None
         self._trouble: dict[str, Any] | None = None
         self._reaped = False
+        self._exited = False
         self._group = 0
 
     def __enter__(self) -> _Attendant:
@@ -231,6 +249,8 @@ class _Attendant:
                 log.warning(report["what"])
             elif report["kind"] == "stopped":
                 self._stop_along(bool(report["what"]))
+            elif report["kind"] == "exited":
+                self._exited = True
             else:
                 self._trouble = report
         return bool(data)
@@ -276,7 +296,7 @@ class _Attendant:
             pass
         status = warden.exit_status(ended)
         handled = self._typed and status == 0
-        return _Ending(status, 0 if handled else self._caught, self._trouble)
+        return _Ending(Ended(status, self._exited), 0 if handled else self._caught, self._trouble)
 
 
 def _error(trouble: dict[str, Any]) -> Exception:

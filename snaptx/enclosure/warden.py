@@ -123,7 +123,7 @@ def _warden(work: Work, reports: int, parent: int) -> int:
         system.unshare(system.CLONE_NEWNS | system.CLONE_NEWPID | system.CLONE_NEWIPC | system.CLONE_NEWUTS)
     init = _fork(reports, lambda: _init(work, reports, reading, alive))
     os.close(reports)
-    return _tend(init, work.awaited | {FORCE}, lambda _: True)
+    return exit_status(_tend(init, work.awaited | {FORCE}, lambda _: True))
 
 
 def _init(work: Work, reports: int, reading: int, alive: int) -> int:
@@ -135,10 +135,14 @@ def _init(work: Work, reports: int, reading: int, alive: int) -> int:
     _join_guard(work, reports)
     _close_all_but(reports)
     command = _fork(reports, lambda: _command(work, reports))
-    if not work.foreground:
+    if not work.interactive:
         os.close(reports)
-        return _tend(command, work.awaited, _comes_from_outside)
-    return _tend(command, work.awaited, _comes_from_outside, lambda: _tell_of_stop(command, reports))
+        return exit_status(_tend(command, work.awaited, _comes_from_outside))
+    stopped = (lambda: _tell_of_stop(command, reports)) if work.foreground else None
+    status = _tend(command, work.awaited, _comes_from_outside, stopped)
+    if os.WIFEXITED(status):
+        _report(reports, "exited", "")
+    return exit_status(status)
 
 
 def _tell_of_stop(command: int, reports: int) -> None:
@@ -205,7 +209,7 @@ def _tend(
     heeded: Callable[[signal.struct_siginfo], bool],
     stopped: Callable[[], None] | None = None,
 ) -> int:
-    """Reap whatever ends and hand ``heeded`` signals to ``child`` until it ends; return its status.
+    """Reap whatever ends and hand ``heeded`` signals to ``child`` until it ends; return its wait status.
 
     ``stopped`` is called whenever ``child`` has stopped.
     """
@@ -214,7 +218,7 @@ def _tend(
         if told.si_signo == signal.SIGCHLD:
             status = _reap_all(child, os.WUNTRACED if stopped else 0)
             if status is not None and not os.WIFSTOPPED(status):
-                return exit_status(status)
+                return status
             if status is not None and stopped:
                 stopped()
         elif told.si_code != SI_KERNEL and heeded(told):  # the terminal tells all of us at once

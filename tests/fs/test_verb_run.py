@@ -160,6 +160,23 @@ def test_shell_takes_the_generation_as_it_is_left(ground: Box) -> None:
     assert ground.audit()[-1]["verb"] == "shell"
 
 
+def test_killed_shell_is_kept_and_not_committed(ground: Box) -> None:
+    said = ground.run("shell", "--commit", stdin=b"echo half > /etc/shell\nkill -9 $$\n")
+
+    assert said.code == 31
+    assert "snaptx abort" in said.complaint[1]
+    assert list(ground.marks().values()) == ["NRG", "s"]
+    assert (ground.tree(max(ground.marks())) / "etc/shell").read_text() == "half\n"
+
+
+def test_shell_that_repeats_the_status_of_a_killed_command_is_committed(programs: Path) -> None:
+    """As one does that is left with ^D after an interrupted command."""
+    with made(source=programs) as box:
+        box.ok("shell", "--commit", stdin=b"touch /etc/whole; sh -c 'kill -INT $$'; exit 130\n")
+
+        assert box.boot().default == 2
+
+
 def test_dry_run_runs_nothing(ground: Box) -> None:
     before = ground.facts()
 
