@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import socket
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,55 @@ class _Mark(IntEnum):
     FRAME = 0
     END = 1
     ERROR = 2
+
+
+@contextmanager
+def standby(act: Callable[[bytes], None]) -> Iterator[Callable[[bytes], None]]:
+    """Keep a process that is as this one is now, whatever this one gives up in the block.
+
+    Yields what has it do ``act`` with some bytes, and returns when that is
+    over.  Unasked it does nothing, and ends with the block, with this process,
+    or when this process becomes another program: it is no child of that one.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            _fork_away(lambda: _stand_by(ours, theirs, act))
+        yield lambda data: _call(ours, data)
+
+
+def _fork_away(work: Callable[[], None]) -> None:
+    """Do ``work`` in a process that the machine's init takes for its child."""
+    with system.undisturbed():
+        between = os.fork()
+        if not between:
+            try:
+                if not os.fork():
+                    _ignore_signals()
+                    work()
+            finally:
+                os._exit(0)
+        os.waitpid(between, 0)
+
+
+def _stand_by(ours: socket.socket, theirs: socket.socket, act: Callable[[bytes], None]) -> None:
+    ours.close()
+    with theirs.makefile("rb") as asked:
+        data = asked.read()
+    if data:
+        act(data)
+
+
+def _call(ours: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # it was killed
+        ours.sendall(data)
+        ours.shutdown(socket.SHUT_WR)
+        ours.recv(1)
+
+
+def _ignore_signals() -> None:
+    for number in system.HELD:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
@@ -82,8 +132,7 @@ def _be_child(parent: int, reading: int, writing: int, produce: Callable[[Send],
         system.die_with_parent()
         if os.getppid() == parent:
             os.close(reading)  # or a parent that goes away would not break the pipe
-            for number in system.HELD:
-                signal.signal(number, signal.SIG_IGN)
+            _ignore_signals()
             _report(writing, produce)
     finally:
         os._exit(0)

@@ -50,6 +50,15 @@ def note(machine: Machine, request: Request, **outcome: Any) -> None:
     machine.audit.append({"time": system.now(), **told, **who, **jsonable(outcome)})
 
 
+def failure_of(error: BaseException) -> SnaptxError:
+    """Return what ended a verb as an error of the tree."""
+    if isinstance(error, SnaptxError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return SnaptxError(f"interrupted by {system.signal_of(error).name}")
+    return SnaptxError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
 @contextmanager
 def exclusive(machine: Machine, verb: str, patience: float = 0.0) -> Iterator[None]:
     """Be the only snaptx that changes this machine, on a machine where nothing is left open.
@@ -200,7 +209,7 @@ def _give_up(txn: Transaction, error: BaseException) -> None:
     Raises:
         OutcomeUnknownError: the switch was made, here or by the settling.
     """
-    failure = _failure(error)
+    failure = failure_of(error)
     became = _settle(txn, failure)
     default = _default(txn.machine)
     outcome = f"'snaptx {txn.intent.actor['verb']}' {became}{_boots(default)}"
@@ -225,7 +234,7 @@ def _settle(txn: Transaction, failure: SnaptxError) -> str:
     except OutcomeUnknownError:
         raise
     except (SnaptxError, OSError) as another:
-        log.warning("what was interrupted stays open for the next snaptx", reason=_failure(another).message)
+        log.warning("what was interrupted stays open for the next snaptx", reason=failure_of(another).message)
         return "stays open for the next snaptx"
 
 
@@ -236,14 +245,6 @@ def _default(machine: Machine) -> int:
     except SnaptxError:
         return 0
     return state.default if state else 0
-
-
-def _failure(error: BaseException) -> SnaptxError:
-    if isinstance(error, SnaptxError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return SnaptxError(f"interrupted by {system.signal_of(error).name}")
-    return SnaptxError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
 def _intent(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn
 
-from snaptx import log, scene, system, transaction
+from snaptx import apart, log, scene, system, transaction
 from snaptx.enclosure import caller, today
 from snaptx.enclosure.chroot import command_error
 from snaptx.enclosure.today import Visit
-from snaptx.errors import NotFoundError, PrivilegeError, storage_error
+from snaptx.errors import NotFoundError, PrivilegeError, SnaptxError, storage_error
 from snaptx.generations import RECORD
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
@@ -62,6 +64,24 @@ def go(machine: Machine, visit: Visit, number: int, request: Request, argv: Sequ
         CommandError: there is no such command, or it can't be executed.
     """
     transaction.note(machine, request, generation=number, result="begun")
+    # Once it has entered the tree, as somebody else, this process can't reach the trail any more.
+    with apart.standby(partial(_note_failure, machine, request, number)) as tell:
+        try:
+            _become(visit, argv)
+        except (SnaptxError, KeyboardInterrupt) as error:
+            failure = transaction.failure_of(error)
+            tell(json.dumps({"type": type(failure).__name__, "message": failure.message}).encode())
+            raise
+
+
+def _note_failure(machine: Machine, request: Request, number: int, said: bytes) -> None:
+    try:
+        transaction.note(machine, request, generation=number, result="failed", error=json.loads(said))
+    except (SnaptxError, OSError) as error:
+        log.warning("that it failed is not on record", reason=str(error))
+
+
+def _become(visit: Visit, argv: Sequence[str]) -> NoReturn:
     try:
         today.become(visit, argv, log.warning)
     except today.CommandMissing as error:

@@ -89,7 +89,8 @@ def _lines(record: dict[str, Any]) -> Iterator[str]:
         yield f"      packages: {packaging.summary(packages)}"
     yield from (f"      {line}" for line in _details(record))
     if error := record.get("error"):
-        yield f"      {error['type']}: {error['message']} ({record.get('remedy')})"
+        remedy = f" ({record['remedy']})" if "remedy" in record else ""
+        yield f"      {error['type']}: {error['message']}{remedy}"
 
 
 def _details(record: dict[str, Any]) -> Iterator[str]:

@@ -208,6 +208,23 @@ def test_is_on_record(ground: Box) -> None:
     assert "unbroken" in ground.ok("log", "--verify")
 
 
+@pytest.mark.parametrize("user", ["root", str(NOBODY)])
+def test_command_that_never_ran_is_on_record_as_that(ground: Box, user: str) -> None:
+    ground.refuses(31, "exec", "-g", "2", "--user", user, "--", "no-such-command")
+    begun, failed = ground.audit()[-2:]
+
+    assert (begun["result"], failed["result"]) == ("begun", "failed")
+    assert failed["generation"] == 2
+    assert failed["argv"][-1] == "no-such-command"
+    assert "not found" in failed["error"]["message"]
+    assert "CommandError: no-such-command" in ground.ok("log", "--last", "1")
+    assert "unbroken" in ground.ok("log", "--verify")
+
+
+def test_command_has_no_child_that_is_not_its_own(ground: Box) -> None:
+    assert sh(ground, "sleep 0.2; cat /proc/$$/task/$$/children").split()[1:] == []
+
+
 def test_refuses_what_it_can_not_run(ground: Box) -> None:
     assert "not found" in ground.refuses(31, "exec", "-g", "2", "--", "no-such-command")
     assert "no generation 9" in ground.refuses(51, "exec", "-g", "9", "--", "id")

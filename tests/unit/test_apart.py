@@ -152,3 +152,25 @@ def test_child_ends_with_a_killed_parent() -> None:
         time.sleep(0.01)
 
     assert time.monotonic() < deadline
+
+
+def test_who_stands_by_has_acted_when_the_call_returns(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+
+    def act(data: bytes) -> None:
+        time.sleep(0.1)
+        said.write_bytes(data)
+
+    with apart.standby(act) as tell:
+        tell(b"word")
+        assert said.read_bytes() == b"word"
+
+
+def test_who_stands_by_unasked_does_nothing_and_ends(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as ended:
+        with apart.standby(lambda _: (tmp_path / "said").touch()):
+            assert _children() == []
+            os.close(writing)
+        assert ended.read() == b""
+    assert not (tmp_path / "said").exists()
