@@ -15,6 +15,9 @@ from snaptx.errors import UsageError
 
 _TRACES = ("DOAS_USER", "PKEXEC_UID")
 
+_NOBODYS = (1 << 32) - 1
+"""What the kernel takes for "leave it as it is", where a user's or a group's number is expected."""
+
 
 class Caller(NamedTuple):
     """A user with everything that makes a process theirs."""
@@ -31,13 +34,31 @@ def behind(environment: Mapping[str, str]) -> Caller | None:
     """Return who became root to start this, None where root itself did.
 
     sudo(8) and run0(1) set SUDO_UID and SUDO_GID, pkexec(1) PKEXEC_UID, doas(1) DOAS_USER.
+
+    Raises:
+        UsageError: they name a number that nobody can have, or a user that does not exist.
     """
     for name in ("SUDO_UID", "PKEXEC_UID"):
-        number = environment.get(name, "")
-        if number.isascii() and number.isdigit():
-            return _numbered(int(number), environment.get("SUDO_GID", "")) if int(number) else None
+        uid = _number(environment, name)
+        if uid is not None:
+            return _numbered(uid, _number(environment, "SUDO_GID")) if uid else None
     name = environment.get("DOAS_USER", "")
     return named(name) if name not in ("", "root") else None
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    """Return the number that a variable holds, None if it holds none."""
+    text = environment.get(name, "")
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if not _is_possible(text):
+        hint = "'--user' names for whom to run it"
+        raise UsageError(f"{name} is no number that a user or a group can have", hint=hint)
+    return int(text)
+
+
+def _is_possible(digits: str) -> bool:
+    return len(digits) <= len(str(_NOBODYS)) and int(digits) < _NOBODYS
 
 
 def named(name: str) -> Caller:
@@ -47,17 +68,21 @@ def named(name: str) -> Caller:
         UsageError: there is none.
     """
     try:
-        return _known(pwd.getpwuid(int(name)) if name.isascii() and name.isdigit() else pwd.getpwnam(name))
-    except KeyError as error:
-        raise UsageError(f"there is no user {name}", hint="'getent passwd' lists them") from error
+        if not (name.isascii() and name.isdigit()):
+            return _known(pwd.getpwnam(name))
+        if _is_possible(name):
+            return _known(pwd.getpwuid(int(name)))
+    except KeyError:
+        pass
+    raise UsageError(f"there is no user {name[:40]}", hint="'getent passwd' lists them")
 
 
-def _numbered(uid: int, gid: str) -> Caller:
+def _numbered(uid: int, gid: int | None) -> Caller:
     """Return the user of a number, who may be in no database."""
     try:
         return _known(pwd.getpwuid(uid))
     except KeyError:
-        group = int(gid) if gid.isascii() and gid.isdigit() else uid
+        group = uid if gid is None else gid
         return Caller(uid, group, (group,), str(uid), "/", "/bin/sh")
 
 

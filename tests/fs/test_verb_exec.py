@@ -184,6 +184,26 @@ def test_user_can_be_named(ground: Box) -> None:
     assert "uid=0" in ground.start(*root, before=as_if(SUDO_UID=str(NOBODY))).wait().out
 
 
+NO_USER = ["4294967295", "9" * 20, "9" * 5000]
+"""The first is what the kernel takes for "as it is"."""
+
+
+@pytest.mark.parametrize("number", NO_USER)
+@pytest.mark.parametrize("name", ["SUDO_UID", "PKEXEC_UID", "SUDO_GID"])
+def test_number_that_no_user_can_have_is_refused(ground: Box, name: str, number: str) -> None:
+    environment = {"SUDO_UID": "54321", name: number} if name != "PKEXEC_UID" else {name: number}
+    done = ground.start("exec", "-g", "2", "--", "id", before=as_if(**environment)).wait()
+
+    assert (done.code, done.out) == (2, "")
+    assert name in done.complaint[0]
+    assert "--user" in done.complaint[1]
+
+
+@pytest.mark.parametrize("number", NO_USER)
+def test_user_of_an_impossible_number_is_not_there(ground: Box, number: str) -> None:
+    assert "no user" in ground.refuses(2, "exec", "-g", "2", "--user", number, "--", "id")
+
+
 def test_starts_where_the_caller_is(ground: Box) -> None:
     ann = ground.root / "home/ann"
 
