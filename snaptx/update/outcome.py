@@ -117,7 +117,8 @@ def remember(before: State, outcome: Outcome, *, now: float, interval: int, draw
         return after._replace(failures=failures, next=timing.next_run(now, interval, failures, draw))
     if outcome.looked:
         due = timing.next_run(now, interval, 0, draw)
-        return after._replace(succeeded=now, failures=0, next=due)
+        failures = before.failures if outcome.restarts else 0  # the next run tells whether it did restart
+        return after._replace(succeeded=now, failures=failures, next=due)
     return after
 
 

@@ -39,7 +39,7 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
     """Do what the policy and the moment allow, and remember how it went, also if it went wrong.
 
     Raises:
-        LockError: another update runs; or somebody else is at work when the machine is to restart.
+        LockError: another update runs.
         JournalError: what earlier ones left can't be understood.
     """
     place = state.directory(machine)
@@ -48,13 +48,24 @@ def update(machine: Machine, asked: Asked, progress: Progress | None = None) -> 
         outcome = Outcome()
         with outcome.keeping():
             _work(machine, asked, place, outcome, progress)
-        known = state.read(place) if outcome.early else _keep(machine, place, outcome)
-        if system.is_running_root(machine.sysroot):
-            report.publish(machine, known)  # what boots and what runs changes without an update, too
-    if outcome.restarts:
-        with transaction.exclusive(machine, VERB):  # nobody is at work
-            run.run(["systemctl", "reboot"] if SYSTEMD.is_dir() else ["reboot"])
+        _tell(machine, place, outcome)
+        if outcome.restarts and not _restarts(machine, outcome):
+            _tell(machine, place, outcome)  # it was said before that it does: afterwards nobody could
     return outcome
+
+
+def _tell(machine: Machine, place: Path, outcome: Outcome) -> None:
+    known = state.read(place) if outcome.early else _keep(machine, place, outcome)
+    if system.is_running_root(machine.sysroot):
+        report.publish(machine, known)  # what boots and what runs changes without an update, too
+
+
+def _restarts(machine: Machine, outcome: Outcome) -> bool:
+    """Restart the machine; return whether that has begun."""
+    with outcome.keeping(), transaction.exclusive(machine, VERB):  # nobody is at work
+        run.run(["systemctl", "reboot"] if SYSTEMD.is_dir() else ["reboot"])
+        return True
+    return False
 
 
 def rehearse(machine: Machine, asked: Asked) -> Outcome:

@@ -273,6 +273,31 @@ def test_nothing_is_restarted_while_somebody_is_at_work(follower: Box, shop: Sho
 
     assert (said.code, "'snaptx shell'" in said.err) == (4, True)
     assert _restarts(restarts) == 0
+    assert _last(follower)["result"] == "failed"
+
+
+def _last(box: Box) -> Any:
+    return json.loads((box.state / "update/state.json").read_bytes())["last"]
+
+
+def test_a_restart_that_fails_is_remembered_as_that_and_tried_again(
+    follower: Box, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inhibit, "of_restart", lambda _: "")
+    monkeypatch.setattr(run, "find_program", lambda name: f"/bin/{'false' if 'reboot' in name else name}")
+    monkeypatch.setattr(perform, "SYSTEMD", Path("/nonexistent"))
+    words = ("--policy", "reboot", "--unattended")
+    said = follower.run("--json", "update", *source(shop), *words)
+
+    assert (said.code, said.json["committed"]["number"], said.json["result"]) == (31, 2, "failed")
+    assert (_last(follower)["result"], _last(follower)["code"]) == ("failed", 31)
+    assert "false ended with status 1" in _last(follower)["message"]
+    assert follower.boot().default == 2
+    follower.run("update", *source(shop), *words[:2])
+    assert json.loads((follower.state / "update/state.json").read_bytes())["failures"] == 2
+    monkeypatch.setattr(run, "find_program", lambda _: "/bin/true")
+    assert update(follower, shop, *words[:2])["result"] == "rebooting"
+    assert _last(follower)["result"] == "rebooting"
 
 
 def test_a_sandbox_is_not_restarted(follower: Box, shop: Shop) -> None:
