@@ -28,7 +28,7 @@ from hashlib import sha256
 from typing import Any
 
 from snaptx.errors import FormatError, LimitError, SourceError, TrustError
-from snaptx.update.state import Seen
+from snaptx.update.state import Seen, moment
 
 FORMAT = 1
 NAME = "index.json"
@@ -105,7 +105,7 @@ def _index(data: Any, digest: str) -> Index:
         raise ValueError(f"'{name}' is the name of the package manager")
     if expires.tzinfo is None:
         raise ValueError("expires has no time zone")
-    return Index(name, _number(data["version"], "version"), expires.timestamp(), entries, digest)
+    return Index(name, _number(data["version"], "version"), moment(expires.timestamp()), entries, digest)
 
 
 def _entry(data: Any) -> Entry:

@@ -105,8 +105,8 @@ def _state(data: Any) -> State:
     last = data["last"]
     return State(
         last=_run(last) if last else None,
-        succeeded=_moment(data["succeeded"]),
-        next=_moment(data["next"]),
+        succeeded=moment(data["succeeded"]),
+        next=moment(data["next"]),
         failures=int(data["failures"]),
         offered=tuple(data["offered"]),
         seen={source: _seen(seen) for source, seen in data["seen"].items()},
@@ -115,7 +115,7 @@ def _state(data: Any) -> State:
 
 def _run(data: Any) -> Run:
     require_kinds(Run, data)
-    return Run(**{**data, "time": _moment(data["time"]), "result": Result(data["result"])})
+    return Run(**{**data, "time": moment(data["time"]), "result": Result(data["result"])})
 
 
 def _seen(data: Any) -> Seen:
@@ -123,8 +123,12 @@ def _seen(data: Any) -> Seen:
     return Seen(**data)
 
 
-def _moment(value: Any) -> float:
-    """Return seconds since the epoch that have a date."""
+def moment(value: Any) -> float:
+    """Return seconds since the epoch that are a time from 1970 to 9999.
+
+    Raises:
+        ValueError: they are not.
+    """
     if not 0 <= float(value) < LATEST:
         raise ValueError(f"{value} is no time")
     return float(value)

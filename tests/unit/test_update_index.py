@@ -59,6 +59,8 @@ def _entry(**values: Any) -> Callable[[Any], None]:
         lambda data: data.update(expires="tomorrow"),
         lambda data: data.update(expires="2026-12-23T00:00:00"),
         lambda data: data.update(expires=1),
+        lambda data: data.update(expires="0001-01-01T00:00:00+14:00"),
+        lambda data: data.update(expires="9999-12-31T23:59:59-14:00"),
         lambda data: data.update(format="1"),
         lambda data: data.update(entries={}) or data.update(entries=None),
         lambda data: data.update(entries=[3]),
