@@ -262,6 +262,8 @@ def merge_section(section: Any, values: Mapping[str, Any], where: str) -> Any:
 
 
 def _convert(value: Any, default: Any, where: str) -> Any:
+    if any("\0" in item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)):
+        raise ConfigError(f"{where}: {value!r} has a NUL", hint="no path, URL or word can have one")
     match default:
         case StrEnum():
             choices = [choice.value for choice in type(default)]
@@ -292,10 +294,15 @@ def _check_windows(windows: tuple[str, ...], where: str) -> None:
             raise ConfigError(f"{where}: {error}", hint="as in: Sat,Sun 02:00-05:00") from error
 
 
+def is_place(path: str) -> bool:
+    """Return whether this is a directory below the root as the table of mounts tells it."""
+    return path != "/" and path == "/" + os.path.normpath(path).strip("/")
+
+
 def _check_places(paths: tuple[str, ...], where: str) -> None:
     """Refuse what is not how the table of mounts tells a directory: what is live there would not be found."""
     for path in paths:
-        if path == "/" or path != "/" + os.path.normpath(path).strip("/"):
+        if not is_place(path):
             raise ConfigError(f"{where}: {path!r} is no directory below the root", hint="as in: /usr")
 
 

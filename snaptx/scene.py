@@ -12,8 +12,9 @@ import os
 from typing import Any, NamedTuple
 
 from snaptx import durable, system
+from snaptx.config import is_place
 from snaptx.machine import Machine
-from snaptx.model import Part, Tree, View, jsonable
+from snaptx.model import LATEST, Part, Tree, View, jsonable, require_kinds
 from snaptx.running.stack import stack
 from snaptx.system import Mount
 
@@ -40,15 +41,27 @@ class Note(NamedTuple):
 
 
 def note(machine: Machine) -> Note:
-    """Return the note of this boot, an empty one if there is none."""
+    """Return the note of this boot, an empty one if there is none or it is damaged."""
     try:
         data = json.loads((machine.sysroot / STATE).read_bytes())
         if data.pop("format") != FORMAT or data.pop("boot_id") != system.boot_id():
             return Note()
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-        return Note(**values)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return _note(data)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Note()
+
+
+def _note(data: dict[str, Any]) -> Note:
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    require_kinds(Note, values)
+    found = Note(**values)
+    if not 0 <= found.since < LATEST:
+        raise ValueError("since is no time")
+    if not all(isinstance(path, str) and is_place(path) and "\0" not in path for path in found.paths):
+        raise ValueError("paths are no directories")
+    if not all(isinstance(number, int) for number in found.used):
+        raise ValueError("used are no generations")
+    return found
 
 
 def write(machine: Machine, fresh: Note) -> None:

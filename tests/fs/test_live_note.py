@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,3 +54,35 @@ def test_the_way_back_is_made_all_the_same(two_staged: Box, run: Path) -> None:
     two_staged.ok("live", "--off")
     assert _seen(two_staged) == "1"
     assert two_staged.json("live")["live"] == {}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"paths": [1]},
+        {"paths": "/usr"},
+        {"paths": ["/a\0b"]},
+        {"paths": ["usr"]},
+        {"paths": ["/"]},
+        {"used": ["x"]},
+        {"used": 2},
+        {"used": [[]]},
+        {"generation": "2"},
+        {"generation": None},
+        {"since": "noon"},
+        {"since": 1e300},
+        {"since": -1e300},
+        {"previous": [1]},
+    ],
+)
+def test_a_damaged_note_is_as_good_as_none(two_staged: Box, run: Path, damage: dict[str, Any]) -> None:
+    """What is live is in the mount table; it takes no note to see that and to take it away."""
+    two_staged.ok("live", "2")
+    note = json.loads((run / "snaptx/live").read_bytes())
+    (run / "snaptx/live").write_text(json.dumps({**note, **damage}))
+
+    assert two_staged.json("live")["live"]["/usr"] == 2
+    for words in (("status",), ("list",), ("ps",), ("live", "--dry-run", "3")):
+        two_staged.ok(*words)
+    two_staged.ok("live", "--off")
+    assert _seen(two_staged) == "1"
