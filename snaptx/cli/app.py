@@ -121,9 +121,23 @@ def _rehearse(args: Namespace, host: Machine) -> int:
     if args.action == "create":
         application.fresh(host, args.name)
     else:
-        _check(args, application.open_app(host, args.name))
+        app = application.open_app(host, args.name)
+        if _is_so(args, app):
+            return 0
+        _check(args, app)
     common.emit(args, {"action": args.action, "name": args.name}, f"would {args.action} {args.name}")
     return 0
+
+
+def _is_so(args: Namespace, app: App) -> bool:
+    """Return whether there is nothing to start or stop, and say then what the action itself would."""
+    if args.action == "start" and (runs := instances.current(app)):
+        _say_started(args, app, runs)
+        return True
+    if args.action == "stop" and not instances.is_known(app):
+        _say_stopped(args, app, [])
+        return True
+    return False
 
 
 def _check(args: Namespace, app: App) -> None:
@@ -134,7 +148,7 @@ def _check(args: Namespace, app: App) -> None:
             stage.rehearse(app.machine, args.payload, **payload)
         case "switch" | "rollback":
             move.foresee(app, commit.choose if args.action == "switch" else rollback.choose, args.number)
-        case "start" if not instances.current(app):
+        case "start":
             instances.require_startable(app)
         case "remove":
             _require_removable(app, instances.current(app))
@@ -209,9 +223,12 @@ def _named(paths: tuple[bytes, ...]) -> str:
 
 
 def _start(args: Namespace, _host: Machine, app: App) -> int:
-    made = _brought_up(args, app)
-    common.emit(args, made, f"generation {made.generation} of {app.name} runs")
+    _say_started(args, app, _brought_up(args, app))
     return 0
+
+
+def _say_started(args: Namespace, app: App, made: Instance) -> None:
+    common.emit(args, made, f"generation {made.generation} of {app.name} runs")
 
 
 def _brought_up(args: Namespace, app: App) -> Instance:
@@ -220,10 +237,13 @@ def _brought_up(args: Namespace, app: App) -> Instance:
 
 
 def _stop(args: Namespace, _host: Machine, app: App) -> int:
-    ended = _brought_down(args, app)
+    _say_stopped(args, app, _brought_down(args, app))
+    return 0
+
+
+def _say_stopped(args: Namespace, app: App, ended: list[int]) -> None:
     text = f"ended: generation {', '.join(map(str, ended))} of {app.name}" if ended else "nothing runs of it"
     common.emit(args, {"stopped": ended}, text)
-    return 0
 
 
 def _brought_down(args: Namespace, app: App) -> list[int]:

@@ -71,7 +71,7 @@ def _rehearse(args: Namespace, machine: Machine) -> int:
     if not live.is_due(machine, chosen):
         return _unchanged(args)
     what = f"generation {chosen.number}" if chosen.number else "what booted"
-    lines = [f"would show {what} at {', '.join(chosen.paths) or 'nothing'}"]
+    lines = [f"would show {what} at {', '.join(chosen.paths)}"]
     lines += [f"  in spite of: {one.reason}" for one in chosen.obstacles]
     common.emit(args, chosen, lines)
     return 0

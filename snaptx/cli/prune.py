@@ -39,7 +39,7 @@ def run(args: Namespace) -> int:
             plan,
             [f"would remove: {names}", *(f"stays: {n} ({why})" for n, why in plan.protected.items())],
         )
-        return 0
+        return 0 if plan.expendable else common.unchanged(args)
     with transaction.exclusive(machine, args.verb):
         plan = prune.plan(machine, args.numbers, args.keep)
         done = prune.prune(machine, common.request(args), plan.expendable)

@@ -31,7 +31,7 @@ def run(args: Namespace) -> int:
         problems = [*verify.state(machine), *mend.problems(machine)]
         lines = [f"{problem.where}: {problem.what}" for problem in problems]
         common.emit(args, {"problems": problems}, lines or "nothing to repair")
-        return 0
+        return 0 if problems else common.unchanged(args)
     done = repair.repair(machine, common.request(args))
     if conversions.waiting(machine):
         with transaction.exclusive(machine, args.verb):

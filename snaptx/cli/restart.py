@@ -19,13 +19,13 @@ def run(args: Namespace) -> int:
     """Restart what uses what was replaced."""
     machine = common.machine(args)
     decision, units = restart.plan(machine)
-    if args.dry_run:
-        lines = [f"would restart, in this order: {', '.join(decision.restart) or 'nothing'}"]
-        common.emit(args, decision, [*lines, *_left(decision.left)])
-        return 0
     if not decision.restart:
         common.emit(args, decision, ["no service is to be restarted", *_left(decision.left)])
         return common.unchanged(args)
+    if args.dry_run:
+        lines = [f"would restart, in this order: {', '.join(decision.restart)}"]
+        common.emit(args, decision, [*lines, *_left(decision.left)])
+        return 0
     with transaction.exclusive(machine, args.verb):
         done = restart.make(machine, common.request(args), decision, units)
     common.emit(args, done, [f"restarted: {', '.join(done.restarted)}", *_left(done.left)])

@@ -10,6 +10,7 @@ from pytest_mock import MockerFixture
 
 from snaptx.machine import Machine
 from tests.boxes import Box, made
+from tests.webapp import Web
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_what_the_act_refuses_its_rehearsal_refuses(kept: Box, code: int, words:
 
 
 @pytest.mark.parametrize(
-    "words", ["create new", "switch staged", "switch staged 2", "stop bare", "remove bare", "stop --all"]
+    "words", ["create new", "switch staged", "switch staged 2", "remove bare", "stop --all"]
 )
 def test_what_would_be_done_is_told_and_not_done(kept: Box, words: str) -> None:
     before = kept.facts()
@@ -115,3 +116,50 @@ def test_a_boot_loader_that_an_earlier_init_left_alone_is_told(kept: Box, mocker
     assert kept.ok("--dry-run", "init") == "would:\n  - install GRUB\n"
     assert "managed by snaptx already" in kept.ok("--dry-run", "init", "--no-boot-loader")
     assert kept.ok("init") == "the machine starts by snaptx's menu from now on\n"
+
+
+@pytest.mark.parametrize("words", ["unpin 1", "confirm", "confirm 1", "live --off", "live 1", "repair"])
+def test_what_has_nothing_to_do_says_so_before(kept: Box, words: str) -> None:
+    told = kept.run("--dry-run", *words.split(), "--unchanged-exit-77")
+    said = kept.run(*words.split(), "--unchanged-exit-77")
+
+    assert (told, told.code) == (said, 77)
+
+
+def test_what_prune_leaves_alone_it_leaves_before(kept: Box) -> None:
+    told = kept.run("--dry-run", "prune", "--unchanged-exit-77")
+
+    assert (told.code, "would remove: nothing" in told.out) == (77, True)
+
+
+def test_what_is_pinned_need_not_be(box: Box) -> None:
+    assert "would be pinned" in box.ok("--dry-run", "pin", "1")
+    box.ok("pin", "1")
+
+    assert box.ok("--dry-run", "pin", "1") == "generation 1 is pinned\n"
+    assert box.run("--dry-run", "pin", "1", "--unchanged-exit-77").code == 77
+    assert box.json("--dry-run", "pin", "1")["changed"] is False
+    assert "would be not pinned" in box.ok("--dry-run", "unpin", "1")
+
+
+def test_what_is_good_can_still_be_judged_bad(kept: Box) -> None:
+    assert "would judge" in kept.ok("--dry-run", "confirm", "1", "--bad", "slow")
+
+
+def test_what_does_not_run_need_not_be_stopped(kept: Box) -> None:
+    assert kept.ok("--dry-run", "app", "stop", "bare") == kept.ok("app", "stop", "bare")
+
+
+def test_what_runs_need_not_be_started(web: Web) -> None:
+    running = web.box.ok("--dry-run", "app", "start", "web")
+
+    assert running == web.box.ok("app", "start", "web")
+    assert "would stop web" in web.box.ok("--dry-run", "app", "stop", "web")
+    web.box.ok("app", "stop", "web")
+    assert "would start web" in web.box.ok("--dry-run", "app", "start", "web")
+
+
+def test_what_is_shared_need_not_be_converted(box: Box) -> None:
+    words = ("init", "--convert", "--unchanged-exit-77")
+
+    assert box.run("--dry-run", *words) == box.run(*words)
