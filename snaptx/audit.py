@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from snaptx import durable
-from snaptx.errors import FormatError, NoSpaceError, VerifyError
+from snaptx.errors import FormatError, NoSpaceError, SnaptxError, VerifyError
 from snaptx.system import DIRECTORY, descriptor, syncfs
 
 FORMAT = 1
@@ -184,13 +184,13 @@ class Audit:
     def _witness_to(self, head: Head) -> None:
         # Not flushed, and no reason to fail: an old witness is still a true one.
         fresh = self._witness.with_suffix(".tmp")
-        with suppress(OSError):
-            fresh.write_text(f"{head.seq} {head.hash}\n", encoding="utf-8")
+        with suppress(SnaptxError, OSError):
+            durable.write_new(fresh, f"{head.seq} {head.hash}\n".encode(), flush=False)
             fresh.replace(self._witness)
 
     def _read_witness(self) -> Head | None:
         try:
-            seq, digest = self._witness.read_text(encoding="utf-8").split()
+            seq, digest = durable.read(self._witness).decode().split()
             return Head(int(seq), digest)
         except (FileNotFoundError, ValueError):
             return None  # an empty witness is what a power cut may leave of it

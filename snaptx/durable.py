@@ -7,7 +7,9 @@ GRUB, which never replays a log: for that the storage's barrier is needed.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -21,6 +23,28 @@ def sync_directory(directory: Path) -> None:
     """Make the names in ``directory`` durable."""
     with descriptor(directory, DIRECTORY) as fd:
         os.fsync(fd)
+
+
+def read(path: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        ValueError: it is no regular file: who opens a FIFO waits, and a device may have no end.
+        IsADirectoryError: it is a directory.
+        OSError: it can't be read.
+    """
+    try:
+        with descriptor(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISDIR(mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path.name)
+            if stat.S_ISREG(mode):
+                with open(fd, "rb", closefd=False) as file:
+                    return file.read()
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a socket can't even be opened
+            raise
+    raise ValueError(f"{path.name} is no regular file")
 
 
 def _write_all(fd: int, data: bytes) -> None:
@@ -45,6 +69,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True)
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:
+        _clear(path)
         with descriptor(path, flags, mode) as fd:
             _write_all(fd, data)
             if flush:
@@ -54,6 +79,13 @@ def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True)
     except OSError as error:
         _take_away(path)
         raise storage_error(error, f"cannot write {path.name}") from error
+
+
+def _clear(path: Path) -> None:
+    """Take away what has the name of a file that is to be written, and can't be written as one."""
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            path.unlink()
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True) -> None:

@@ -61,13 +61,20 @@ class Generations:
             FormatError: a newer snaptx wrote it.
         """
         try:
-            found = decode(json.loads((self.directory(number) / RECORD).read_bytes()))
+            found = decode(json.loads(durable.read(self.directory(number) / RECORD)))
             if found.number != number:
                 raise ValueError(f"it is that of {found.number}")
         except FileNotFoundError as error:
             hint = "'snaptx list' shows the generations"
             raise NotFoundError(f"there is no generation {number}", hint=hint) from error
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+            IsADirectoryError,
+        ) as error:
             message = f"the record of generation {number} is damaged: {error}"
             raise VerifyError(message, hint="run: snaptx repair") from error
         return found
@@ -106,7 +113,7 @@ class Generations:
 
     def _highest(self) -> int:
         try:
-            return int(self._last.read_text(encoding="utf-8"))
+            return int(durable.read(self._last))
         except (FileNotFoundError, ValueError):
             return 0
 

@@ -99,7 +99,7 @@ def _note(machine: Machine, caller: Caller, number: int) -> None:
 def _noted(machine: Machine, caller: Caller) -> int:
     """Return the generation that was made for ``caller``, 0 if there is none."""
     try:
-        note = json.loads((machine.storage.state / NOTE).read_bytes())
+        note = json.loads(durable.read(machine.storage.state / NOTE))
         same = note["caller"] == caller._asdict() and machine.generations.has(note["generation"])
         return int(note["generation"]) if same else 0
     except (FileNotFoundError, ValueError, KeyError, TypeError):

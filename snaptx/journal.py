@@ -90,12 +90,10 @@ class Journal:
             FormatError: a newer snaptx wrote it.
         """
         try:
-            first = self.path.read_bytes().partition(b"\n")[0]
+            return _intent(json.loads(durable.read(self.path).partition(b"\n")[0]))
         except FileNotFoundError:
             return None
-        try:
-            return _intent(json.loads(first))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError) as error:
             raise JournalError(f"the journal is damaged: {error}", hint=REPAIR_HINT) from error
 
     def last_step(self) -> str:

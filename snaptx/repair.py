@@ -209,6 +209,8 @@ def _manifests(machine: Machine) -> Iterator[str]:
         try:
             verify.manifest(machine, number)
         except SnaptxError as error:
+            if machine.manifest(number).is_dir():
+                _set_aside(machine, machine.manifest(number), f"damaged-manifest-{number}")
             machine.manifest(number).unlink(missing_ok=True)
             part = Part.SEALED if machine.phase(number) is Phase.COMMITTED else Part.ROOT
             difference.index(machine, Tree(number, part))

@@ -43,7 +43,7 @@ class Note(NamedTuple):
 def note(machine: Machine) -> Note:
     """Return the note of this boot, an empty one if there is none or it is damaged."""
     try:
-        data = json.loads((machine.sysroot / STATE).read_bytes())
+        data = json.loads(durable.read(machine.sysroot / STATE))
         if data.pop("format") != FORMAT or data.pop("boot_id") != system.boot_id():
             return Note()
         return _note(data)

@@ -38,7 +38,7 @@ def recorded(app: App) -> Iterator[Instance]:
     """Yield the instances that this boot has a record of, alive or not."""
     for path in sorted(app.place.glob("*.json")):
         with suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
-            data = json.loads(path.read_bytes())
+            data = json.loads(durable.read(path))
             if data.pop("boot_id") == system.boot_id():
                 yield Instance(**data)
 

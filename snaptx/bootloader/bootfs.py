@@ -104,7 +104,7 @@ def _number(path: Path) -> int:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode(errors="replace")
+        return entryfile.text(path)
     except OSError as error:
         message = f"what goes with bootfs can't be read: {error.strerror}"
         raise BootError(message, hint="look for errors with: dmesg") from error

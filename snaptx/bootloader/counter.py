@@ -57,8 +57,8 @@ class Counter(NamedTuple):
 
     def _is_whole(self) -> bool:
         try:
-            data = self.file.read_bytes()
-        except OSError:
+            data = durable.read(self.file)
+        except (OSError, ValueError):
             return False
         return len(data) == SIZE and data.startswith(HEADER)
 

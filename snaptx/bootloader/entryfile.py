@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from snaptx import durable
 from snaptx.bootloader.quoting import quote
 from snaptx.errors import BootError, FormatError
 from snaptx.model import BootEntry, BootState, jsonable, require_kinds
@@ -131,6 +133,19 @@ def _load(entry: BootEntry, words: list[str]) -> list[str]:
 
 def _signed(body: str) -> str:
     return body + f"# sha256 {hashlib.sha256(body.encode()).hexdigest()}\n"
+
+
+def text(path: Path) -> str:
+    """Return the text of an entry file.
+
+    Raises:
+        BootError: it is no regular file, or a directory.
+        OSError: it can't be read.
+    """
+    try:
+        return durable.read(path).decode(errors="replace")
+    except (ValueError, IsADirectoryError) as error:
+        raise BootError(f"the boot entry file is damaged: {error}", hint=DAMAGED_HINT) from error
 
 
 def parse(text: str) -> BootState:

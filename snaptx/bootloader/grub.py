@@ -111,7 +111,7 @@ class Grub:
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none."""
         try:
-            text = self._entry.read_bytes().decode(errors="replace")
+            text = entryfile.text(self._entry)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

@@ -37,7 +37,7 @@ class Pointer:
     def read(self) -> BootState | None:
         """Return what the pointer says, None if there is none."""
         try:
-            return entryfile.parse(self._file.read_bytes().decode(errors="replace"))
+            return entryfile.parse(entryfile.text(self._file))
         except FileNotFoundError:
             return None
 

@@ -137,6 +137,7 @@ class Manifest:
 
         It is a child of ``base`` (see `lineage`), or as its ``successor`` one of what ``base`` is a child of.
         """
+        _require_file(base)
         with _os_errors(path), base.open("rb") as source:
             target = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600)
             try:
@@ -325,6 +326,7 @@ class Manifest:
 def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
     """Open the database; a read-only one is taken as immutable, so no lock and no side file is needed."""
     mode = "mode=rw" if writable else _AT_REST
+    _require_file(path)
     try:
         db = mounting.with_real_path(path, lambda real: _open(real, mode))
     except sqlite3.Error as err:
@@ -338,6 +340,12 @@ def _connect(path: Path, *, writable: bool) -> sqlite3.Connection:
         db.close()
         raise VerifyError(f"{path}: the manifest is damaged: {err}", hint="run: snaptx repair") from err
     return db
+
+
+def _require_file(path: Path) -> None:
+    """Refuse what is there and no regular file: who opens a FIFO waits."""
+    if path.exists() and not path.is_file():
+        raise VerifyError(f"{path}: the manifest is no regular file", hint="run: snaptx repair")
 
 
 def _open(path: Path, mode: str) -> sqlite3.Connection:

@@ -47,7 +47,7 @@ def read(state: Path) -> dict[str, Conversion]:
         FormatError: a newer snaptx wrote it.
     """
     try:
-        data = json.loads((state / NAME).read_bytes())
+        data = json.loads(durable.read(state / NAME))
         if data["format"] > FORMAT:
             hint = "use that version or newer"
             raise FormatError(f"{NAME} was written by a newer snaptx", hint=hint)

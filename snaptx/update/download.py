@@ -95,7 +95,7 @@ def fetch(transport: Transport, entry: Entry, cache: Path, progress: Progress | 
         NoSpaceError: the disk is full; nothing of it is kept.
     """
     whole = cache / entry.sha256
-    if whole.exists() and _digest(whole) == entry.sha256:
+    if whole.is_file() and _digest(whole) == entry.sha256:
         return whole
     part = whole.with_name(whole.name + PART)
     try:

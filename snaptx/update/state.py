@@ -88,7 +88,7 @@ def read(place: Path) -> State:
         StorageError: it can't be read.
     """
     try:
-        data = json.loads((place / NAME).read_bytes())
+        data = json.loads(durable.read(place / NAME))
         if data["format"] > FORMAT:
             raise FormatError("a newer snaptx has updated this machine", hint="use that version or newer")
         return _state(data)
