@@ -31,8 +31,8 @@ def read(root: Path) -> str:
 
 def entries(text: str) -> Iterator[Entry]:
     """Yield the lines that mount something, in their order."""
-    for line in text.splitlines():
-        words = line.split()
+    for line in text.split("\n"):  # lines and words end where they do for libmount
+        words = re.findall(r"[^ \t]+", line.removesuffix("\r"))
         if len(words) >= 3 and not words[0].startswith("#"):
             options = words[3] if len(words) > 3 else "defaults"
             yield Entry(*(_plain(word) for word in (*words[:3], options)))
@@ -57,9 +57,7 @@ def add(text: str, uuid: str, shared: Iterable[tuple[str, str]]) -> str:
     ]
     if not fresh:
         return text
-    lines = text.splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"
+    lines = [f"{line}\n" for line in text.removesuffix("\n").split("\n")] if text else []
     at = next((i for i, line in enumerate(lines, 1) if "/" in targets(line)), len(lines))
     return "".join((*lines[:at], *fresh, *lines[at:]))
 
@@ -75,4 +73,4 @@ def _plain(word: str) -> str:
 
 
 def _escaped(word: str) -> str:
-    return re.sub(r"[\s\\#]", lambda blank: f"\\{ord(blank[0]):03o}", word)
+    return re.sub(r"[ \t\n\r\\#]", lambda blank: f"\\{ord(blank[0]):03o}", word)

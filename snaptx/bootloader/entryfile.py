@@ -158,7 +158,7 @@ def parse(text: str) -> BootState:
     body, _, _ = text.rpartition("# sha256 ")
     if not body or _signed(body) != text:
         raise BootError("the boot entry file is damaged", hint=DAMAGED_HINT)
-    for line in body.splitlines():
+    for line in body.split("\n"):
         if line.startswith("# state "):
             return _state(line.removeprefix("# state "))
     raise BootError("the boot entry file carries no state", hint=DAMAGED_HINT)

@@ -123,3 +123,11 @@ def test_a_newer_format_is_refused_with_an_instruction(monkeypatch: pytest.Monke
 
 def test_the_static_configuration_passes_grubs_own_checker() -> None:
     subprocess.run(["grub-script-check", Path(__file__).parents[2] / "grub/grub.cfg"], check=True)
+
+
+@pytest.mark.parametrize("char", "\x0b\x0c\x1c\x85\u2028")
+def test_state_is_in_a_line_as_grub_has_lines(char: str) -> None:
+    body = f"# made by{char}# state {{}}\n" + entryfile.render(state(1), "uuid").rpartition("# sha256 ")[0]
+    digest = hashlib.sha256(body.encode()).hexdigest()
+
+    assert entryfile.parse(f"{body}# sha256 {digest}\n") == state(1)

@@ -305,3 +305,23 @@ def test_a_hard_link_that_became_a_file_is_seen(twins: Places) -> None:
     os.utime(twins.copy, ns=(1, 1))
 
     assert len(unlike(twins)) == 1
+
+
+ODD = "\x0b\x0c\x1c\x85\xa0\u2028"
+"""What ends a line or a word for Python, and for libmount is a character like another."""
+
+
+@pytest.mark.parametrize("char", ODD)
+def test_lines_and_words_of_fstab_end_where_mount_ends_them(char: str) -> None:
+    comment = f"# the old disk:{char}/dev/sdb1 /boot ext4 defaults 0 2\n"
+    text = f"{comment}UUID=1\t /  btrfs defaults 0 0\r\n/dev/sdc1 /a{char}b ext4 ro"
+
+    assert fstab.targets(text) == {"/", f"/a{char}b"}
+    added = fstab.add(text, UUID, [(f"/c{char}d", "@c")])
+    assert added.startswith(comment)
+    assert fstab.targets(added) == {"/", f"/a{char}b", f"/c{char}d"}
+    assert added.replace("\n", "").startswith(text.partition("/dev/sdc1")[0].replace("\n", ""))
+
+
+def test_a_line_of_fstab_may_end_as_another_system_has_it() -> None:
+    assert [entry.options for entry in fstab.entries("/dev/sda1 / btrfs ro\r\n")] == ["ro"]
