@@ -41,6 +41,10 @@ RUN_ENDS = 600.0
 """Seconds after its last work from which on a process, as packagekitd, begins another run."""
 
 
+PATIENCE = 5.0
+"""Seconds that another snaptx is waited for: most verbs need less, and somebody waits for this."""
+
+
 class Caller(NamedTuple):
     """A run of a package manager: its process, told from later ones of the same number, in this boot."""
 
@@ -87,7 +91,7 @@ def before(machine: Machine, request: Request, caller: Caller) -> int:
     """
     if _noted(machine, caller) and not _is_over(machine):
         return 0
-    with transaction.exclusive(machine, request.verb):
+    with transaction.exclusive(machine, request.verb, PATIENCE):
         return _keep(machine, request, caller)
 
 
@@ -190,7 +194,7 @@ def after(machine: Machine, request: Request, caller: Caller) -> tuple[int, Outc
         raise NotFoundError(f"no generation was made before this run of {caller.manager}", hint=hint)
     sealed, running = Tree(number, Part.SEALED), Tree(machine.booted, Part.ROOT)
     paths = [machine.storage.path(tree) for tree in (sealed, running)]
-    with transaction.exclusive(machine, request.verb):
+    with transaction.exclusive(machine, request.verb, PATIENCE):
         if traces.touched(paths[0], paths[1], MANAGERS[caller.manager]) or _is_wanted(machine, number):
             outcome = _put_on_record(machine, request, caller, number)
             os.utime(machine.storage.state / NOTE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -77,3 +78,19 @@ def test_what_is_in_use_is_not_said_to_be_removed(machine: Box) -> None:  # noqa
 
     assert machine.marks() == {1: "NRG", 2: "G"}
     assert machine.audit()[-1]["removed"] == []
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "required"])
+def test_another_snaptx_that_ends_soon_is_waited_for(machine: Box, mode: str) -> None:  # noqa: F811
+    status = machine.root / "var/lib/dpkg/status"
+    machine.configure(f'[hooks]\nmode = "{mode}"\n')
+    for moment in ("before", "after"):
+        with subprocess.Popen(["flock", machine.state / "lock", "sleep", "1.5"]):
+            time.sleep(0.5)
+            said = machine.run("hook", moment, *ME)
+        assert (said.code, "snaptx: warning" in said.err) == (0, False), said.err
+        status.write_text(status.read_text().replace("Version: 1", "Version: 1.1"))
+
+    assert 2 in machine.marks()
+    assert machine.audit()[-1]["argv"][-1:] == [ME[-1]]
+    assert machine.audit()[-1]["result"] == "done"
