@@ -77,7 +77,7 @@ def _foundations(machine: Machine) -> Iterator[str]:
         machine.journal.open()
     except JournalError as error:
         yield f"{error.message}; set aside"
-        _set_aside(machine, machine.journal.path, f"damaged-{int(system.now())}")
+        set_aside(machine, machine.journal.path, f"damaged-{int(system.now())}")
     yield from _records(machine)
     yield from _entry_file(machine)
     remedy = recover.leftovers(machine)
@@ -90,7 +90,8 @@ def _foundations(machine: Machine) -> Iterator[str]:
             yield f"generation {number}: a view that nobody looks at any more was removed"
 
 
-def _set_aside(machine: Machine, path: Path, name: str) -> None:
+def set_aside(machine: Machine, path: Path, name: str) -> None:
+    """Keep what is in the way beside the journal, as ``name`` or the first such name that is free."""
     os.replace(path, durable.unused(machine.journal.path.with_name(name)))
 
 
@@ -106,7 +107,7 @@ def _records(machine: Machine) -> Iterator[str]:
         except VerifyError as error:
             problem = error.message
             path = machine.generations.directory(number) / RECORD
-            _set_aside(machine, path, f"damaged-record-{number}")
+            set_aside(machine, path, f"damaged-record-{number}")
         machine.generations.write(_guess(machine, number))
         yield f"{problem}; replaced by what can be told from the disk"
 
@@ -210,7 +211,7 @@ def _manifests(machine: Machine) -> Iterator[str]:
             verify.manifest(machine, number)
         except SnaptxError as error:
             if machine.manifest(number).is_dir():
-                _set_aside(machine, machine.manifest(number), f"damaged-manifest-{number}")
+                set_aside(machine, machine.manifest(number), f"damaged-manifest-{number}")
             machine.manifest(number).unlink(missing_ok=True)
             part = Part.SEALED if machine.phase(number) is Phase.COMMITTED else Part.ROOT
             difference.index(machine, Tree(number, part))

@@ -47,7 +47,7 @@ def plan(machine: Machine) -> Undoing:
     apps = sorted(path.name for path in (machine.storage.state / APPS).glob("[!.]*"))
     if apps:
         message = f"there are application trees: {', '.join(apps)}"
-        raise BusyError(message, hint="first: snaptx app remove NAME")
+        raise BusyError(message, hint="first: snaptx app remove NAME; 'snaptx repair' for what is none")
     gone = tuple(generation.number for generation in generations if generation.number != 1)
     return Undoing(gone, tuple(_steps(machine, gone)))
 

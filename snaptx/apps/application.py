@@ -9,12 +9,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from snaptx import initialise, lock, system, transaction
+from snaptx import initialise, lock, repair, system, transaction
 from snaptx.apps import settings
 from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
 from snaptx.errors import BusyError, LayoutError, NotFoundError
 from snaptx.machine import Machine
+from snaptx.overlay.failure import shown
+from snaptx.storage import apptree
 from snaptx.storage.base import APPS
 from snaptx.transaction import Request
 
@@ -50,7 +52,20 @@ class App:
 
 def names(host: Machine) -> list[str]:
     """Return the names of the application trees, sorted."""
-    return sorted(path.name for path in (host.storage.state / APPS).glob("[!.]*"))
+    return [path.name for path in _entries(host) if _is_ours(path) and not path.name.startswith(".")]
+
+
+def strays(host: Machine) -> list[Path]:
+    """Return what lies among the application trees and is none, sorted."""
+    return [path for path in _entries(host) if not _is_ours(path)]
+
+
+def _entries(host: Machine) -> list[Path]:
+    return sorted((host.storage.state / APPS).glob("*"))
+
+
+def _is_ours(path: Path) -> bool:
+    return settings.is_name(path.name.removeprefix(".")) and apptree.is_one(path)
 
 
 def open_app(host: Machine, name: str) -> App:
@@ -64,6 +79,12 @@ def open_app(host: Machine, name: str) -> App:
         known = ", ".join(names(host)) or "none"
         raise NotFoundError(f"there is no application {name}", hint=f"there are: {known}")
     return opened
+
+
+def set_aside(host: Machine, request: Request, stray: Path) -> None:
+    """Move what is no application out of the way of those that are."""
+    repair.set_aside(host, stray, f"stray-{shown(os.fsencode(stray.name))}"[:80])
+    transaction.note(host, request, stray=shown(os.fsencode(stray.name)), result="set aside")
 
 
 def look(host: Machine, name: str) -> App:
@@ -100,10 +121,11 @@ def fresh(host: Machine, name: str) -> tuple[App, AppStorage]:
 
     Raises:
         UsageError: none may be called so.
-        BusyError: there is one of that name.
+        BusyError: there is one of that name, or something that is none.
         LayoutError: the root is not on Btrfs.
     """
     storage = _storage(host, settings.require_name(name))
+    apptree.require(storage.state)
     made = _app(host, name, storage)
     if is_there(made):
         raise BusyError(f"there is an application {name}", hint=f"see: snaptx app list {name}")
@@ -173,7 +195,7 @@ def half_made(host: Machine) -> list[str]:
 
 def removed(host: Machine) -> list[str]:
     """Return the names of those whose removal was begun and is not over."""
-    return sorted(path.name[1:] for path in (host.storage.state / APPS).glob(".*"))
+    return [path.name[1:] for path in _entries(host) if _is_ours(path) and path.name.startswith(".")]
 
 
 def sweep(host: Machine, name: str, verb: str) -> None:

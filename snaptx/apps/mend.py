@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from snaptx import lock, repair, verify
 from snaptx.apps import application, instances
 from snaptx.apps.application import App
 from snaptx.errors import BootError, NotFoundError, SnaptxError, storage_error
 from snaptx.machine import Machine
+from snaptx.overlay.failure import shown
 from snaptx.transaction import Request
 from snaptx.verify import Problem
 
 
 def problems(host: Machine) -> Iterator[Problem]:
     """Compare what snaptx keeps about each application tree with itself and with the disk."""
+    for stray in application.strays(host):
+        yield Problem(_named(stray), "is no application")
     for name in application.removed(host):
         yield Problem(f"application {name}", "its removal was interrupted")
     for name in application.half_made(host):
@@ -45,6 +50,12 @@ def _of_each(host: Machine, look: Callable[[App], Iterator[Problem]]) -> Iterato
 
 def mend(host: Machine, request: Request) -> Iterator[str]:
     """Repair every application tree; yield what was done, and what could not be, in plain words."""
+    for stray in application.strays(host):
+        try:
+            application.set_aside(host, request, stray)
+            yield f"{_named(stray)} is no application, and was set aside"
+        except (SnaptxError, OSError) as error:
+            yield f"{_named(stray)} was left as it is: {_why(error)}"
     acts = [(name, _swept) for name in application.removed(host)]
     acts += [(name, _mended) for name in application.names(host)]
     for name, act in acts:
@@ -52,6 +63,10 @@ def mend(host: Machine, request: Request) -> Iterator[str]:
             yield from (f"application {name}: {line}" for line in act(host, name, request))
         except (SnaptxError, OSError) as error:
             yield f"application {name} was left as it is: {_why(error)}"
+
+
+def _named(stray: Path) -> str:
+    return f"@snaptx/apps/{shown(os.fsencode(stray.name))}"
 
 
 def _why(error: SnaptxError | OSError) -> str:

@@ -48,13 +48,18 @@ class Settings(NamedTuple):
     drain: int = 30
 
 
+def is_name(name: str) -> bool:
+    """Return whether an application may be called so."""
+    return bool(_NAME.fullmatch(name))
+
+
 def require_name(name: str) -> str:
     """Return ``name`` if an application may be called so.
 
     Raises:
         UsageError: it may not.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         hint = "small letters, digits, '.', '_' and '-', at most 64, a letter or digit first"
         raise UsageError(f"{name!r} is no name for an application", hint=hint)
     return name

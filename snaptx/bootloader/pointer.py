@@ -32,7 +32,9 @@ class Pointer:
         self._next = home / (NAME + ".next")
 
     def install(self, root: Path, adopted: TreeInfo) -> None:
-        """Do nothing: there is no loader."""
+        """Set aside a directory that has the pointer's name; there is no loader."""
+        if self._file.is_dir():
+            _take_away(self._file)
 
     def read(self) -> BootState | None:
         """Return what the pointer says, None if there is none."""
@@ -40,6 +42,9 @@ class Pointer:
             return entryfile.parse(entryfile.text(self._file))
         except FileNotFoundError:
             return None
+        except OSError as error:
+            message = f"the pointer file can't be read: {error.strerror}"
+            raise BootError(message, hint="run: snaptx repair") from error
 
     def chosen(self) -> int:
         """Return the generation that the pointer names, 0 if there is none or it is damaged."""
@@ -62,6 +67,7 @@ class Pointer:
 
     def prepare(self, state: BootState) -> None:
         """Write the next pointer beside the current one."""
+        self.discard()
         durable.write_new(self._next, entryfile.render(state, "").encode(), 0o644)
 
     def switch(self) -> None:
@@ -73,16 +79,23 @@ class Pointer:
 
     def discard(self) -> None:
         """Remove a pointer that was prepared and not switched to."""
-        with suppress(FileNotFoundError):
-            self._next.unlink()
+        _take_away(self._next)
 
     def forget(self, number: int) -> None:
         """Do nothing: nothing was put in place."""
 
     def remove(self) -> None:
         """Remove the pointer."""
-        with suppress(FileNotFoundError):
-            self._file.unlink()
+        _take_away(self._file)
 
     def barrier(self) -> None:
         """Do nothing: the storage's barrier covers the file."""
+
+
+def _take_away(path: Path) -> None:
+    """Remove a file; what else has its name may be somebody's data, and is set aside."""
+    with suppress(FileNotFoundError):
+        try:
+            path.unlink()
+        except IsADirectoryError:
+            os.replace(path, durable.unused(path.with_name(f"damaged-{path.name}")))

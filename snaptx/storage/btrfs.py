@@ -29,6 +29,7 @@ from snaptx import chattr, mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
 from snaptx.model import Part, Tree
+from snaptx.storage import apptree
 from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
 
 STATE = "@snaptx"
@@ -385,7 +386,8 @@ class AppStorage(BtrfsStorage):
     def sweep(self) -> None:
         """Remove what is left of what was forsaken under this name, if anything is."""
         with _translated(f"cannot remove {self._place}"):
-            if self.gone.is_dir():
+            if os.path.lexists(self.gone):
+                apptree.require(self.gone)
                 _delete_subvolumes(self.gone)
 
     @property
