@@ -42,7 +42,7 @@ class Generations:
 
     def numbers(self) -> list[int]:
         """Return the numbers that have a directory, complete or not, ascending."""
-        return sorted(int(path.name) for path in self._directory.glob("*") if _is_number(path.name))
+        return sorted(int(path.name) for path in self._directory.glob("*") if is_number(path.name))
 
     def recorded(self) -> list[Generation]:
         """Return the generations that have a record, ascending."""
@@ -118,7 +118,7 @@ class Generations:
             return 0
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
     """Return whether a directory is named as a generation's is: "007" and "²" are somebody else's."""
     return name.isascii() and name.isdigit() and not name.startswith("0")
 

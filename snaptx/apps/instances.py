@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
 
-from snaptx import checks, durable, log, mounting, system
+from snaptx import checks, durable, generations, log, mounting, system
 from snaptx.apps import process, runners, sockets
 from snaptx.apps.application import App, subtree
 from snaptx.apps.runners import Instance
@@ -168,8 +168,8 @@ def settle(app: App) -> Instance | None:
 def _unrecorded(app: App) -> list[int]:
     """Return the generations that are mounted for an instance of which there is no record."""
     known = {instance.generation for instance in recorded(app)}
-    mounted = [int(path.name) for path in app.place.glob("[0-9]*") if path.name.isdigit() and path.is_mount()]
-    return sorted(set(mounted) - known)
+    places = [path for path in app.place.glob("*") if generations.is_number(path.name)]
+    return sorted({int(path.name) for path in places if path.is_mount()} - known)
 
 
 def bring_up(app: App) -> Instance:

@@ -28,6 +28,7 @@ import btrfsutil
 from snaptx import chattr, mounting, system
 from snaptx.durable import sync_directory
 from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
+from snaptx.generations import Generations
 from snaptx.model import Part, Tree
 from snaptx.storage import apptree
 from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
@@ -336,7 +337,7 @@ class AppStorage(BtrfsStorage):
         return max(committed, default=1)
 
     def _numbers(self) -> list[int]:
-        return [int(path.name) for path in self.state.glob("generations/[0-9]*")]
+        return Generations(self.state / "generations").numbers()
 
     def create(self) -> None:
         """Make the state directory and the empty root of generation 1."""
