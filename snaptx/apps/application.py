@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaptx import initialise, lock, repair, system, transaction
-from snaptx.apps import settings
+from snaptx.apps import logs, settings
 from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
 from snaptx.errors import BusyError, LayoutError, NotFoundError
@@ -85,6 +85,12 @@ def set_aside(host: Machine, request: Request, stray: Path) -> None:
     """Move what is no application out of the way of those that are."""
     repair.set_aside(host, stray, f"stray-{shown(os.fsencode(stray.name))}"[:80])
     transaction.note(host, request, stray=shown(os.fsencode(stray.name)), result="set aside")
+
+
+def bound_logs(host: Machine) -> None:
+    """Keep the newest part of what applications have written, whether they run or not."""
+    for place in (host.sysroot / RUN).glob("*"):
+        logs.bound(place)
 
 
 def look(host: Machine, name: str) -> App:
@@ -167,6 +173,7 @@ def remove(host: Machine, app: App, request: Request) -> None:
     require_unpinned(app)
     transaction.note(host, request, application=app.name, result="begun")
     app.machine.storage.forsake("")
+    logs.forget(app.place)
     transaction.note(host, request, application=app.name, result="done")
 
 

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, replace
 
 from snaptx import checks, durable, generations, log, mounting, system
-from snaptx.apps import process, runners, sockets
+from snaptx.apps import logs, process, runners, sockets
 from snaptx.apps.application import App, subtree
 from snaptx.apps.runners import Instance
 from snaptx.errors import CommandError, HealthError, NotFoundError, storage_error
@@ -61,6 +61,7 @@ def start(app: App, number: int, before: Instance | None) -> Instance:
         CommandError: it can't be started; nothing of it is left.
     """
     require_startable(app)
+    logs.bound(app.place)
     made = None
     try:
         _mount(app, number)
