@@ -18,8 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
 
 from snaptx import commit, confirm, lock, log, rollback, transaction
 from snaptx.apps import instances, runners
@@ -32,8 +31,14 @@ from snaptx.machine import Machine
 from snaptx.transaction import Request
 
 
-class Turned(NamedTuple):
-    """What the switch of the pointer did, the fields as in ``Moved``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turned:
+    """What the switch of the pointer did.
+
+    ``content`` is the generation whose content this has.  ``left`` is what was
+    changed in the tree before and stays there, for the new one does not stem
+    from it.
+    """
 
     number: int
     previous: int
@@ -47,30 +52,22 @@ Act = Callable[[Callable[[int], None]], Turned]
 """Makes the switch, and calls what it is given before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved(Turned):
     """What a move did.
 
-    ``content`` is the generation whose content this has, ``pause_seconds`` how
-    long the old instance was held where its sockets were ``handed_on`` (requests
-    that it had begun waited), and else how long nobody answered,
-    ``start_seconds`` from the start to the check's success,
+    ``pause_seconds`` is how long the old instance was held where its sockets
+    were ``handed_on`` (requests that it had begun waited), and else how long
+    nobody answered, ``start_seconds`` from the start to the check's success,
     ``drain_seconds`` until the old instance had ended, ``killed`` whether it
-    had to be.  ``left`` is what was changed in the tree before and stays
-    there, for the new one does not stem from it.
+    had to be.
     """
 
-    number: int
-    previous: int
-    content: int
     handed_on: bool
     pause_seconds: float
     start_seconds: float
     drain_seconds: float
     killed: bool
-    carried: tuple[bytes, ...] = ()
-    conflicts: tuple[bytes, ...] = ()
-    left: tuple[bytes, ...] = ()
 
 
 @dataclass
@@ -188,7 +185,14 @@ def switch(
 
     def act(ready: Callable[[int], None]) -> Turned:
         done = commit.commit(app.machine, request, wanted, policy, ready)
-        return Turned(done.number, done.previous, done.number, done.carried, done.conflicts, done.left)
+        return Turned(
+            number=done.number,
+            previous=done.previous,
+            content=done.number,
+            carried=done.carried,
+            conflicts=done.conflicts,
+            left=done.left,
+        )
 
     return _move(host, app, request, act)
 
@@ -204,7 +208,7 @@ def back(host: Machine, app: App, request: Request, wanted: int | None) -> Moved
 
     def act(ready: Callable[[int], None]) -> Turned:
         done = rollback.rollback(app.machine, request, wanted, ready=ready)
-        return Turned(done.number, done.previous, done.content)
+        return Turned(number=done.number, previous=done.previous, content=done.content)
 
     return _move(host, app, request, act)
 
@@ -244,15 +248,10 @@ def _move(host: Machine, app: App, request: Request, act: Act) -> Moved:
             drained = move.retire()
             confirm.confirm(reopen(host, app).machine, request, turned.number)
     return Moved(
-        turned.number,
-        turned.previous,
-        turned.content,
-        before is not None and move.overlaps,
-        move.pause,
-        move.start,
-        drained,
-        move.killed,
-        turned.carried,
-        turned.conflicts,
-        turned.left,
+        **asdict(turned),
+        handed_on=before is not None and move.overlaps,
+        pause_seconds=move.pause,
+        start_seconds=move.start,
+        drain_seconds=drained,
+        killed=move.killed,
     )
