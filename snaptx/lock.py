@@ -30,14 +30,20 @@ def exclusive(path: Path, verb: str, patience: float = 0.0) -> Iterator[None]:
     Raises:
         LockError: somebody else holds it; the message names them.
     """
-    end = time.monotonic() + patience
     with descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as fd:
-        while not _taken(fd):
-            if time.monotonic() >= end:
-                raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end")
-            time.sleep(PAUSE)
+        if not _had(fd, patience):
+            raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end")
         _sign(fd, verb)
         yield
+
+
+def _had(fd: int, patience: float) -> bool:
+    end = time.monotonic() + patience
+    while not _taken(fd):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(PAUSE)
+    return True
 
 
 def _taken(fd: int) -> bool:
@@ -49,14 +55,16 @@ def _taken(fd: int) -> bool:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[None]:
+def held(directory: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock of a directory, which says nothing of its holder, for the length of a with block.
+
+    It is waited for, for ``patience`` seconds at most.
 
     Raises:
         LockError: somebody else holds it.
     """
     with descriptor(directory, system.DIRECTORY) as fd:
-        if not _taken(fd):
+        if not _had(fd, patience):
             message = f"another snaptx is at work in {directory.parent.name}/{directory.name}"
             raise LockError(message, hint="wait for it to end")
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from snaptx import initialise, lock, repair, system, transaction
 from snaptx.apps import logs, settings
 from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
-from snaptx.errors import BusyError, LayoutError, NotFoundError
+from snaptx.errors import BusyError, LayoutError, NotFoundError, storage_error
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 from snaptx.storage import apptree
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 RUN = "run/snaptx/apps"
 """Where instances are mounted and remembered, below the system root; ends with the boot."""
+
+PATIENCE = 30.0
+"""Seconds that the making of another application is waited for."""
 
 
 @dataclass(frozen=True)
@@ -143,12 +147,30 @@ def create(host: Machine, request: Request, name: str) -> App:
 
     Raises:
         UsageError: none may be called so.
-        BusyError: there is one of that name.
+        BusyError: there is one of that name, or something that is none.
+        LockError: another one is being made, and takes long.
     """
-    made, storage = fresh(host, name)
-    storage.create()
-    initialise.initialise(made.machine, request, about="empty")
+    fresh(host, name)
+    with making(host):
+        made, storage = fresh(host, name)
+        storage.create()
+        initialise.initialise(made.machine, request, about="empty")
     return made
+
+
+def making(host: Machine) -> AbstractContextManager[None]:
+    """Be the only one that makes applications, or judges which are half made: theirs can't be locked yet.
+
+    Raises:
+        LockError: another snaptx does, and takes long.
+        StorageError: the filesystem refuses the directory that they lie in.
+    """
+    directory = host.storage.state / APPS
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, f"cannot make @snaptx/{APPS}") from error
+    return lock.held(directory, PATIENCE)
 
 
 def require_unpinned(app: App) -> None:

@@ -83,11 +83,12 @@ def _swept(host: Machine, name: str, request: Request) -> list[str]:
 
 
 def _mended(host: Machine, name: str, request: Request) -> list[str]:
-    app = application.look(host, name)
-    with lock.exclusive(app.machine.lock, request.verb):
+    with application.making(host):
+        app = application.look(host, name)
         if not application.is_there(app):
             app.machine.storage.forsake("")
             return ["it was half made, and is gone"]
-        with suppress(BootError, NotFoundError):  # of a pointer that the repair makes anew
-            instances.settle(app)  # what runs would keep its generation busy
+    # What runs would keep its generation busy; a pointer that can't be read the repair makes anew.
+    with lock.exclusive(app.machine.lock, request.verb), suppress(BootError, NotFoundError):
+        instances.settle(app)
     return repair.repair(application.reopen(host, app).machine, request)
