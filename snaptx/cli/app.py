@@ -17,7 +17,7 @@ from snaptx.cli import common, options
 from snaptx.cli import list as list_verb
 from snaptx.cli import log as log_verb
 from snaptx.cli.common import Progress
-from snaptx.errors import BusyError, SnaptxError, UsageError
+from snaptx.errors import BootError, BusyError, NotFoundError, SnaptxError, UsageError
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 
@@ -156,7 +156,7 @@ def _check(args: Namespace, app: App) -> None:
 
 def _list_all(args: Namespace, host: Machine) -> int:
     body = [_about(app) for app in application.described(host)]
-    rows = [[*map(str, (one["name"], one["generation"])), _numbers(one["running"])] for one in body]
+    rows = [[one["name"], str(one["generation"] or "-"), _numbers(one["running"])] for one in body]
     common.emit(args, body, common.table([["NAME", "GENERATION", "RUNNING"], *rows]))
     return 0
 
@@ -167,7 +167,16 @@ def _numbers(running: list[int]) -> str:
 
 def _about(app: App) -> dict[str, Any]:
     running = [instance.generation for instance in instances.running(app)]
-    return {"name": app.name, "generation": app.machine.boot_state().default, "running": running}
+    return {"name": app.name, "generation": _at(app), "running": running}
+
+
+def _at(app: App) -> int | None:
+    """Return the generation it is at, None where its pointer does not tell."""
+    try:
+        return app.machine.boot_state().default
+    except (BootError, NotFoundError) as error:
+        log.warning("its pointer is of no use", app=app.name, reason=error.message, hint=error.hint)
+        return None
 
 
 def _list(args: Namespace, _host: Machine, app: App) -> int:

@@ -289,6 +289,23 @@ def test_what_runs_is_ended_as_it_was_started_whatever_is_set_since(
     web.box.ok("app", "remove", "web")
 
 
+@pytest.mark.parametrize("text", [None, "half of a"], ids=["lost", "damaged"])
+def test_one_whose_pointer_is_of_no_use_hides_no_other(web: Web, text: str | None) -> None:
+    web.box.ok("app", "create", "other")
+    pointer = web.box.state / "apps/other/grub/current"
+    pointer.unlink()
+    if text is not None:
+        pointer.write_text(text)
+
+    said = web.box.run("--json", "app", "list")
+    assert said.json == [
+        {"name": "other", "generation": None, "running": []},
+        {"name": "web", "generation": 2, "running": [2]},
+    ]
+    assert "other" in said.err
+    assert web.box.ok("app", "list").splitlines()[1].split() == ["other", "-", "-"]
+
+
 def test_audit_and_generations_are_its_own(web: Web) -> None:
     trail = web.box.json("app", "log", "web")
     assert [record["result"] for record in trail] == ["done"] * len(trail)
