@@ -25,6 +25,9 @@ from snaptx.errors import CommandError
 FIRST = 3
 """The first descriptor that is handed over (SD_LISTEN_FDS_START)."""
 
+UMASK = 0o022
+"""Of what is started, as systemd has it; not that of whoever starts it."""
+
 INSIDE = ("proc", "dev", "sys")
 
 PATIENCE = 5.0
@@ -99,6 +102,7 @@ def _become(start: Start, says: int) -> NoReturn:
     for number in (*system.HELD, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(UMASK)
     out = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o640)
     given = [start.high(one.fileno()) for one in start.sockets]
     _enter(start.root)

@@ -348,6 +348,7 @@ class AppStorage(BtrfsStorage):
             root.parent.mkdir(exist_ok=True)
             if not root.exists():
                 btrfsutil.create_subvolume(str(root))
+                root.chmod(0o755)  # whatever the umask: who runs in it need not be root
 
     def prepare(self, adopted: TreeInfo) -> None:
         """Do nothing: ``create`` made it, since there is nothing to adopt before."""
