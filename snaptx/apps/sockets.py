@@ -34,13 +34,13 @@ def listening(
     Raises:
         StorageError: an address can't be listened at.
     """
-    owned = {_name(one.getsockname()): one for one in _listening_of(heir_of)} if heir_of else {}
+    owned = {_key(one.family, one.getsockname()): one for one in _listening_of(heir_of)} if heir_of else {}
     given: list[socket.socket] = []
     try:
         for address in addresses:
             family, place = _resolved(address)
-            name = _name(place)
-            given.append(owned.pop(name) if name in owned else _opened(address, family, place))
+            key = _key(family, place)
+            given.append(owned.pop(key) if key in owned else _opened(address, family, place))
             if nonblocking:
                 given[-1].setblocking(False)
         yield given
@@ -56,12 +56,19 @@ def _listening_of(pid: int) -> Iterator[socket.socket]:
     except OSError:
         return
     try:
-        for path in Path(f"/proc/{pid}/fd").iterdir():
+        for number in _descriptors(pid):
             with suppress(OSError):
-                if os.readlink(path).startswith("socket:"):
-                    yield from _if_listening(system.syscall(SYS_PIDFD_GETFD, process, int(path.name), 0))
+                if os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:"):
+                    yield from _if_listening(system.syscall(SYS_PIDFD_GETFD, process, int(number), 0))
     finally:
         os.close(process)
+
+
+def _descriptors(pid: int) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/fd")
+    except FileNotFoundError:  # it has just ended
+        return []
 
 
 def _if_listening(fd: int) -> Iterator[socket.socket]:
@@ -90,7 +97,14 @@ def shown(one: socket.socket) -> str:
     return f"[{name.rpartition(':')[0]}]:{name.rpartition(':')[2]}" if one.family == socket.AF_INET6 else name
 
 
+def _key(family: int, place: Any) -> tuple[int, str]:
+    """Return what tells sockets apart: a file may have the name that an address is written as."""
+    return family, _name(place)
+
+
 def _name(place: Any) -> str:
+    if isinstance(place, bytes):  # abstract, of any bytes, or none
+        return os.fsdecode(place)
     return place if isinstance(place, str) else f"{place[0]}:{place[1]}"
 
 
