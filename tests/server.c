@@ -2,7 +2,8 @@
  * answers each connection with the first line of /etc/version and its process id, and ends in good
  * order on SIGTERM: what it has accepted it answers.  With /etc/broken it answers 500; with /etc/slow
  * it takes 0.2 s for an answer, with /etc/deaf it heeds no SIGTERM.  With /etc/forks a child answers
- * and its parent waits, with /etc/daemon it goes into the background, in a session of its own. */
+ * and its parent waits, with /etc/apart too that has a session and a root directory of its own;
+ * with /etc/daemon it goes into the background, in a session of its own. */
 #define _GNU_SOURCE
 #include <netinet/in.h>
 #include <poll.h>
@@ -49,6 +50,7 @@ int main(int argc, char **argv) {
     if (!handed && argc < 2) return 2;
     int fd = handed ? 3 : opened(atoi(argv[1]));
     if (!access("/etc/forks", F_OK) && fork()) for (;;) pause();
+    if (!access("/etc/apart", F_OK) && (setsid() < 0 || chroot("/bin"))) return 4;
     if (!access("/etc/daemon", F_OK)) { if (fork()) return 0; setsid(); }
     struct sigaction action = {.sa_handler = access("/etc/deaf", F_OK) ? end : SIG_IGN};
     sigset_t blocked, before;

@@ -181,7 +181,7 @@ def stop(pid: int, start: int, how: str, drain: float) -> bool:
 
 
 def end_inside(root: Path) -> None:
-    """Kill every process whose root directory is ``root``: what has left the group of an instance."""
+    """Kill every process whose root directory is in the tree at ``root``: what left an instance's group."""
     deadline = time.monotonic() + PATIENCE
     while (found := list(_inside(root))) and time.monotonic() < deadline:
         for pid in found:
@@ -195,7 +195,8 @@ def _inside(root: Path) -> Iterator[int]:
     wanted, own = os.stat(root), os.readlink("/proc/self/ns/mnt")
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            is_there = os.path.samestat(os.stat(f"/proc/{name}/root"), wanted)
+            # The tree is a subvolume, with a number of its own: a root directory further in has it too.
+            is_there = os.stat(f"/proc/{name}/root").st_dev == wanted.st_dev
             if is_there and os.readlink(f"/proc/{name}/ns/mnt") != own:
                 yield int(name)
 

@@ -149,9 +149,10 @@ def test_one_with_a_damaged_record_is_ended_and_started_anew(web: Web, text: str
     assert not _answers(web.port, before)
 
 
+@pytest.mark.parametrize("marks", [("forks",), ("forks", "apart")], ids="-".join)
 @pytest.mark.parametrize("verb", ["start", "stop"])
-def test_workers_end_where_their_master_was_killed(web: Web, verb: str) -> None:
-    web.apply("two", "forks")
+def test_workers_end_where_their_master_was_killed(web: Web, verb: str, marks: tuple[str, ...]) -> None:
+    web.apply("two", *marks)
     web.box.ok("app", "switch", "web")
     worker = int(ask(web.port).split()[1])
     os.kill(system.parent_of(worker), signal.SIGKILL)
