@@ -99,7 +99,7 @@ def _fork_away(start: Start, says: int, tells: int) -> NoReturn:
 
 def _become(start: Start, says: int) -> NoReturn:
     os.setpgid(0, 0)
-    for number in (*system.HELD, signal.SIGPIPE):
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(UMASK)

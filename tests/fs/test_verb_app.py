@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import time
 from collections.abc import Callable
@@ -301,6 +302,17 @@ def test_a_strict_umask_of_who_makes_or_starts_it_shuts_nobody_out(web: Web) -> 
     started = web.box.start("--json", "app", "start", "web", before=strict).wait()
     status = Path(f"/proc/{started.json['pid']}/status").read_text()
     assert "Umask:\t0022\n" in status
+
+
+def test_what_is_started_ignores_no_signal_that_who_starts_it_does(web: Web) -> None:
+    def deaf() -> None:
+        for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)
+
+    web.box.ok("app", "stop", "web")
+    started = web.box.start("--json", "app", "start", "web", before=deaf).wait()
+    status = Path(f"/proc/{started.json['pid']}/status").read_text()
+    assert int(status.partition("SigIgn:")[2].split()[0], 16) == 0
 
 
 @pytest.mark.parametrize("text", [None, "half of a"], ids=["lost", "damaged"])
