@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -56,20 +56,23 @@ class App:
 
 def names(host: Machine) -> list[str]:
     """Return the names of the application trees, sorted."""
-    return [path.name for path in _entries(host) if _is_ours(path) and not path.name.startswith(".")]
+    return [path.name for path in _entries(host, ours=True) if not path.name.startswith(".")]
 
 
 def strays(host: Machine) -> list[Path]:
     """Return what lies among the application trees and is none, sorted."""
-    return [path for path in _entries(host) if not _is_ours(path)]
+    return list(_entries(host, ours=False))
 
 
-def _entries(host: Machine) -> list[Path]:
+def _entries(host: Machine, *, ours: bool) -> Iterator[Path]:
+    for path in _listed(host):
+        with suppress(FileNotFoundError):  # removed or renamed just then: it is neither
+            if (settings.is_name(path.name.removeprefix(".")) and apptree.is_one(path)) is ours:
+                yield path
+
+
+def _listed(host: Machine) -> list[Path]:
     return sorted((host.storage.state / APPS).glob("*"))
-
-
-def _is_ours(path: Path) -> bool:
-    return settings.is_name(path.name.removeprefix(".")) and apptree.is_one(path)
 
 
 def open_app(host: Machine, name: str) -> App:
@@ -85,10 +88,19 @@ def open_app(host: Machine, name: str) -> App:
     return opened
 
 
-def set_aside(host: Machine, request: Request, stray: Path) -> None:
-    """Move what is no application out of the way of those that are."""
-    repair.set_aside(host, stray, f"stray-{shown(os.fsencode(stray.name))}"[:80])
-    transaction.note(host, request, stray=shown(os.fsencode(stray.name)), result="set aside")
+def set_aside(host: Machine, request: Request, stray: Path) -> bool:
+    """Move what is no application out of the way of those that are; return False if it is one by now.
+
+    Raises:
+        LockError: another snaptx makes one, and takes long.
+    """
+    name = shown(os.fsencode(stray.name))
+    with making(host):
+        if stray not in strays(host):
+            return False
+        repair.set_aside(host, stray, f"stray-{name}"[:80])
+        transaction.note(host, request, stray=name, result="set aside")
+    return True
 
 
 def bound_logs(host: Machine) -> None:
@@ -224,7 +236,7 @@ def half_made(host: Machine) -> list[str]:
 
 def removed(host: Machine) -> list[str]:
     """Return the names of those whose removal was begun and is not over."""
-    return [path.name[1:] for path in _entries(host) if _is_ours(path) and path.name.startswith(".")]
+    return [path.name[1:] for path in _entries(host, ours=True) if path.name.startswith(".")]
 
 
 def sweep(host: Machine, name: str, verb: str) -> None:

@@ -52,8 +52,8 @@ def mend(host: Machine, request: Request) -> Iterator[str]:
     """Repair every application tree; yield what was done, and what could not be, in plain words."""
     for stray in application.strays(host):
         try:
-            application.set_aside(host, request, stray)
-            yield f"{_named(stray)} is no application, and was set aside"
+            if application.set_aside(host, request, stray):
+                yield f"{_named(stray)} is no application, and was set aside"
         except (SnaptxError, OSError) as error:
             yield f"{_named(stray)} was left as it is: {_why(error)}"
     acts = [(name, _swept) for name in application.removed(host)]
@@ -85,6 +85,8 @@ def _swept(host: Machine, name: str, request: Request) -> list[str]:
 def _mended(host: Machine, name: str, request: Request) -> list[str]:
     with application.making(host):
         app = application.look(host, name)
+        if not app.machine.storage.state.is_dir():  # somebody has removed it meanwhile
+            return []
         if not application.is_there(app):
             app.machine.storage.forsake("")
             return ["it was half made, and is gone"]

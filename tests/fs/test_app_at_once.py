@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
+from snaptx.apps import application
 from tests.boxes import Box
 
 
@@ -45,3 +48,15 @@ def test_a_repair_takes_nothing_away_that_is_being_made(box: Box) -> None:
     assert box.json("repair")["done"] == []
     assert making.wait().code == 0
     assert [row["name"] for row in box.json("app", "list")] == ["web"]
+
+
+def test_what_is_removed_meanwhile_is_neither_half_made_nor_in_the_way(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box.ok("app", "create", "web")
+    gone = [box.state / "apps" / name for name in ("gone", ".gone")]
+    before = application._listed
+    monkeypatch.setattr(application, "_listed", lambda host: sorted([*before(host), *gone]))
+
+    assert [row["name"] for row in box.json("app", "list")] == ["web"]
+    assert box.json("repair")["done"] == box.json("verify")["problems"] == []
