@@ -123,13 +123,18 @@ def require_healthy(app: App, instance: Instance) -> float:
     begun = time.monotonic()
     reason = "it was not checked"
     while time.monotonic() - begun < app.settings.timeout:
-        if not runners.runner(instance).is_alive():
-            raise _ill(app, instance, "it ended")
+        _require_alive(app, instance)
         reason = _complaint(app, instance)
-        if not reason and runners.runner(instance).is_alive():  # or it was another one that answered
+        if not reason:
+            _require_alive(app, instance)  # or it was another one that answered
             return time.monotonic() - begun
         time.sleep(PAUSE)
     raise _ill(app, instance, reason)
+
+
+def _require_alive(app: App, instance: Instance) -> None:
+    if not runners.runner(instance).is_alive():
+        raise _ill(app, instance, "it ended")
 
 
 def _ill(app: App, instance: Instance, reason: str) -> HealthError:

@@ -185,6 +185,16 @@ def test_an_answer_is_not_taken_for_that_of_one_that_ended(web: Web) -> None:
     assert web.at() == (2, [2])
 
 
+def test_one_that_ended_has_ended_also_when_time_is_up(web: Web) -> None:
+    web.apply("two")
+    seen = web.place / "seen"
+    first = f"[ -e {seen} ] || {{ touch {seen}; sleep 1.5; exit 1; }}"
+    web.place.joinpath("check").write_text(f'#!/bin/sh\n{first}\nkill -KILL "$SNAPTX_PID"\nsleep 1\n')
+    said = web.box.run("app", "switch", "web")
+
+    assert said.complaint[0].endswith("did not come up: it ended")
+
+
 def _without_room_for_records() -> None:
     from snaptx.errors import NoSpaceError
     from snaptx.generations import Generations
