@@ -53,6 +53,17 @@ VERBS = {
 INTERRUPTED = 128
 """Added to the number of the signal that ended the work."""
 
+_over = False
+"""Whether all is done and said, and a signal comes too late to end anything."""
+
+
+class _Interrupt(KeyboardInterrupt):
+    """A signal, named by its number.
+
+    Where Python's own exception passes a text that is being compiled, as each
+    NamedTuple is, Python ends itself by SIGINT, whatever status is returned.
+    """
+
 
 def module_of(verb: str) -> Any:
     """Return the module that implements a verb."""
@@ -76,26 +87,34 @@ def build_parser(verb: str | None = None) -> Parser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    global _over
     words = list(sys.argv[1:] if argv is None else argv)
     _settle_streams()
-    _listen()
+    _over = False
+    try:
+        _listen()
+        return _outcome(words)
+    except KeyboardInterrupt as error:
+        return _end_by(system.signal_of(error), getattr(error, "__notes__", []))
+    finally:
+        _over = True
+        _let_go()
+
+
+def _outcome(words: list[str]) -> int:
+    """Run the command line, say what goes wrong and return the exit code."""
     try:
         code = _run(words)
         sys.stdout.flush()  # or nobody learns here that the reader has gone
         return code
     except SnaptxError as error:
-        _tell(error, as_json=_wants_json(words))
-        return error.code
-    except KeyboardInterrupt as error:
-        return _end_by(system.signal_of(error), getattr(error, "__notes__", []))
+        failure = error
     except BrokenPipeError:
         return INTERRUPTED + signal.SIGPIPE
     except OSError as error:
         failure = storage_error(error, f"snaptx could not go on ({error.filename or 'no file named'})")
-        _tell(failure, as_json=_wants_json(words))
-        return failure.code
-    finally:
-        _let_go()
+    _tell(failure, as_json=_wants_json(words))
+    return failure.code
 
 
 def _settle_streams() -> None:
@@ -120,7 +139,7 @@ def _settle_streams() -> None:
 
 def _listen() -> None:
     """Make an exception of the signals that end this program, unless the caller ignores them (nohup)."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in system.HELD:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
 
@@ -184,7 +203,9 @@ def _wants_json(words: list[str]) -> bool:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt(number)
+    """Interrupt the work; while that is being settled, another signal adds nothing to the first."""
+    if not (_over or isinstance(sys.exception(), _Interrupt)):
+        raise _Interrupt(number)
 
 
 def _tell(error: SnaptxError, *, as_json: bool) -> None:
