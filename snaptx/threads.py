@@ -7,10 +7,25 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
+from snaptx import system
+
 if TYPE_CHECKING:
     from threading import Thread
 
 Result = TypeVar("Result")
+
+
+def begin(thread: Thread) -> None:
+    """Start a thread; a signal waits until it is known whether there is one.
+
+    Raises:
+        OSError: there is none (EAGAIN).
+    """
+    try:
+        with system.undisturbed():
+            thread.start()
+    except RuntimeError as error:  # what Python makes of pthread_create(3)'s EAGAIN
+        raise OSError(errno.EAGAIN, "no thread can be started") from error
 
 
 def at_once(acts: Sequence[Callable[[], Result]]) -> list[Result]:
@@ -34,10 +49,8 @@ def at_once(acts: Sequence[Callable[[], Result]]) -> list[Result]:
     threads = [threading.Thread(target=do, args=(number,)) for number in range(len(acts))]
     try:
         for thread in threads:
-            thread.start()
+            begin(thread)
         _join(threads)
-    except RuntimeError as error:  # what Python makes of pthread_create(3)'s EAGAIN
-        raise OSError(errno.EAGAIN, "no thread can be started") from error
     finally:
         _join(threads)  # a signal does not leave one at work
     if errors:

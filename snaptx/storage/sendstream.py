@@ -25,6 +25,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from snaptx import threads
 from snaptx.errors import StorageError, storage_error
 from snaptx.storage.inodenames import names
 from snaptx.storage.pathtrie import Trie
@@ -161,12 +162,6 @@ def stream(new_fd: int, parent_id: int) -> Iterator[Iterator[bytes]]:
     with suppress(OSError):
         fcntl.fcntl(target, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
     sender = threading.Thread(target=_send, args=(new_fd, target, parent_id, failed), daemon=True)
-    try:
-        sender.start()
-    except BaseException:
-        os.close(source)
-        os.close(target)
-        raise
 
     def chunks() -> Iterator[bytes]:
         while chunk := os.read(source, _PIPE_SIZE):
@@ -176,10 +171,14 @@ def stream(new_fd: int, parent_id: int) -> Iterator[Iterator[bytes]]:
             raise storage_error(failed[0], "cannot compare two snapshots") from failed[0]
 
     try:
+        threads.begin(sender)
         yield chunks()
     finally:
         os.close(source)
-        sender.join()
+        if sender.ident is None:  # it was not begun; if it was, that end is its own to close
+            os.close(target)
+        else:
+            sender.join()
 
 
 def _reads_of(old_fd: int) -> Callable[[bytes, bytes], bool]:

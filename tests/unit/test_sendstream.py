@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import struct
+import threading
 from collections.abc import Iterable, Iterator
 
 import pytest
@@ -14,6 +16,7 @@ from pytest_mock import MockerFixture
 from snaptx.errors import StorageError
 from snaptx.storage import sendstream
 from snaptx.storage.sendstream import parse
+from snaptx.system import descriptor
 
 PATH, PATH_TO, PATH_LINK, OFFSET = 15, 16, 17, 18
 MKFILE, MKDIR, RENAME, LINK, UNLINK, RMDIR, SET_XATTR, CLONE, UTIMES, END, UPDATE = (
@@ -159,3 +162,27 @@ def test_any_other_refusal_of_the_kernel_is_an_error(mocker: MockerFixture) -> N
 
     with pytest.raises(StorageError, match="cannot compare two snapshots"):
         sendstream.touched(0, 0, 5)
+
+
+def test_an_interrupt_as_the_kernel_begins_closes_nothing_of_others(mocker: MockerFixture) -> None:
+    begin = threading.Thread.start
+    opened: list[int] = []
+
+    def interrupted(thread: threading.Thread) -> None:
+        begin(thread)
+        thread.join()  # it has closed its end of the pipe, and its number is another file's now
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+        signal.raise_signal(signal.SIGINT)  # to this thread: another might hear it
+
+    mocker.patch.object(threading.Thread, "start", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with (
+            descriptor(os.devnull, os.O_RDONLY) as none,
+            pytest.raises(KeyboardInterrupt),
+            sendstream.stream(none, 0),
+        ):
+            pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+    os.close(opened[0])

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import signal
 import threading
+import time
+from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from snaptx import threads
 
@@ -54,3 +58,27 @@ def test_without_threads_it_is_an_error_of_the_system(monkeypatch: pytest.Monkey
     with pytest.raises(OSError, match="no thread") as caught:
         threads.at_once([int])
     assert caught.value.errno == errno.EAGAIN
+
+
+def test_an_interrupt_while_a_thread_is_begun_leaves_it_not_at_work(mocker: MockerFixture) -> None:
+    ended = []
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def work() -> None:
+        time.sleep(0.3)
+        ended.append(True)
+
+    begin = threading._start_new_thread  # type: ignore[attr-defined]
+
+    def interrupted(*args: Any) -> int:
+        number: int = begin(*args)
+        signal.raise_signal(signal.SIGINT)  # to this thread: another might hear it
+        return number
+
+    mocker.patch.object(threading, "_start_new_thread", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            threads.at_once([work])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended == [True]
