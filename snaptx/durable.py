@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -70,14 +70,13 @@ def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     try:
         _clear(path)
-        with descriptor(path, flags, mode) as fd:
+        with _gone_unless_done(path), descriptor(path, flags, mode) as fd:
             _write_all(fd, data)
             if flush:
                 os.fsync(fd)
             else:
                 send_off(fd)
     except OSError as error:
-        _take_away(path)
         raise storage_error(error, f"cannot write {path.name}") from error
 
 
@@ -99,11 +98,11 @@ def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True)
     fresh = path.with_name(path.name + ".tmp")
     write_new(fresh, data, mode)
     try:
-        os.replace(fresh, path)
+        with _gone_unless_done(fresh):
+            os.replace(fresh, path)
         if lasting:
             sync_directory(path.parent)
     except OSError as error:
-        _take_away(fresh)
         raise storage_error(error, f"cannot replace {path.name}") from error
 
 
@@ -118,9 +117,15 @@ def unused(path: Path) -> Path:
     return next(name for name in numbered(path) if not os.path.lexists(name))
 
 
-def _take_away(path: Path) -> None:
-    with suppress(OSError):  # a disk that can't remove it either: the first error says more
-        path.unlink()
+@contextmanager
+def _gone_unless_done(path: Path) -> Iterator[None]:
+    """Remove ``path`` if the block fails or is interrupted."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # a disk that can't remove it either: the first error says more
+            path.unlink()
+        raise
 
 
 def append(path: Path, data: bytes) -> None:

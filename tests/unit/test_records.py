@@ -206,6 +206,17 @@ def test_failed_replacement_leaves_the_old(tmp_path: Path, mocker: MockerFixture
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_an_interrupt_leaves_nothing_beside_a_file(tmp_path: Path, mocker: MockerFixture, call: str) -> None:
+    path = tmp_path / "file"
+    durable.replace(path, b"old")
+    mocker.patch.object(os, call, side_effect=KeyboardInterrupt)
+
+    with pytest.raises(KeyboardInterrupt):
+        durable.replace(path, b"new")
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == {"file": b"old"}
+
+
 def test_failed_addition_is_cut_off(tmp_path: Path, mocker: MockerFixture) -> None:
     path = tmp_path / "file"
     durable.append(path, b"one\n")
