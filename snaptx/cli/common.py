@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from snaptx import system
-from snaptx.cli.output import writing
+from snaptx.cli import output
 from snaptx.config import Conflicts
 from snaptx.errors import NOTHING_TO_DO, PrivilegeError, SnaptxError, UsageError
 from snaptx.log import printable
@@ -76,9 +76,10 @@ def _print(args: Namespace, result: Any, text: str | Iterable[str]) -> None:
         shown = [json.dumps(jsonable(result), indent=2, sort_keys=True)]
     else:
         shown = map(printable, [text] if isinstance(text, str) else text)
-    with writing():
-        for line in shown:
-            print(line)
+    for line in shown:  # which may still have to be found out
+        output.put(line)
+    with output.writing():
+        pass
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -22,5 +22,23 @@ def writing() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        hint = "what was done stands: 'snaptx status' and 'snaptx log' tell"
-        raise OutputError(f"the result could not be written: {error.strerror}", hint=hint) from error
+        raise _unwritten(error) from error
+
+
+def put(line: str) -> None:
+    """Write a line to standard output, which may keep it until the end of ``writing``.
+
+    Raises:
+        OutputError: it can't be written; a reader who has gone is a BrokenPipeError.
+    """
+    try:
+        print(line)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unwritten(error) from error
+
+
+def _unwritten(error: OSError) -> OutputError:
+    hint = "what was done stands: 'snaptx status' and 'snaptx log' tell"
+    return OutputError(f"the result could not be written: {error.strerror}", hint=hint)

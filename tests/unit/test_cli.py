@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
     out = capsys.readouterr().out
     assert f"snaptx {verb}" in out
     assert main.VERBS[verb][1:] in " ".join(out.split())
+
+
+def test_what_cannot_be_read_is_no_trouble_of_the_output() -> None:
+    def lines() -> Iterator[str]:
+        yield "first"
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        common.emit(Namespace(json=False, quiet=False), None, lines())
 
 
 def test_no_verb_at_all(capsys: pytest.CaptureFixture[str]) -> None:
