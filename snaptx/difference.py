@@ -265,7 +265,7 @@ def scan_below(machine: Machine, root_fd: int, path: bytes) -> Iterator[Row]:
 @contextmanager
 def readable(machine: Machine, *numbers: int) -> Iterator[list[Tree]]:
     """Yield a read-only tree of each generation: the sealed one, or a passing snapshot of a staged root."""
-    with ExitStack() as stack:
+    with views.staying(machine, *numbers), ExitStack() as stack:
         found: dict[int, Tree] = {}
         for number in dict.fromkeys(numbers):
             found[number] = Tree(number, Part.SEALED)

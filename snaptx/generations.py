@@ -46,7 +46,8 @@ class Generations:
 
     def recorded(self) -> list[Generation]:
         """Return the generations that have a record, ascending."""
-        return [self.read(number) for number in self.numbers() if self.has(number)]
+        found = (self.find(number) for number in self.numbers())
+        return [generation for generation in found if generation]
 
     def has(self, number: int) -> bool:
         """Return whether the generation has a record."""
@@ -86,7 +87,10 @@ class Generations:
             VerifyError: it is damaged.
             FormatError: a newer snaptx wrote it.
         """
-        return self.read(number) if self.has(number) else None
+        try:
+            return self.read(number)
+        except NotFoundError:
+            return None
 
     def write(self, generation: Generation) -> None:
         """Make the record durable, in one step."""

@@ -31,13 +31,13 @@ def exclusive(path: Path, verb: str, patience: float = 0.0) -> Iterator[None]:
         LockError: somebody else holds it; the message names them.
     """
     with descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as fd:
-        if not _had(fd, patience):
+        if not _taken_within(fd, patience):
             raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end")
         _sign(fd, verb)
         yield
 
 
-def _had(fd: int, patience: float) -> bool:
+def _taken_within(fd: int, patience: float) -> bool:
     end = time.monotonic() + patience
     while not _taken(fd):
         if time.monotonic() >= end:
@@ -64,7 +64,7 @@ def held(directory: Path, patience: float = 0.0) -> Iterator[None]:
         LockError: somebody else holds it.
     """
     with descriptor(directory, system.DIRECTORY) as fd:
-        if not _had(fd, patience):
+        if not _taken_within(fd, patience):
             message = f"another snaptx is at work in {directory.parent.name}/{directory.name}"
             raise LockError(message, hint="wait for it to end")
         yield

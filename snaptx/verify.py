@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
 from snaptx import difference, system
@@ -13,6 +13,13 @@ from snaptx.model import BootEntry, Kind, Part, Phase, Row, Tree
 from snaptx.overlay import scan
 from snaptx.overlay.failure import shown
 from snaptx.overlay.manifest import Manifest
+from snaptx.recover import Act
+
+LOOKS = 5
+"""How often the state is looked at until nobody changes it meanwhile."""
+
+STEADY = (Act.STAGE, Act.RECORD, Act.KEEP)
+"""The acts that leave alone what boots."""
 
 
 class Problem(NamedTuple):
@@ -72,12 +79,30 @@ def _differences(recorded: Row, found: Row) -> list[str]:
 def state(machine: Machine) -> Iterator[Problem]:
     """Compare what snaptx keeps about the machine with itself and with the disk.
 
-    What another snaptx is at work on is left out.
+    What another snaptx is at work on is left out; where one has begun or ended
+    meanwhile, what looks wrong is looked at again.
     """
+    for _ in range(LOOKS):
+        before, problems = _moment(machine), list(_state(machine))
+        if not problems or before == _moment(machine):
+            break
+    yield from problems
+
+
+def _moment(machine: Machine) -> object:
+    """Return what is another one once somebody begins or ends a change; None where that can't be read."""
+    try:
+        return machine.journal.open(), machine.audit.head()
+    except SnaptxError:
+        return None
+
+
+def _state(machine: Machine) -> Iterator[Problem]:
     intent = None if any(_told("journal", machine.journal.open)) else machine.journal.open()
     at_work = intent is not None and intent.at_work
-    yield from _boot(machine)
-    yield from _generations(machine, intent.generation if intent and at_work else 0)
+    if not (intent and at_work and intent.act not in STEADY):
+        yield from _boot(machine)
+    yield from _generations(machine, {intent.generation, *intent.targets} if intent and at_work else ())
     yield from _told("audit log", machine.audit.verify)
     yield from _told("journal", machine.journal.open)
     if intent and not at_work:
@@ -121,9 +146,9 @@ def _offered(machine: Machine, entry: BootEntry) -> Iterator[Problem]:
         yield Problem("boot entry", f"{what}, which is missing")
 
 
-def _generations(machine: Machine, left_out: int) -> Iterator[Problem]:
+def _generations(machine: Machine, left_out: Collection[int]) -> Iterator[Problem]:
     for number in machine.generations.numbers():
-        if number == left_out:
+        if number in left_out:
             continue
         where = f"generation {number}"
         if not machine.generations.has(number):

@@ -11,9 +11,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from snaptx import lock
-from snaptx.errors import BusyError, LockError
+from snaptx.errors import BusyError, LockError, NotFoundError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
+
+PATIENCE = 5.0
+"""Seconds to wait for somebody else who looks: most have seen enough by then."""
+
+
+@contextmanager
+def staying(machine: Machine, *numbers: int) -> Iterator[None]:
+    """Look at generations that others may remove for the length of a with block.
+
+    Raises:
+        NotFoundError: one was removed meanwhile, and what was seen is not all.
+    """
+    known = [number for number in numbers if machine.generations.has(number)]
+    try:
+        yield
+    except (SnaptxError, OSError) as error:
+        _require(machine, known, error)
+        raise
+    _require(machine, known)
+
+
+def _require(machine: Machine, numbers: list[int], error: Exception | None = None) -> None:
+    for number in numbers:
+        if not machine.generations.has(number):
+            message = f"generation {number} was removed meanwhile"
+            raise NotFoundError(message, hint="'snaptx list' shows the generations") from error
 
 
 @contextmanager
@@ -21,10 +47,17 @@ def passing(machine: Machine, number: int, source: Tree, *, writable: bool = Fal
     """Give a snapshot of ``source``, beside generation ``number``, for the length of a with block.
 
     Raises:
-        LockError: another snaptx has one there.
+        LockError: another snaptx has one there, and keeps it.
+        NotFoundError: the generation was removed meanwhile.
     """
+    with staying(machine, number), _passing(machine, number, source, writable=writable) as view:
+        yield view
+
+
+@contextmanager
+def _passing(machine: Machine, number: int, source: Tree, *, writable: bool) -> Iterator[Tree]:
     view = Tree(number, Part.VIEWED)
-    with lock.held(machine.generations.directory(number)):
+    with lock.held(machine.generations.directory(number), PATIENCE):
         machine.storage.delete(view)
         machine.storage.snapshot(source, view, writable=writable)
         try:

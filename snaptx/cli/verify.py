@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 
 from snaptx import verify
 from snaptx.apps import mend
 from snaptx.cli import common
-from snaptx.errors import VerifyError
+from snaptx.errors import SnaptxError, VerifyError
+from snaptx.machine import Machine
+from snaptx.verify import Problem
 
 SHOWN = 20
 
@@ -19,13 +22,30 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def _of_generation(
+    machine: Machine, wanted: int | None, progress: Callable[[int, int], None]
+) -> tuple[int, list[Problem]]:
+    """Return which generation was checked, if none is named the newest that stays, and what is wrong."""
+    if wanted is not None:
+        return wanted, list(verify.generation(machine, wanted, progress))
+    while True:
+        number = verify.newest(machine)
+        try:
+            found = list(verify.generation(machine, number, progress))
+        except (SnaptxError, OSError):
+            if machine.generations.has(number):
+                raise
+        if machine.generations.has(number):
+            return number, found
+
+
 def run(args: Namespace) -> int:
     """Check one generation and snaptx's own state; without a number also what applications are at."""
     machine = common.machine(args)
-    number = verify.newest(machine) if args.number is None else args.number
     with common.Progress(args, "verifying") as progress:
         problems = [*verify.state(machine), *mend.problems(machine)]
-        problems += verify.generation(machine, number, progress)
+        number, found = _of_generation(machine, args.number, progress)
+        problems += found
         if args.number is None:
             problems += mend.differences(machine, progress)
     sound = f"generation {number} is what its manifest says, and snaptx's state is consistent"

@@ -5,10 +5,12 @@ Every implementation passes tests/contract.  Errors are StorageError or below.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from snaptx.errors import NotFoundError
 from snaptx.model import Tree
 
 STATE_DIRECTORIES = ("generations", "grub", "journal", "audit", "manifests")
@@ -22,6 +24,16 @@ CACHE = "@snaptx/cache"
 
 UNFINISHED = ".unfinished"
 """Behind the name of what is being made or filled."""
+
+
+@contextmanager
+def gone_is_well(path: Path) -> Iterator[None]:
+    """Take it for no error that somebody else has removed ``path`` during the block."""
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError):
+        if path.is_dir():
+            raise
 
 
 class MountSpec(NamedTuple):

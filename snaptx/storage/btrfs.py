@@ -31,7 +31,7 @@ from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
 from snaptx.generations import Generations
 from snaptx.model import Part, Tree
 from snaptx.storage import apptree
-from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
+from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo, gone_is_well
 
 STATE = "@snaptx"
 TOP_LEVEL = 5
@@ -127,7 +127,9 @@ class BtrfsStorage:
     def describe(self, tree: Tree) -> TreeInfo | None:
         """Describe ``tree``, or return None if it does not exist."""
         path = self.path(tree)
-        return self._describe(path) if path.is_dir() else None
+        with gone_is_well(path):
+            return self._describe(path) if path.is_dir() else None
+        return None
 
     def _describe(self, path: Path) -> TreeInfo:
         with _translated(f"cannot read the subvolume {path.name}"):
@@ -157,7 +159,7 @@ class BtrfsStorage:
         link = self.state / "generations" / str(tree.number) / tree.part
         if path.is_dir():
             self.guard(tree)
-            with _translated(f"cannot delete generation {tree}"):
+            with gone_is_well(path), _translated(f"cannot delete generation {tree}"):
                 _allow_changes(path)
                 for inside in sorted(self._describe(path).nested, reverse=True):
                     os.rmdir(path / inside)  # unlike delete_subvolume, of an empty one alone
@@ -165,7 +167,7 @@ class BtrfsStorage:
                 if lasting:
                     sync_directory(path.parent)
         if link.is_symlink():
-            link.unlink()
+            link.unlink(missing_ok=True)
 
     def guard(self, tree: Tree) -> None:
         """Refuse to let a mounted tree go, the default, or one with subvolumes inside that hold something.

@@ -14,7 +14,7 @@ from pathlib import Path
 from snaptx import system
 from snaptx.errors import BusyError, NotFoundError
 from snaptx.model import Part, Tree
-from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo
+from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo, gone_is_well
 
 
 class MemoryStorage:
@@ -95,7 +95,8 @@ class MemoryStorage:
         if not path.is_dir():
             return
         self.guard(tree)
-        shutil.rmtree(path)
+        with gone_is_well(path):
+            shutil.rmtree(path)
         (self.state / "generations" / str(tree.number) / tree.part).unlink(missing_ok=True)
 
     def protect(self, numbers: Iterable[int]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pytest_mock import MockerFixture
 
 from snaptx.errors import BusyError, NotFoundError, StorageError
 from snaptx.model import Part, Tree
@@ -61,6 +62,19 @@ def test_every_tree_has_a_name_of_its_own_and_is_found_by_the_kernel(storage: St
     root = found[2]
     assert root is not None
     assert any(word.endswith(f"={root.name}") for word in root.cmdline)
+
+
+def test_what_somebody_else_deletes_meanwhile_is_deleted(storage: Storage, mocker: MockerFixture) -> None:
+    tree, guard = staged(storage, 2), storage.guard
+
+    def beaten(tree: Tree) -> None:
+        guard(tree)
+        mocker.stopall()
+        storage.delete(tree)
+
+    mocker.patch.object(storage, "guard", beaten)
+    storage.delete(tree)
+    assert storage.describe(tree) is None
 
 
 def test_what_does_not_exist_is_not_described(storage: Storage) -> None:
