@@ -11,6 +11,8 @@ import errno
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from snaptx.idle import MOUNTS
+
 
 class SnaptxError(Exception):
     """The work failed and nothing that boots has changed."""
@@ -205,6 +207,18 @@ def every_error(root: type[SnaptxError] = SnaptxError) -> Iterator[type[SnaptxEr
     yield from sorted(found, key=lambda cls: cls.code)
 
 
+_CURES = {
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "all programs together have too many files open: end some, or raise fs.file-max",
+    errno.EFBIG: "raise the limit of a file's size: ulimit -f",
+}
+
+
+def cure_of(number: int | None) -> str:
+    """Return the hint for an errno that no class of errors stands for."""
+    return _CURES.get(number or 0, "the kernel log (dmesg) may say more")
+
+
 def storage_error(error: OSError, doing: str) -> StorageError:
     """Return the error of the tree for what the filesystem said while ``doing`` something."""
     reason = error.strerror or str(error)
@@ -217,9 +231,11 @@ def storage_error(error: OSError, doing: str) -> StorageError:
             return ReadOnlyError(message, hint="look at the kernel log: a damaged filesystem turns read-only")
         case errno.EBUSY | errno.ETXTBSY:
             return BusyError(message, hint="end what uses it and try again")
+        case errno.ENOENT if str(error.filename) == MOUNTS:
+            return StorageError(message, hint="first: mount -t proc proc /proc")
         case errno.ENOENT:
             return NotFoundError(
                 message, hint="'snaptx list' shows what there is, 'snaptx repair' puts it right"
             )
         case _:
-            return StorageError(message, hint="the kernel log (dmesg) may say more")
+            return StorageError(message, hint=cure_of(error.errno))

@@ -12,6 +12,7 @@ from snaptx.errors import (
     SnaptxError,
     SourceError,
     StorageError,
+    cure_of,
 )
 from snaptx.overlay.names import show
 
@@ -41,7 +42,7 @@ def translate(err: OSError, path: bytes) -> SnaptxError:
     if err.errno == errno.EPERM:
         hint = "an immutable or append-only file? 'chattr -i -a' lets it be changed"
         return StorageError(f"{name}: {os.strerror(err.errno)}", hint=hint)
-    return StorageError(f"{name}: {os.strerror(err.errno or 0)}", hint="look for errors with: dmesg")
+    return StorageError(f"{name}: {os.strerror(err.errno or 0)}", hint=cure_of(err.errno))
 
 
 def impossible(err: Exception, path: bytes) -> HostileError:
