@@ -24,9 +24,6 @@ from snaptx.transaction import Request
 if TYPE_CHECKING:
     from snaptx.storage.btrfs import AppStorage
 
-RUN = "run/snaptx/apps"
-"""Where instances are mounted and remembered, below the system root; ends with the boot."""
-
 PATIENCE = 30.0
 """Seconds that the making of another application is waited for."""
 
@@ -103,12 +100,6 @@ def set_aside(host: Machine, request: Request, stray: Path) -> bool:
     return True
 
 
-def bound_logs(host: Machine) -> None:
-    """Keep the newest part of what applications have written, whether they run or not."""
-    for place in (host.sysroot / RUN).glob("*"):
-        logs.bound(place)
-
-
 def look(host: Machine, name: str) -> App:
     """Open an application tree as far as there is one (see ``is_there``)."""
     return _app(host, name, _storage(host, name))
@@ -133,7 +124,7 @@ def _storage(host: Machine, name: str) -> AppStorage:
 
 
 def _app(host: Machine, name: str, storage: AppStorage) -> App:
-    place = host.sysroot / RUN / name
+    place = host.sysroot / logs.RUN / name
     machine = Machine(place / "root", host.config, storage, Pointer(storage.home))
     return App(name, machine, cache(partial(settings.load, host.sysroot, name)), place)
 

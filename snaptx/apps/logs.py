@@ -14,11 +14,20 @@ from pathlib import Path
 from snaptx import generations
 from snaptx.system import descriptor
 
+RUN = "run/snaptx/apps"
+"""Where instances are mounted, remembered and heard, below the system root; ends with the boot."""
+
 LIMIT = 1 << 20
 """Bytes that are kept of a log."""
 
 KEPT = 5
 """How many logs are kept besides those of what runs."""
+
+
+def bound_all(sysroot: Path) -> None:
+    """Do what ``bound`` does for every application, whether it runs or not."""
+    for place in (sysroot / RUN).glob("*"):
+        bound(place)
 
 
 def bound(place: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from snaptx import prune, transaction
-from snaptx.apps import application
+from snaptx.apps import logs
 from snaptx.cli import common
 
 
@@ -44,7 +44,7 @@ def run(args: Namespace) -> int:
     with transaction.exclusive(machine, args.verb):
         plan = prune.plan(machine, args.numbers, args.keep)
         done = prune.prune(machine, common.request(args), plan.expendable)
-    application.bound_logs(machine)
+    logs.bound_all(machine.sysroot)
     lines = [f"removed: {', '.join(map(str, done.removed)) or 'nothing'}"]
     lines += [f"still in use, left: {', '.join(map(str, done.busy))}"] if done.busy else []
     common.emit(args, done, lines)
