@@ -19,7 +19,7 @@ MANY = 33
 
 LEADS = "what boots next, or a staged one, grew from the running one by way of it"
 
-ADOPTED = "adopted: it is the distribution's, and its boot loader may start from it"
+ADOPTED = "adopted: it is the first one, and others than snaptx may start from it"
 
 
 class Decision(NamedTuple):

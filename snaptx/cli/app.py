@@ -16,6 +16,7 @@ from snaptx.cli import apply as apply_verb
 from snaptx.cli import common, options
 from snaptx.cli import list as list_verb
 from snaptx.cli import log as log_verb
+from snaptx.cli import prune as prune_verb
 from snaptx.cli.common import Progress
 from snaptx.errors import BootError, BusyError, NotFoundError, SnaptxError, UsageError
 from snaptx.machine import Machine
@@ -28,6 +29,7 @@ ACTIONS = {
     "rollback": "move back to an earlier generation",
     "start": "start what it is at, with --all of every application",
     "stop": "end what runs of it, with --all of every application",
+    "prune": "remove generations of it that nobody needs",
     "remove": "remove one that does not run, with all its generations",
     "list": "the applications, or the generations of one",
     "log": "the audit trail of one",
@@ -70,6 +72,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     common.add_conflicts(made["switch"])
     for name in ("create", "apply", "switch", "rollback"):
         made[name].add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+    prune_verb.add_arguments(made["prune"])
     log_verb.add_arguments(made["log"])
 
 
@@ -108,7 +111,7 @@ def _run(args: Namespace) -> int:
         return 0
     app = application.open_app(host, args.name)
     actions = {"apply": _apply, "switch": _switch, "rollback": _switch, "list": _list}
-    actions |= {"start": _start, "stop": _stop, "log": _log, "remove": _remove}
+    actions |= {"start": _start, "stop": _stop, "log": _log, "remove": _remove, "prune": _prune}
     return actions[args.action](args, host, app)
 
 
@@ -187,6 +190,10 @@ def _list(args: Namespace, _host: Machine, app: App) -> int:
 
 def _log(args: Namespace, _host: Machine, app: App) -> int:
     return log_verb.show(args, app.machine)
+
+
+def _prune(args: Namespace, _host: Machine, app: App) -> int:
+    return prune_verb.run_app(args, app)
 
 
 def _apply(args: Namespace, _host: Machine, app: App) -> int:

@@ -107,6 +107,7 @@ set -g __snaptx_valued \
     'app switch -m' \
     'app rollback --message' \
     'app rollback -m' \
+    'app prune --keep' \
     'app log --last' \
     'app log --generation' \
     'app log -g' \
@@ -250,6 +251,9 @@ complete -c snaptx -n '__snaptx_at app' -a start -d 'start what it is at, with -
 complete -c snaptx -n '__snaptx_at app start' -l all -d 'every application that has a command or a unit, or runs'
 complete -c snaptx -n '__snaptx_at app' -a stop -d 'end what runs of it, with --all of every application'
 complete -c snaptx -n '__snaptx_at app stop' -l all -d 'every application that has a command or a unit, or runs'
+complete -c snaptx -n '__snaptx_at app' -a prune -d 'remove generations of it that nobody needs'
+complete -c snaptx -n '__snaptx_at app prune' -l keep -x -d 'how many of the newest stay (default: as configured)'
+complete -c snaptx -n '__snaptx_at app prune' -l unchanged-exit-77 -d 'exit with 77 if there was nothing to do'
 complete -c snaptx -n '__snaptx_at app' -a remove -d 'remove one that does not run, with all its generations'
 complete -c snaptx -n '__snaptx_at app' -a list -d 'the applications, or the generations of one'
 complete -c snaptx -n '__snaptx_at app' -a log -d 'the audit trail of one'
