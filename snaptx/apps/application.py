@@ -64,8 +64,19 @@ def strays(host: Machine) -> list[Path]:
 def _entries(host: Machine, *, ours: bool) -> Iterator[Path]:
     for path in _listed(host):
         with suppress(FileNotFoundError):  # removed or renamed just then: it is neither
-            if (settings.is_name(path.name.removeprefix(".")) and apptree.is_one(path)) is ours:
+            if _is_ours(path) is ours:
                 yield path
+
+
+def _is_ours(path: Path) -> bool:
+    if not settings.is_name(path.name.removeprefix(".")):
+        return False
+    try:
+        return apptree.is_one(path)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a disk that has failed does not give it back; it is no stray for that
+        return True
 
 
 def _listed(host: Machine) -> list[Path]:

@@ -299,7 +299,7 @@ def _listed(driver: Driver, facts: flow.Facts) -> Iterator[str]:
         return  # of what was never written the kernel can't say whether it is there
     line = re.search(rf"^{world.APP} +(\d+) +(\S+)$", said, re.MULTILINE)
     number = int(line[1]) if line else 0
-    runs = f"[{number}]" if any(map(_leaves_running, facts.steps)) else "[]"
+    runs = str(number) if any(map(_leaves_running, facts.steps)) else "-"
     if code or number not in allowed or (line and line[2] != runs):
         yield f"then app list: exit code {code}, {said}"
 

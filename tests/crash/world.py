@@ -242,6 +242,7 @@ _ON_ROOT = {
         Flow("app-apply", _FIRST, (("app", "apply", APP, "app-3"),)),
         Flow("app-switch", _NEXT, (_START, ("app", "switch", APP), _STOP)),
         Flow("app-rollback", _MOVED, (_START, ("app", "rollback", APP), _STOP)),
+        Flow("app-prune", _MOVED, (("app", "prune", APP, "2"),)),
         Flow("app-remove", _NEXT, (("app", "remove", APP),)),
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import btrfsutil
 import pytest
+from pytest_mock import MockerFixture
 
 from snaptx.journal import Journal
 from snaptx.storage.btrfs import AppStorage
@@ -78,6 +80,14 @@ def test_an_application_whose_journal_can_not_be_read_is_listed(box: Box) -> Non
     box.ok("app", "create", "web")
     (journal,) = (box.state / "apps/web").rglob("journal")
     (journal / "open").mkdir()
+
+    assert _names(box) == ["web"]
+
+
+def test_an_application_that_can_not_be_looked_at_is_listed(box: Box, mocker: MockerFixture) -> None:
+    box.ok("app", "create", "web")
+    error = OSError(errno.EIO, os.strerror(errno.EIO))
+    mocker.patch("snaptx.storage.apptree.os.listdir", side_effect=error)
 
     assert _names(box) == ["web"]
 
