@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from snaptx.audit import REPAIR_HINT
@@ -53,10 +55,15 @@ def show(args: Namespace, machine: Machine) -> int:
         common.emit(args, {"records": count, "sound": True}, f"{count} records, an unbroken chain")
         return 0
     wanted = args.generation
-    records = [record for record in machine.audit.records() if wanted is None or _concerns(record, wanted)]
-    chosen = records if args.last is None else records[max(0, len(records) - args.last) :]
+    records = (record for record in machine.audit.records() if wanted is None or _concerns(record, wanted))
+    chosen = list(records if args.last is None else _newest(records, args.last))
     common.emit(args, chosen, (line for record in chosen for line in _told(record)))
     return 0
+
+
+def _newest(records: Iterable[dict[str, Any]], count: int) -> Iterable[dict[str, Any]]:
+    """Return the last ``count`` records, however many there are, without holding more of them than that."""
+    return deque(records, maxlen=min(count, sys.maxsize))
 
 
 def _concerns(record: dict[str, Any], number: int) -> bool:
