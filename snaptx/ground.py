@@ -3,45 +3,71 @@
 That is one tree, except where commits on the way from there have decided: what
 one of them brought over both sides have had since, as it was sealed.  Where it
 settled a conflict for the update, its audit record has a digest of what the
-running root had, and as long as that is so nothing is left to decide.
+running root had, and as long as that is so nothing is left to decide.  Of
+subvolumes inside the running root its snapshots tell nothing: ``nested`` does.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from snaptx import difference, system
 from snaptx.errors import VerifyError
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, Change, Kind, Op, Part, Tree
+from snaptx.places import is_below
 
 ABSENT = ""
 """The digest of what is not there."""
 
 
 class Ground(NamedTuple):
-    """A tree; by path, the sealed tree that holds what was brought over; digests of what was settled."""
+    """A tree; by path, the sealed tree that holds what was brought over; digests of what was settled.
+
+    ``unseen`` are the subvolumes inside the running root that hold something.
+    """
 
     tree: Tree
     brought: Mapping[bytes, Tree] = EMPTY
     settled: Mapping[bytes, str] = EMPTY
+    unseen: tuple[str, ...] = ()
 
 
 def survey(machine: Machine, tree: Tree, way: Iterable[int], running: int) -> Ground:
     """Return the ground that was ``tree``, after the commits of the generations on the ``way``."""
     sealed = {number: Tree(number, Part.SEALED) for number in way}
     committed = {number: one for number, one in sealed.items() if machine.storage.name(one)}
+    nested = inside(machine, running)
     brought: dict[bytes, Tree] = {}
     settled: dict[bytes, str] = {}
     for record in _commits(machine, committed, running):
         fresh = {_bytes(path): digest for path, digest in record.get("settled", {}).items()}
-        carried = dict.fromkeys(map(_bytes, record.get("carried", ())), committed[record["generation"]])
+        seen = (path for path in map(_bytes, record.get("carried", ())) if not _is_below(path, nested))
+        carried = dict.fromkeys(seen, committed[record["generation"]])
         settled = {path: digest for path, digest in settled.items() if path not in carried} | fresh
         brought |= carried
-    return Ground(tree, brought, settled)
+    unseen = filled(machine.storage.path(Tree(running, Part.ROOT)), nested) if nested else ()
+    return Ground(tree, brought, settled, unseen)
+
+
+def inside(machine: Machine, number: int) -> tuple[str, ...]:
+    """Return the subvolumes inside the root of a generation, which its snapshots leave out."""
+    info = machine.storage.describe(Tree(number, Part.ROOT))
+    return info.nested if info else ()
+
+
+def filled(root: Path, places: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the ``places`` inside a root that hold something."""
+    return tuple(path for path in places if any(os.scandir(root / path)))
+
+
+def _is_below(path: bytes, places: Iterable[str]) -> bool:
+    return is_below(os.fsdecode(path), places)
 
 
 def _commits(machine: Machine, numbers: Collection[int], running: int) -> Iterator[Mapping[str, Any]]:
@@ -74,7 +100,11 @@ def _put_together(
     machine: Machine, ground: Ground, new: Tree, found: Iterable[Change], brought: Iterable[bytes]
 ) -> list[Change]:
     """Return what was ``found`` from the tree, but for what was ``brought`` over told from where that is."""
-    together = [change for change in found if change.path not in ground.brought]
+    together = [
+        change
+        for change in found
+        if change.path not in ground.brought and not _is_below(change.path, ground.unseen)
+    ]
     places: dict[Tree, set[bytes]] = {}
     for path in brought:
         places.setdefault(ground.brought[path], set()).add(path)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from snaptx import difference, fstab, places, system
 from snaptx.config import Nested
 from snaptx.errors import LayoutError, storage_error
+from snaptx.ground import filled, inside
 from snaptx.machine import Machine
 from snaptx.model import Kind, Part, Phase, Row, Tree
 from snaptx.overlay import scan
@@ -31,7 +32,7 @@ def check(machine: Machine, base: int, policy: Nested) -> tuple[str, ...]:
     Raises:
         LayoutError: there are some, and the policy is to refuse.
     """
-    return _full(machine.storage.path(Tree(base, Part.ROOT)), _inside(machine, base), policy)
+    return _full(machine.storage.path(Tree(base, Part.ROOT)), inside(machine, base), policy)
 
 
 def check_running(machine: Machine, policy: Nested) -> tuple[str, ...]:
@@ -39,22 +40,13 @@ def check_running(machine: Machine, policy: Nested) -> tuple[str, ...]:
     return _full(machine.sysroot, machine.storage.running.nested, policy)
 
 
-def _inside(machine: Machine, number: int) -> tuple[str, ...]:
-    info = machine.storage.describe(Tree(number, Part.ROOT))
-    return info.nested if info else ()
-
-
-def _full(root: Path, inside: tuple[str, ...], policy: Nested) -> tuple[str, ...]:
-    found = _filled(root, inside)
+def _full(root: Path, places: tuple[str, ...], policy: Nested) -> tuple[str, ...]:
+    found = filled(root, places)
     if found and policy is Nested.REFUSE:
         message = "the root has subvolumes inside, which a snapshot leaves out: /" + ", /".join(found)
         hint = "move them out and mount them, or set [staging] nested to 'carry' or 'share'"
         raise LayoutError(message, hint=hint)
     return found
-
-
-def _filled(root: Path, inside: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(path for path in inside if any(os.scandir(root / path)))
 
 
 def settle(machine: Machine, base: int, number: int, paths: tuple[str, ...], policy: Nested) -> None:
@@ -85,7 +77,7 @@ def make_directories(machine: Machine, number: int, base: int) -> bool:
 def _ever_inside(machine: Machine, number: int) -> list[bytes]:
     """Return where a snapshot of a generation may lack a nested subvolume, though it may be gone by today."""
     recorded = machine.generations.read(number).nested
-    found = {*_inside(machine, number), *machine.storage.running.nested, *recorded}
+    found = {*inside(machine, number), *machine.storage.running.nested, *recorded}
     return sorted(map(os.fsencode, found))
 
 
@@ -143,17 +135,17 @@ def since(machine: Machine, number: int, ancestor: Tree) -> list[Late]:
         LayoutError: one that it knows nothing of holds something, and the policy is not to carry.
     """
     source = machine.storage.path(Tree(machine.booted, Part.ROOT))
-    filled = _filled(source, machine.storage.running.nested)
-    if not filled:
+    full = filled(source, machine.storage.running.nested)
+    if not full:
         return []
     known = _known(machine, number, ancestor)
     target = machine.storage.path(Tree(number, Part.ROOT))
     mounted = fstab.targets(fstab.read(target)) & {f"/{path}" for path in known}
-    own = [path for path in filled if not places.is_below(f"/{path}", mounted)]
+    own = [path for path in full if not places.is_below(f"/{path}", mounted)]
     fresh = [path for path in own if path not in known]
     if fresh and machine.config.staging.nested is not Nested.CARRY:
         raise _unknown(number, fresh)
-    return [one for path in own for one in _late(source, target, path, fresh, filled)]
+    return [one for path in own for one in _late(source, target, path, fresh, full)]
 
 
 def _unknown(number: int, paths: list[str]) -> LayoutError:

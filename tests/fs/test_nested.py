@@ -273,3 +273,17 @@ def test_a_commit_that_carried_again_is_taken_back(box: Box, update: str) -> Non
     assert "no kernel" in box.run("commit").complaint[0]
     assert changes(before, inspect(box.tree(2))) == {}
     assert is_settled(box)
+
+
+@pytest.mark.parametrize("policy", ["carry", "share"])
+def test_what_is_as_the_commit_left_it_is_left_alone(box: Box, update: str, policy: str) -> None:
+    box.configure(f'[staging]\nnested = "{policy}"\n')
+    data = nested(box, "srv/data", "file", "other")
+    box.ok("apply", update)
+    (data / "file").write_text("mine\n")
+    box.ok("commit")
+    if policy == "share":
+        (data / "file").write_text("shared\n")
+    box.reboot()
+
+    assert box.json("repair", "--boot")["late"] == {"carried": [], "conflicts": []}
