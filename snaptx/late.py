@@ -15,21 +15,30 @@ from typing import Any
 from snaptx import carry, views
 from snaptx.carry import Carried
 from snaptx.config import Conflicts
+from snaptx.ground import Ground
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 
 
-def bring_over(machine: Machine, number: int) -> Carried:
-    """Bring late changes into generation ``number``, which runs for the first time.
+def origin(machine: Machine, number: int) -> tuple[int, Ground] | None:
+    """Return the generation that ran when ``number`` was committed, and what both started from.
 
-    Raises:
-        StorageError: the filesystem refused.
+    None if nothing of it comes over.
     """
     record = _commit_record(machine, number)
     left = int(record.get("running", 0))
     common = carry.reference(machine, number, left) if left not in (0, number) else None
     if common is None or None in map(machine.storage.describe, (common.tree, Tree(left, Part.ROOT))):
-        return Carried()
+        return None
+    return left, common
+
+
+def bring_over(machine: Machine, number: int, left: int, common: Ground) -> Carried:
+    """Bring late changes of ``left`` into generation ``number``, which runs for the first time.
+
+    Raises:
+        StorageError: the filesystem refused.
+    """
     with views.passing(machine, number, Tree(left, Part.ROOT)) as view:
         chosen, clashes = carry.choose(machine, number, common, view, Conflicts.NEW)
         chosen = [change for change in chosen if not carry.is_volatile(change.path)]

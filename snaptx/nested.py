@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from snaptx import difference, fstab, places, system
+from snaptx import carry, difference, fstab, places, system
 from snaptx.config import Nested
 from snaptx.errors import LayoutError, storage_error
 from snaptx.ground import filled, inside
@@ -134,21 +134,75 @@ def since(machine: Machine, number: int, ancestor: Tree) -> list[Late]:
     Raises:
         LayoutError: one that it knows nothing of holds something, and the policy is not to carry.
     """
-    source = machine.storage.path(Tree(machine.booted, Part.ROOT))
-    full = filled(source, machine.storage.running.nested)
+    found = _survey(machine, number, machine.booted, ancestor)
+    if found.unknown and machine.config.staging.nested is not Nested.CARRY:
+        raise _unknown(number, found.unknown)
+    base = Tree(machine.generations.read(number).base, Part.SEALED)
+    late = _differing(machine, number, found)
+    if not late or base.number == machine.booted or not machine.storage.name(base):
+        return late
+    return _same(machine, Tree(machine.booted, Part.ROOT), base, late, wanted=False)
+
+
+class Survey(NamedTuple):
+    """The subvolumes inside a ``root`` that hold something: all, ``unknown`` to a generation, not shared."""
+
+    root: int
+    filled: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+
+
+def _survey(machine: Machine, number: int, root: int, ancestor: Tree) -> Survey:
+    source, target = (machine.storage.path(Tree(n, Part.ROOT)) for n in (root, number))
+    full = filled(source, inside(machine, root))
     if not full:
-        return []
+        return Survey(root)
     known = _known(machine, number, ancestor)
-    target = machine.storage.path(Tree(number, Part.ROOT))
     mounted = fstab.targets(fstab.read(target)) & {f"/{path}" for path in known}
-    own = [path for path in full if not places.is_below(f"/{path}", mounted)]
-    fresh = [path for path in own if path not in known]
-    if fresh and machine.config.staging.nested is not Nested.CARRY:
-        raise _unknown(number, fresh)
-    return [one for path in own for one in _late(source, target, path, fresh, full)]
+    own = tuple(path for path in full if not places.is_below(f"/{path}", mounted))
+    return Survey(root, full, tuple(path for path in own if path not in known), own)
 
 
-def _unknown(number: int, paths: list[str]) -> LayoutError:
+def _differing(machine: Machine, number: int, found: Survey) -> list[Late]:
+    source, target = (machine.storage.path(Tree(n, Part.ROOT)) for n in (found.root, number))
+    return [one for path in found.own for one in _late(source, target, path, found)]
+
+
+def late(machine: Machine, number: int, left: int, ancestor: Tree) -> tuple[list[Late], tuple[bytes, ...]]:
+    """Return what changed in the subvolumes inside ``left`` since ``number`` was committed from there.
+
+    And the paths that stay behind: what has become another here as well, and
+    subvolumes that were not to be carried.
+    """
+    if not inside(machine, left):
+        return [], ()
+    found = _survey(machine, number, left, ancestor)
+    behind = () if machine.config.staging.nested is Nested.CARRY else found.unknown
+    named = [path for path in map(os.fsencode, behind) if not carry.is_volatile(path)]
+    found = found._replace(own=tuple(path for path in found.own if path not in behind))
+    old, sealed, new = Tree(left, Part.ROOT), Tree(number, Part.SEALED), Tree(number, Part.ROOT)
+    changed = [one for one in _differing(machine, number, found) if not carry.is_volatile(one.path)]
+    for settled in (sealed, new):  # by the commit, or by an arrival that was interrupted
+        changed = _same(machine, old, settled, changed, wanted=False)
+    chosen = _same(machine, sealed, new, changed, wanted=True)
+    clashes = {one.path for one in changed}.difference(one.path for one in chosen)
+    return chosen, tuple(sorted({*named, *clashes}))
+
+
+def _same(machine: Machine, one: Tree, other: Tree, found: list[Late], *, wanted: bool) -> list[Late]:
+    """Return what of ``found`` is the same in two trees, or, if that is not wanted, is not."""
+    from snaptx.trees import compare  # not for every start-up
+
+    with (
+        system.descriptor(machine.storage.path(one), system.DIRECTORY) as one_fd,
+        system.descriptor(machine.storage.path(other), system.DIRECTORY) as other_fd,
+        compare.sameness(one_fd, other_fd) as same,
+    ):
+        return [late for late in found if same(late.path) is wanted]
+
+
+def _unknown(number: int, paths: tuple[str, ...]) -> LayoutError:
     message = f"the root has subvolumes inside that generation {number} knows nothing of: /"
     hint = "move them out and mount them, set [staging] nested to 'carry', or to 'share' and stage again"
     return LayoutError(message + ", /".join(paths), hint=hint)
@@ -156,32 +210,30 @@ def _unknown(number: int, paths: list[str]) -> LayoutError:
 
 def _known(machine: Machine, number: int, ancestor: Tree) -> set[str]:
     """Return what was carried or shared on the way from ``ancestor``, an origin, to a generation."""
-    record = machine.generations.read(number)
-    known = {*record.nested}
-    while record.number != ancestor.number:
-        record = machine.generations.read(record.base)
+    known: set[str] = set()
+    while record := machine.generations.find(number):
         known |= {*record.nested}
+        if number == ancestor.number:
+            break
+        number = record.base
     return known
 
 
-def _late(source: Path, target: Path, path: str, fresh: list[str], others: tuple[str, ...]) -> Iterator[Late]:
+def _late(source: Path, target: Path, path: str, found: Survey) -> Iterator[Late]:
     name = os.fsencode(path)
-    if path in fresh:
-        yield Late(name, whole=True)
-        return
     with (
         system.descriptor(source, system.DIRECTORY) as source_fd,
         system.descriptor(target, system.DIRECTORY) as target_fd,
         TreeView(source_fd) as view,
         TreeView(target_fd) as copy,
     ):
-        left_out = {os.fsencode(other) for other in others} - {name}
-        yield from _changes(view, copy, name, left_out)
+        left_out = {os.fsencode(other) for other in found.filled} - {name}
+        begun = copy.birth_ns(name) if path not in found.unknown and copy.look(name) else 0
+        yield from _changes(view, copy, name, left_out, begun)
 
 
-def _changes(view: TreeView, copy: TreeView, top: bytes, left_out: set[bytes]) -> Iterator[Late]:
-    """Yield what changed at and below ``top`` after its copy was begun, parents first."""
-    begun = copy.birth_ns(top) if copy.look(top) else 0
+def _changes(view: TreeView, copy: TreeView, top: bytes, left_out: set[bytes], begun: int) -> Iterator[Late]:
+    """Yield what changed at and below ``top`` after its copy was ``begun``, parents first."""
     waiting = [top]
     while waiting:
         path = waiting.pop()
@@ -201,11 +253,22 @@ def bring(machine: Machine, base: int, number: int, late: list[Late]) -> None:
     Raises:
         StorageError: the filesystem refused.
     """
+    with Manifest.open(machine.manifest(number), writable=True) as manifest:
+        transfer(machine, base, number, late, manifest)
+
+
+def transfer(
+    machine: Machine, base: int, number: int, late: list[Late], manifest: Manifest | None = None
+) -> None:
+    """Bring it from the root of ``base`` into that of ``number``, and into a manifest if there is one.
+
+    Raises:
+        StorageError: the filesystem refused.
+    """
     source, target = (machine.storage.path(Tree(n, Part.ROOT)) for n in (base, number))
     with (
         system.descriptor(source, system.DIRECTORY) as source_fd,
         system.descriptor(target, system.DIRECTORY) as target_fd,
-        Manifest.open(machine.manifest(number), writable=True) as manifest,
     ):
         for one in late:
             try:
@@ -219,7 +282,8 @@ def bring(machine: Machine, base: int, number: int, late: list[Late]) -> None:
 
                 place = os.fsdecode(one.path)
                 copies.clone(source / place, target / place)
-            manifest.put(_rows(machine, manifest, target_fd, one))
+            if manifest:
+                manifest.put(_rows(machine, manifest, target_fd, one))
 
 
 def _rows(machine: Machine, manifest: Manifest, root_fd: int, one: Late) -> Iterator[Row]:

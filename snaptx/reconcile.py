@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
-from snaptx import blame, late, log, switch, system, transaction
+from snaptx import blame, late, log, nested, switch, system, transaction
 from snaptx.bootloader.entryfile import WHY
 from snaptx.carry import Carried
 from snaptx.machine import Machine
@@ -133,7 +133,20 @@ def _arrive(machine: Machine, request: Request) -> Carried:
         return Carried()
     with transaction.begin(machine, Act.RECORD, request, generation=number) as txn:
         txn.step("late changes")
-        brought = late.bring_over(machine, number)
+        brought = _bring_over(machine, number)
         machine.generations.write(record._replace(arrived=system.now()))
         txn.succeed(arrived=number, late=brought.carried, late_conflicts=brought.conflicts)
     return brought
+
+
+def _bring_over(machine: Machine, number: int) -> Carried:
+    """Bring over what changed in the root before, subvolumes inside it included, since the commit."""
+    origin = late.origin(machine, number)
+    if origin is None:
+        return Carried()
+    left, common = origin
+    inside, behind = nested.late(machine, number, left, common.tree)
+    brought = late.bring_over(machine, number, left, common)
+    nested.transfer(machine, left, number, inside)
+    carried = (*brought.carried, *(one.path for one in inside))
+    return Carried(tuple(dict.fromkeys(carried)), (*brought.conflicts, *behind))
