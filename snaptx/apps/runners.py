@@ -80,7 +80,10 @@ def _started_unit(name: str, number: int) -> Instance:
 
 def _started_process(settings: Settings, number: int, root: Path, before: Instance | None) -> Instance:
     heir_of = before.pid if before and runner(before).is_alive() else 0
-    with sockets.listening(settings.listen, heir_of, nonblocking=settings.nonblocking) as given:
+    listening = sockets.listening(
+        settings.listen, heir_of, nonblocking=settings.nonblocking, mode=settings.socket_mode
+    )
+    with listening as given:
         addresses = [sockets.shown(one) for one in given]
         env = {"SNAPTX_GENERATION": str(number), "SNAPTX_LISTEN": " ".join(addresses)}
         pid = process.spawn(Start(root, settings.start, given, env, root.with_name(f"{number}.log")))

@@ -31,15 +31,17 @@ class Settings(NamedTuple):
 
     ``listen`` are addresses (``HOST:PORT``, or a path for a Unix socket) handed
     to it as open sockets (sd_listen_fds(3)), in which accept(2) waits for nobody
-    if they are ``nonblocking``.  ``unit`` is a template of systemd such as
-    ``web@``, whose instances are named by the generation.  ``wait`` is
-    how long one attempt of ``check`` may take, ``timeout`` all of them.
+    if they are ``nonblocking``; ``socket_mode`` are the rights to a path's.
+    ``unit`` is a template of systemd such as ``web@``, whose instances are named
+    by the generation.  ``wait`` is how long one attempt of ``check`` may take,
+    ``timeout`` all of them.
     """
 
     start: tuple[str, ...] = ()
     unit: str = ""
     listen: tuple[str, ...] = ()
     nonblocking: bool = False
+    socket_mode: int = 0o666
     check: tuple[str, ...] = ()
     check_at: CheckAt = CheckAt.PUBLIC
     stop: str = "TERM"
@@ -82,6 +84,8 @@ def load(sysroot: Path, name: str) -> Settings:
     if found.check_at is CheckAt.PRIVATE and not (found.start and found.listen):
         hint = "a private address takes the place of those in listen"
         raise ConfigError(f"{path}: check_at = 'private' needs start and listen", hint=hint)
+    if found.socket_mode > 0o777:
+        raise ConfigError(f"{path}: socket_mode is no file mode", hint="as in: socket_mode = 0o660")
     if found.stop not in _signals():
         raise ConfigError(f"{path}: {found.stop!r} is no signal", hint="as in: stop = 'QUIT'")
     return found

@@ -25,11 +25,12 @@ BACKLOG = 511
 
 @contextmanager
 def listening(
-    addresses: tuple[str, ...], heir_of: int, *, nonblocking: bool = False
+    addresses: tuple[str, ...], heir_of: int, *, nonblocking: bool = False, mode: int = 0o666
 ) -> Iterator[list[socket.socket]]:
     """Give a listening socket for each address, taken from process ``heir_of`` (0 for none) if it has it.
 
-    That they block is left to who has them otherwise: the mode is one for both instances.
+    That they block is left to who has them otherwise: this is one for both instances.
+    ``mode`` are the rights to a Unix socket that is made: who may write to it may connect.
 
     Raises:
         StorageError: an address can't be listened at.
@@ -40,7 +41,7 @@ def listening(
         for address in addresses:
             family, place = _resolved(address)
             key = _key(family, place)
-            given.append(owned.pop(key) if key in owned else _opened(address, family, place))
+            given.append(owned.pop(key) if key in owned else _opened(address, family, place, mode))
             if nonblocking:
                 given[-1].setblocking(False)
         yield given
@@ -125,19 +126,30 @@ def _resolved(address: str) -> tuple[socket.AddressFamily, Any]:
         raise _refused(address, error) from error
 
 
-def _opened(address: str, family: socket.AddressFamily, place: Any) -> socket.socket:
+def _opened(address: str, family: socket.AddressFamily, place: Any, mode: int) -> socket.socket:
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         if family == socket.AF_UNIX:
             _make_way(address)
+            _bind(one, address, mode)
         else:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        one.bind(place)
+            one.bind(place)
         one.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         one.close()
         raise _refused(address, error) from error
     return one
+
+
+def _bind(one: socket.socket, path: str, mode: int) -> None:
+    """Bind a Unix socket, whose own mode and the umask decide on that of the file (unix_bind in Linux)."""
+    os.fchmod(one.fileno(), mode)
+    before = os.umask(0)
+    try:
+        one.bind(path)
+    finally:
+        os.umask(before)
 
 
 def _make_way(path: str) -> None:

@@ -32,3 +32,12 @@ def test_what_is_started_ignores_no_signal_that_who_starts_it_does(web: Web) -> 
     started = web.box.start("--json", "app", "start", "web", before=deaf).wait()
     status = Path(f"/proc/{started.json['pid']}/status").read_text()
     assert int(status.partition("SigIgn:")[2].split()[0], 16) == 0
+
+
+def test_whom_the_settings_let_may_connect_to_a_unix_socket(web: Web) -> None:
+    place = web.place / "web.sock"
+    for mode, wanted in ("", 0o666), ("0o660", 0o660):
+        web.box.ok("app", "stop", "web")
+        web.configure(listen=f'["{place}"]', check="", socket_mode=mode)
+        web.box.ok("app", "start", "web")
+        assert stat.S_IMODE(place.stat().st_mode) == wanted

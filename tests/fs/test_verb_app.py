@@ -151,6 +151,13 @@ def test_a_private_check_needs_a_socket_to_take_the_place_of(web: Web) -> None:
     web.configure()
 
 
+def test_more_than_a_file_s_rights_are_no_mode_of_a_socket(web: Web) -> None:
+    web.configure(socket_mode="660")
+
+    assert "socket_mode is no file mode" in web.box.refuses(3, "app", "switch", "web")
+    web.configure()
+
+
 def test_what_does_not_start_is_taken_back(web: Web) -> None:
     web.apply("two")
     web.configure(start='["/bin/nothing"]')

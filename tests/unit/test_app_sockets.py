@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,14 @@ def test_of_one_that_has_ended_nothing_is_taken(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "pidfd_open", lambda _: process)
     with sockets.listening(("127.0.0.1:0",), ended) as given:
         assert len(given) == 1
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o600])
+def test_who_may_connect_is_the_settings_choice_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+    place = tmp_path / "app.sock"
+    before = os.umask(0o077)
+    try:
+        with sockets.listening((str(place),), 0, mode=mode):
+            assert stat.S_IMODE(place.stat().st_mode) == mode
+    finally:
+        assert os.umask(before) == 0o077
