@@ -170,7 +170,7 @@ def test_prune_by_the_rules(several: Box) -> None:
 
     assert several.json("prune")["removed"] == []
     assert several.run("prune", "--unchanged-exit-77").code == 77
-    assert several.json("prune", "--keep", "0") == {"removed": [2, 3], "busy": []}
+    assert several.json("prune", "--keep", "0")["removed"] == [2, 3]
     assert list(several.marks()) == [1, 4, 5, 6]
     assert [entry.number for entry in several.boot().entries] == [4, 5, 1]
     for number in (2, 3):

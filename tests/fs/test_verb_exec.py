@@ -267,7 +267,7 @@ def test_generation_in_use_is_not_removed(programs: Path) -> None:
             box.ok("run", "--base", "1", "--commit", "--", "touch", f"/etc/{name}")
         running = box.start("exec", "-g", "2", "--", "sh", "-c", "sleep 60 & exec sleep 60")
         eventually(lambda: b"sleep" in Path(f"/proc/{running.pid}/cmdline").read_bytes())
-        assert box.json("prune", "2") == {"removed": [], "busy": [2]}
+        assert box.json("prune", "2")["busy"] == [2]
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
         assert box.json("prune", "2")["busy"] == [2]  # by the process it has left behind
