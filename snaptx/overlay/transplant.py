@@ -23,6 +23,8 @@ FICLONE = 0x40049409
 """linux/fs.h"""
 
 NOFOLLOW = os.O_NOFOLLOW | os.O_NONBLOCK
+_READ = os.O_RDONLY | os.O_NONBLOCK
+_AS_IT_IS = os.O_PATH | os.O_NOFOLLOW
 
 
 def transplant(source_fd: int, target_fd: int, path: bytes) -> list[bytes]:
@@ -70,27 +72,29 @@ def _parent(source_fd: int, target_fd: int, directory: bytes) -> tuple[int, list
 
 
 def _replace(from_dir: int, into_dir: int, name: bytes) -> None:
-    st = os.stat(name, dir_fd=from_dir, follow_symlinks=False)
-    with chattr.lifted(into_dir):
-        if stat.S_ISDIR(st.st_mode) and stat.S_ISDIR(_mode(into_dir, name)):
-            with _lifted(into_dir, name):
-                _describe(from_dir, name, into_dir, name, st)
-        else:
-            _make(from_dir, into_dir, name, st)
-    if _has_flags(st.st_mode):
-        with (
-            system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=from_dir) as source,
-            system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=into_dir) as target,
-        ):
-            chattr.change(target, chattr.of(source), chattr.KEPT | chattr.NOCOW)
+    with system.descriptor(name, _AS_IT_IS, dir_fd=from_dir) as source:
+        st = os.fstat(source)
+        with chattr.lifted(into_dir):
+            if stat.S_ISDIR(st.st_mode) and stat.S_ISDIR(_mode(into_dir, name)):
+                flags = system.DIRECTORY | os.O_NOFOLLOW
+                with system.descriptor(name, flags, dir_fd=into_dir) as there, chattr.lifted(there):
+                    _describe(source, there, st)
+            else:
+                _make(source, into_dir, name, st)
+        if _has_flags(st.st_mode):
+            with (
+                system.descriptor(_reach(source), _READ) as readable,
+                system.descriptor(name, _READ | os.O_NOFOLLOW, dir_fd=into_dir) as target,
+            ):
+                chattr.change(target, chattr.of(readable), chattr.KEPT | chattr.NOCOW)
 
 
-def _make(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
-    fresh = _beside(name)
+def _make(source: int, into_dir: int, name: bytes, st: os.stat_result) -> None:
+    fresh = beside(name)
     _remove(into_dir, fresh)
     try:
-        _create(from_dir, name, into_dir, fresh, st)
-        _describe(from_dir, name, into_dir, fresh, st)
+        with _created(source, into_dir, fresh, st) as made:
+            _describe(source, made, st)
         with _lifted(into_dir, name):
             if stat.S_ISDIR(st.st_mode) or stat.S_ISDIR(_mode(into_dir, name)):
                 _remove(into_dir, name)
@@ -101,7 +105,7 @@ def _make(from_dir: int, into_dir: int, name: bytes, st: os.stat_result) -> None
         raise
 
 
-def _beside(name: bytes) -> bytes:
+def beside(name: bytes) -> bytes:
     """Return what ``name`` is called while it is made: always the same, and not too long."""
     return b".snaptx-" + sha256(name).hexdigest()[:16].encode()
 
@@ -139,50 +143,70 @@ def _remove(parent: int, name: bytes) -> None:
         os.rmdir(name, dir_fd=parent)
 
 
-def _create(from_dir: int, name: bytes, into_dir: int, fresh: bytes, st: os.stat_result) -> None:
+@contextmanager
+def _created(source: int, into_dir: int, fresh: bytes, st: os.stat_result) -> Iterator[int]:
+    """Make the like of ``source`` under a name that nothing has, and give a descriptor of it."""
     if stat.S_ISREG(st.st_mode):
-        _clone(from_dir, name, into_dir, fresh)
-    elif stat.S_ISDIR(st.st_mode):
+        with system.descriptor(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, dir_fd=into_dir) as made:
+            _clone(source, made)
+            yield made
+        return
+    if stat.S_ISDIR(st.st_mode):
         os.mkdir(fresh, 0o700, dir_fd=into_dir)
     elif stat.S_ISLNK(st.st_mode):
-        os.symlink(os.readlink(name, dir_fd=from_dir), fresh, dir_fd=into_dir)
+        os.symlink(os.readlink(b"", dir_fd=source), fresh, dir_fd=into_dir)
     else:
         os.mknod(fresh, stat.S_IFMT(st.st_mode) | 0o600, st.st_rdev, dir_fd=into_dir)
+    with system.descriptor(fresh, _AS_IT_IS, dir_fd=into_dir) as made:
+        _require_own(made, st)
+        yield made
 
 
-def _clone(from_dir: int, name: bytes, into_dir: int, fresh: bytes) -> None:
-    create = os.O_RDWR | os.O_CREAT | os.O_EXCL
-    with (
-        system.descriptor(name, os.O_RDONLY | NOFOLLOW, dir_fd=from_dir) as source,
-        system.descriptor(fresh, create | NOFOLLOW, dir_fd=into_dir) as target,
-    ):
-        # While it is empty, and what is compressed can't be without copy-on-write.
+def _require_own(made: int, st: os.stat_result) -> None:
+    """Refuse what the owner of the directory has put in the place of what was made there.
+
+    Raises:
+        OSError: it is of another kind, another user's, or has other names.
+    """
+    found = os.fstat(made)
+    is_single = stat.S_ISDIR(found.st_mode) or found.st_nlink == 1
+    is_like = stat.S_IFMT(found.st_mode) == stat.S_IFMT(st.st_mode)
+    if not (is_like and is_single and found.st_uid == os.geteuid()):
+        raise OSError(errno.EPERM, "somebody else changed it meanwhile")
+
+
+def _clone(source: int, target: int) -> None:
+    # While it is empty, and what is compressed can't be without copy-on-write.
+    with system.descriptor(_reach(source), _READ) as readable:
         chattr.change(target, 0, chattr.COMPRESSED)
-        chattr.change(target, chattr.of(source), chattr.NOCOW)
+        chattr.change(target, chattr.of(readable), chattr.NOCOW)
         try:
-            fcntl.ioctl(target, FICLONE, source)
+            fcntl.ioctl(target, FICLONE, readable)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY):
                 raise
-            while os.sendfile(target, source, None, 1 << 20):
+            while os.sendfile(target, readable, None, 1 << 20):
                 pass
 
 
-def _describe(from_dir: int, name: bytes, into_dir: int, made: bytes, st: os.stat_result) -> None:
-    """Owner first: it clears set-uid and capabilities; then mode, attributes and times."""
-    os.chown(made, st.st_uid, st.st_gid, dir_fd=into_dir, follow_symlinks=False)
-    sides = ((from_dir, name), (into_dir, made))
-    source, target = (f"/proc/self/fd/{fd}/{os.fsdecode(called)}" for fd, called in sides)
+def _describe(source: int, made: int, st: os.stat_result) -> None:
+    """Owner first: it clears set-uid and capabilities; then mode, attributes and times.
+
+    By descriptors, not by names: whoever owns the directory can put a link to
+    any file in the place of a name.
+    """
+    given, target = _reach(source), _reach(made)
+    os.chown(target, st.st_uid, st.st_gid)
     if not stat.S_ISLNK(st.st_mode):
-        os.chmod(made, stat.S_IMODE(st.st_mode), dir_fd=into_dir)
-    wanted = {key: os.getxattr(source, key, follow_symlinks=False) for key in _attributes(source)}
-    for key in set(_attributes(target)) - set(wanted):
-        os.removexattr(target, key, follow_symlinks=False)
+        os.chmod(target, stat.S_IMODE(st.st_mode))
+    wanted = {key: os.getxattr(given, key) for key in os.listxattr(given)}
+    for key in set(os.listxattr(target)) - set(wanted):
+        os.removexattr(target, key)
     for key, value in wanted.items():
-        os.setxattr(target, key, value, follow_symlinks=False)
-    times = (st.st_atime_ns, st.st_mtime_ns)
-    os.utime(made, ns=times, dir_fd=into_dir, follow_symlinks=False)
+        os.setxattr(target, key, value)
+    os.utime(target, ns=(st.st_atime_ns, st.st_mtime_ns))
 
 
-def _attributes(path: str) -> list[str]:
-    return os.listxattr(path, follow_symlinks=False)
+def _reach(fd: int) -> str:
+    """Return a path that leads to what a descriptor is open on, also if that is a link, and never further."""
+    return f"/proc/self/fd/{fd}"

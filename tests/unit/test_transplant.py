@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,21 @@ class Trees:
             self.bring("it")
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+    @contextmanager
+    def owner_swaps(self, one: str, other: str) -> Iterator[None]:
+        """Let another process exchange two names of the target as fast as it can, for a with block."""
+        pid = os.fork()
+        if not pid:
+            with system.descriptor(self.target, os.O_RDONLY) as fd:
+                while True:
+                    with suppress(FileNotFoundError):
+                        system.exchange(fd, one, other)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
     def differ(self) -> list[str]:
         """Return what is not the same in both."""
@@ -130,3 +146,30 @@ def test_the_longest_name_is_brought(trees: Trees) -> None:
     trees.bring("n" * 255)
 
     assert trees.differ() == []
+
+
+@pytest.mark.parametrize(
+    ("new", "swapped"),
+    [
+        (_directory, "it"),
+        (_file, transplant.beside(b"it").decode()),
+        (_pipe, transplant.beside(b"it").decode()),
+    ],
+)
+def test_a_link_that_the_owner_swaps_in_leads_to_no_other_file(
+    trees: Trees, tmp_path: Path, new: Make, swapped: str
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    (trees.target / "link").symlink_to(victim)
+    new(trees.source / "it")
+    new(trees.target / "it")
+    with trees.owner_swaps(swapped, "link"):
+        for _ in range(2000):
+            with suppress(OSError):
+                trees.bring("it")
+            if victim.stat().st_mode != 0o100600:
+                break
+
+    assert oct(victim.stat().st_mode) == oct(0o100600)
