@@ -8,7 +8,8 @@ concerned.  This is against accidents: root could leave the group.
 
 The group has one name, so that one left behind by SIGKILL is found and used by
 the next command.  Who uses it holds a shared lock on its directory; who has
-the lock alone at the end removes it.
+the lock alone at the end removes it.  Nobody but root can open the directory:
+who can could hold the lock, and so hold everybody up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,8 @@ from snaptx import mounting, system
 from snaptx.enclosure import bpf
 
 GROUP = "snaptx-enclosure"
+PATIENCE, PAUSE = 2.0, 0.01
+"""Seconds to wait for the lock of the group, and between two attempts."""
 
 Warn = Callable[[str], None]
 
@@ -88,18 +92,45 @@ def _hierarchy(stack: ExitStack) -> int:
 
 
 def _entered(parent: int) -> int:
-    """Return the directory of the group, made if it is not there, with a shared lock on it."""
+    """Return the directory of the group, made if it is not there, with a shared lock on it.
+
+    Raises:
+        OSError: the kernel refused, or a stranger holds the lock.
+    """
     while True:
         with suppress(FileExistsError):
-            os.mkdir(GROUP, 0o755, dir_fd=parent)
+            os.mkdir(GROUP, 0o700, dir_fd=parent)
         try:
             group = os.open(GROUP, system.DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
         except FileNotFoundError:
             continue
-        fcntl.flock(group, fcntl.LOCK_SH)
-        if _is_there(parent, group):
-            return group
+        try:
+            os.fchmod(group, 0o700)  # where it was found
+            _share(group)
+            if _is_there(parent, group):
+                return group
+        except BaseException:
+            os.close(group)
+            raise
         os.close(group)
+
+
+def _share(group: int) -> None:
+    """Take the shared lock; one of us has it alone for a moment only.
+
+    Raises:
+        OSError: a stranger holds it.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            fcntl.flock(group, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise OSError(errno.EBUSY, "somebody else has locked the control group") from error
+            time.sleep(PAUSE)
+        else:
+            return
 
 
 def _is_there(parent: int, group: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -178,6 +179,44 @@ def test_group_left_by_a_kill_is_taken_over(group: Path, root: Root, device: str
     said = start_in(group, root, WRITE, "sh", device).communicate(timeout=20)[0]
     assert said == "boot sector\nrefused\nrefused\nstatus 0\n"
     assert inside(group) == []
+
+
+def locked_by_a_user(directory: Path) -> bool:
+    """Return whether a user without rights can lock a directory, and so keep others from it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            fcntl.flock(os.open(directory, os.O_RDONLY), fcntl.LOCK_SH)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_users_can_not_lock_the_group(group: Path, root: Root, *, left: bool) -> None:
+    """Nor one that was left where they could."""
+    if left:
+        (group / guard.GROUP).mkdir(mode=0o755)
+        (group / guard.GROUP).chmod(0o755)
+    running = start_in(group, root, "touch /etc/ready; while ! test -e /etc/go; do sleep 0.02; done")
+    try:
+        eventually((root.path / "etc/ready").exists)
+        assert locked_by_a_user(group)
+        assert not locked_by_a_user(group / guard.GROUP)
+    finally:
+        (root.path / "etc/go").touch()
+        running.communicate(timeout=20)
+
+
+def test_lock_that_is_held_for_good_keeps_no_command_waiting(group: Path, root: Root) -> None:
+    (group / guard.GROUP).mkdir()
+    with system.descriptor(group / guard.GROUP, system.DIRECTORY) as strangers:
+        fcntl.flock(strangers, fcntl.LOCK_EX)
+        said = start_in(group, root, "exit 4").communicate(timeout=20)[0]
+
+    assert said.endswith("status 4\n")
 
 
 def test_no_guard_is_said_and_the_command_runs(
