@@ -58,11 +58,12 @@ def send_off(fd: int) -> None:
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)  # Linux begins to write and drops what is clean
 
 
-def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True) -> None:
+def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True, exact: bool = False) -> None:
     """Write ``data`` to ``path``, replacing it, and flush the file (not its name).
 
     Without ``flush`` a barrier has to follow before anything names the file; until
-    then it is on its way to the disk, which spares the barrier the waiting.
+    then it is on its way to the disk, which spares the barrier the waiting.  With
+    ``exact`` the umask takes nothing from ``mode``.
 
     Raises:
         StorageError: the filesystem refused; nothing is left at ``path``.
@@ -71,6 +72,8 @@ def write_new(path: Path, data: bytes, mode: int = 0o600, *, flush: bool = True)
     try:
         _clear(path)
         with _gone_unless_done(path), descriptor(path, flags, mode) as fd:
+            if exact:
+                os.fchmod(fd, mode)
             _write_all(fd, data)
             if flush:
                 os.fsync(fd)
@@ -87,16 +90,17 @@ def _clear(path: Path) -> None:
             path.unlink()
 
 
-def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True) -> None:
+def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True, exact: bool = False) -> None:
     """Put ``data`` at ``path`` in one step that survives a power cut.
 
     Without ``lasting`` it does once the filesystem commits; until then a power cut leaves what was there.
+    ``exact`` as for `write_new`.
 
     Raises:
         StorageError: the filesystem refused; ``path`` is as it was, or complete and not yet lasting.
     """
     fresh = path.with_name(path.name + ".tmp")
-    write_new(fresh, data, mode)
+    write_new(fresh, data, mode, exact=exact)
     try:
         with _gone_unless_done(fresh):
             os.replace(fresh, path)

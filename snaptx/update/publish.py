@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,11 +115,9 @@ def _write(directory: Path, data: bytes, signed: bytes | None) -> None:
     """Put both in place; who reads between the two finds a signature that does not fit, and comes again."""
     try:
         if signed:
-            durable.replace(directory / index.SIGNATURE, signed, PUBLIC)
+            durable.replace(directory / index.SIGNATURE, signed, PUBLIC, exact=True)
         else:
             (directory / index.SIGNATURE).unlink(missing_ok=True)
-        durable.replace(directory / index.NAME, data, PUBLIC)
-        for name in (index.NAME, index.SIGNATURE) if signed else (index.NAME,):
-            os.chmod(directory / name, PUBLIC)
+        durable.replace(directory / index.NAME, data, PUBLIC, exact=True)
     except OSError as error:
         raise storage_error(error, f"cannot write the index in {directory}") from error

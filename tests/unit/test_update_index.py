@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,13 @@ from typing import Any
 import pytest
 
 from snaptx.cli import main
-from snaptx.errors import FormatError, LimitError, SourceError, TrustError, UsageError
+from snaptx.errors import FormatError, LimitError, SnaptxError, SourceError, TrustError, UsageError
 from snaptx.update import index, publish, signature
 from snaptx.update.index import Entry, Index
 from snaptx.update.state import Seen
 from tests.updates import NOW, Shop, key, overlay
 
+PUBLISHED = (index.NAME, index.SIGNATURE)
 SHA = "ab" * 32
 MADE = Index("shop", 7, NOW + 60, (Entry(1, "a.tar", 10, SHA, "why"), Entry(4, "b.tar.zst", 20, SHA)))
 KEYS = {"mine.pub": key(0)[1], "other.pub": key(1)[1]}
@@ -217,6 +221,50 @@ def test_publishing_goes_on_from_what_was_published(shop: Shop) -> None:
     assert (shop.place / index.NAME).stat().st_mode & 0o777 == 0o644
     again = shop.publish()
     assert (again.version, again.entries) == (3, made.entries)
+
+
+def test_all_can_read_what_was_published_whatever_the_umask(shop: Shop) -> None:
+    (shop.place / f"{index.NAME}.tmp").write_bytes(b"")
+    (shop.place / f"{index.NAME}.tmp").chmod(0o600)
+    before = os.umask(0o077)
+    try:
+        shop.publish()
+    finally:
+        os.umask(before)
+
+    assert [(shop.place / name).stat().st_mode & 0o777 for name in PUBLISHED] == [0o644, 0o644]
+
+
+@contextmanager
+def _links_put(place: Path, target: Path) -> Iterator[None]:
+    """Put a link in the place of each file of an index as soon as there is one, for a with block."""
+    pid = os.fork()
+    if not pid:
+        while True:
+            for name in PUBLISHED:
+                with suppress(OSError):
+                    if not (place / name).is_symlink() and (place / name).exists():
+                        (place / "trap").symlink_to(target)
+                        (place / "trap").rename(place / name)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_a_link_that_the_owner_puts_in_leads_to_no_other_file(shop: Shop, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    for _ in range(50):
+        for name in PUBLISHED:
+            (shop.place / name).unlink(missing_ok=True)
+        with _links_put(shop.place, victim), suppress(SnaptxError):
+            shop.publish()
+
+    assert oct(victim.stat().st_mode) == oct(0o100600)
+    assert victim.read_text() == "secret"
 
 
 @pytest.mark.parametrize("harm", ["changed", "gone"])
