@@ -1,6 +1,7 @@
 """A command in a generation's tree, on the machine as it is today.
 
-    /                      the generation's root, read-only
+    /                      the generation's root, read-only; for users without set-uid programs: an
+                           update may have mended what is wrong with these
     /dev /proc /sys        the machine's
     /home /run /tmp ...    the machine's, and so is whatever else is mounted
     /etc/resolv.conf       the machine's, read-only
@@ -20,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 from snaptx import mounting, system
 from snaptx.enclosure import caller as callers
-from snaptx.enclosure import namespace, warden
+from snaptx.enclosure import namespace, terminal, warden
 from snaptx.enclosure.caller import Caller
 from snaptx.enclosure.namespace import View, Warn, doing
 from snaptx.model import EMPTY
@@ -91,8 +92,7 @@ def become(visit: Visit, argv: Sequence[str], warn: Warn) -> NoReturn:
     """
     _enter(visit, warn)
     if visit.caller:
-        with doing(f"become {visit.caller.name}"):
-            callers.become(visit.caller)
+        _give_up_rights(visit.caller, warn)
     _go_to(visit.directory, warn)
     warden.forget_handlers()
     try:
@@ -101,12 +101,23 @@ def become(visit: Visit, argv: Sequence[str], warn: Warn) -> NoReturn:
         raise CommandMissing(error) from error
 
 
+def _give_up_rights(caller: Caller, warn: Warn) -> None:
+    """Become a user, also in the terminal, which may be that of root's shell."""
+    try:
+        terminal.keep_input()
+    except OSError as error:
+        warn(f"the terminal is not protected from the command: {error.strerror}")
+    with doing(f"become {caller.name}"):
+        callers.become(caller)
+
+
 def _enter(visit: Visit, warn: Warn) -> None:
     with doing("leave the machine's mounts"):
         system.unshare(system.CLONE_NEWNS)
     with doing("keep mounts from spreading"):
         mounting.mount("none", "/", flags=mounting.MS_REC | mounting.MS_SLAVE)
-    view = View(namespace.mounted_root(visit.root, _TREE), warn)
+    attributes = _TREE | (mounting.MOUNT_ATTR_NOSUID if visit.caller else 0)
+    view = View(namespace.mounted_root(visit.root, attributes), warn)
     directory, name = visit.record
     with doing("find the generation: it has been removed"):
         # Prune removes this first, and then nothing that is mounted: one of the two notices the other.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import pwd
 import signal
 import subprocess
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +18,24 @@ import pytest
 from snaptx import mounting, system
 from snaptx.cli import main
 from tests.boxes import Box, changes, inspect, made
+from tests.fs.conftest import command
 from tests.minimal_root import eventually
 
 NOBODY = 65534
 TOOL = "#!/bin/sh\necho version {}\n"
+TIOCLINUX = 0x541C
+"""What pastes a selection in a virtual console, among others: ioctl_console(2)."""
+
+ASKS = """
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int count, char **words)
+{
+    return syscall(SYS_ioctl, 0, strtoul(words[1], 0, 0), "x") ? errno : 0;
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +162,36 @@ def test_terminal_is_the_commands_own(ground: Box) -> None:
     os.close(terminal)
 
     assert os.waitstatus_to_exitcode(status) == -signal.SIGINT
+
+
+@pytest.fixture(scope="module")
+def asks_the_terminal(equipped: Box, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give a program that makes the ioctl of its terminal that is named, and ends with the error's number."""
+    source = tmp_path_factory.mktemp("source") / "asks.c"
+    source.write_text(ASKS)
+    command("gcc", "-static", "-o", equipped.root / "home/ann/asks", source)
+    return "/home/ann/asks"
+
+
+@pytest.mark.parametrize("number", [termios.TIOCSTI, TIOCLINUX])
+@pytest.mark.parametrize("high", [0, 1 << 32])
+def test_nothing_is_typed_into_roots_terminal_by_a_user(
+    ground: Box, asks_the_terminal: str, number: int, high: int
+) -> None:
+    pid, terminal = pty.fork()
+    if not pid:
+        words = ["exec", "-g", "2", "-u", "nobody", "--", asks_the_terminal, str(number | high)]
+        os._exit(main.main(["--sysroot", str(ground.root), *words]))
+    _, status = os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert os.waitstatus_to_exitcode(status) == errno.EPERM
+
+
+def test_a_user_gets_no_rights_from_the_files_of_the_past(ground: Box) -> None:
+    """An update that mends a set-uid program would be worth nothing."""
+    assert "nosuid" in sh(ground, "cat /proc/self/mounts", "--user", "nobody").split("\n")[0]
+    assert "nosuid" not in sh(ground, "cat /proc/self/mounts").split("\n")[0]
 
 
 def test_sudo_runs_it_as_who_called(ground: Box) -> None:
