@@ -183,6 +183,16 @@ def test_cron_that_knows_no_boot_confirms_a_good_update(boot: Boot) -> None:
     assert boot.box.marks() == {1: "G", 2: "NRG"}
 
 
+def test_users_can_not_lock_the_mark_and_have_a_good_update_given_up(boot: Boot) -> None:
+    boot.tool("snaptx", f"umask >{boot.place}/umask")
+    boot.once()
+
+    assert boot.is_over()
+    modes = {name: (boot.place / name).stat().st_mode & 0o777 for name in ("run/snaptx", "run/snaptx/boot")}
+    assert modes == {"run/snaptx": 0o755, "run/snaptx/boot": 0o600}
+    assert (boot.place / "umask").read_text() == "0022\n"
+
+
 def test_bad_update_is_given_up(boot: Boot) -> None:
     _check(boot.box, "exit 1")
     said = boot.once()
