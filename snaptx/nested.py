@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from snaptx import carry, difference, fstab, places, system
+from snaptx import carry, difference, fstab, mounting, places, system
 from snaptx.config import Nested
-from snaptx.errors import LayoutError, storage_error
+from snaptx.errors import LayoutError, NotFoundError, storage_error
 from snaptx.ground import filled, inside
 from snaptx.machine import Machine
 from snaptx.model import Kind, Part, Phase, Row, Tree
@@ -278,12 +278,28 @@ def transfer(
             except OSError as error:
                 raise storage_error(error, "cannot carry a nested subvolume over") from error
             if one.whole:
-                from snaptx.trees import copies  # not for every start-up
-
-                place = os.fsdecode(one.path)
-                copies.clone(source / place, target / place)
+                _clone(machine, base, os.fsdecode(one.path), target)
             if manifest:
                 manifest.put(_rows(machine, manifest, target_fd, one))
+
+
+def _clone(machine: Machine, base: int, place: str, target: Path) -> None:
+    """Copy a directory of the root of ``base`` with all it holds; no link leads anywhere meanwhile.
+
+    Whoever owns something in the running root can put a link in its place while it is copied.
+    """
+    from snaptx.trees import copies  # not for every start-up
+
+    info = machine.storage.describe(Tree(base, Part.ROOT))
+    if info is None:
+        raise NotFoundError(f"the root of generation {base} is missing", hint="run: snaptx repair")
+    options = dict(option.partition("=")[::2] for option in info.mount.options.split(",") if option)
+    made = mounting.detached_mount(info.mount.fstype, info.mount.source, options)
+    try:
+        mounting.restrict(made.owner, mounting.MOUNT_ATTR_NOSYMFOLLOW | mounting.MOUNT_ATTR_NOATIME)
+        copies.clone(made.path / place, target / place)
+    finally:
+        made.close()
 
 
 def _rows(machine: Machine, manifest: Manifest, root_fd: int, one: Late) -> Iterator[Row]:

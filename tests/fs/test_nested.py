@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from snaptx import system
 from tests.boxes import Box, changes, inspect
 from tests.fs.conftest import command, nested
 
@@ -376,3 +381,42 @@ def test_a_commit_after_another_decides_only_what_is_new(box: Box, update: str) 
     assert (new / "data/other").read_text() == "mine again\n"
     assert (new / "made").stat().st_mode & 0o777 == 0o700
     assert box.json("verify", "3")["problems"] == []
+
+
+@contextmanager
+def swapped(directory: Path, one: str, other: str, pause: float) -> Iterator[None]:
+    """Let the owner of a directory exchange two names in it every ``pause`` seconds, for a with block."""
+    pid = os.fork()
+    if not pid:
+        with system.descriptor(directory, os.O_RDONLY) as fd:
+            while True:
+                system.exchange(fd, one, other)
+                time.sleep(pause)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize(("level", "pause"), [("work", 5e-4), ("work/sub/inner", 2e-5)])
+def test_what_is_carried_is_the_subvolume_and_not_where_a_link_leads(
+    box: Box, update: str, level: str, pause: float
+) -> None:
+    box.configure('[staging]\nnested = "carry"\n')
+    inner = nested(box, "home/ann/work/sub") / "inner/sub"
+    secret = box.root / "root/sub/inner/sub"
+    for place, name in ((inner, "theirs"), (secret, "secret"), (box.root / "root/sub", "secret")):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    moved = box.root / "home/ann" / level
+    (moved.parent / "link").symlink_to(box.root / "root")
+    seen: list[str] = []
+    for _ in range(20):
+        with swapped(moved.parent, moved.name, "link", pause):
+            box.run("apply", "--base", "1", update)
+        seen += [path.name for path in box.state.glob("generations/*/root/home/ann/**/*") if path.is_file()]
+        box.run("abort")
+
+    assert "theirs" in seen
+    assert set(seen) == {"theirs"}
