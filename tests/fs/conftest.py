@@ -150,6 +150,14 @@ def payload(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
+def update(tmp_path: Path) -> str:
+    """Give an update of one file."""
+    (tmp_path / "update/etc").mkdir(parents=True)
+    (tmp_path / "update/etc/motd").write_text("two\n")
+    return str(tmp_path / "update")
+
+
+@pytest.fixture
 def follower(box: Box) -> Box:
     """Give a sandbox that trusts the shop."""
     return trust(box)
