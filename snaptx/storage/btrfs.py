@@ -212,9 +212,9 @@ class BtrfsStorage:
         return any(now.uuid) and then.parent_uuid == now.uuid and now.generation <= then.otransid
 
     def make_default(self, tree: Tree) -> None:
-        """Set the default subvolume; only the next barrier makes it durable."""
+        """Set the default subvolume; a barrier has to follow. Only the quota of the top level counts."""
         with _translated(f"cannot make generation {tree} the default subvolume"):
-            btrfsutil.set_default_subvolume(str(self.path(tree)))
+            btrfsutil.set_default_subvolume(self._fd, btrfsutil.subvolume_id(str(self.path(tree))))
 
     def default_name(self) -> str:
         """Return the path of the default subvolume, "" for the top level."""

@@ -84,6 +84,22 @@ def test_quota_of_the_state(box: Box, payload: str) -> None:
     assert box.ok("log", "--verify")
 
 
+def test_the_limit_of_a_generation_does_not_stop_the_switch_to_it(box: Box, payload: str) -> None:
+    """To be the default takes no space of its own, so whoever has none left may still go there, and back."""
+    number = box.json("apply", payload)["staged"]["number"]
+    command("btrfs", "quota", "enable", box.top)
+    command("btrfs", "qgroup", "limit", "16K", box.tree(number))
+    try:
+        box.ok("commit")
+        assert box.default_subvolume() == f"@snaptx/generations/{number}/root"
+        box.ok("rollback", "1")
+        box.ok("confirm", str(number), "--bad")
+        assert box.json("prune", str(number))["removed"] == [number]
+        assert box.json("verify")["problems"] == []
+    finally:
+        command("btrfs", "quota", "disable", box.top)
+
+
 def test_prune_works_on_a_full_disk(full: Box, payload: str) -> None:
     number = full.json("apply", "--commit", payload)["committed"]["number"]
     full.ok("rollback")
