@@ -12,11 +12,11 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from snaptx import durable, system
-from snaptx.errors import LockError
+from snaptx.errors import LockError, storage_error
 from snaptx.system import descriptor
 
 PAUSE = 0.2
@@ -29,12 +29,23 @@ def exclusive(path: Path, verb: str, patience: float = 0.0) -> Iterator[None]:
 
     Raises:
         LockError: somebody else holds it; the message names them.
+        StorageError: there is no such file, and the filesystem takes none.
     """
-    with descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW) as fd:
+    with _file(path) as fd:
         if not _taken_within(fd, patience):
             raise LockError(f"another snaptx is at work: {_holder(fd)}", hint="wait for it to end")
         _sign(fd, verb)
         yield
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[int]:
+    with ExitStack() as opened:
+        try:
+            fd = opened.enter_context(descriptor(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW))
+        except OSError as error:
+            raise storage_error(error, f"cannot open {path.name}") from error
+        yield fd
 
 
 def _taken_within(fd: int, patience: float) -> bool:

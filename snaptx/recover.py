@@ -14,7 +14,15 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from snaptx import log, scene, switch, system
-from snaptx.errors import BootError, BusyError, FormatError, SnaptxError, VerifyError
+from snaptx.errors import (
+    BootError,
+    BusyError,
+    FormatError,
+    NoSpaceError,
+    SnaptxError,
+    VerifyError,
+    storage_error,
+)
 from snaptx.generations import RECORD
 from snaptx.journal import Intent
 from snaptx.machine import Machine
@@ -311,8 +319,16 @@ def renew(machine: Machine) -> None:
 
     A power cut can leave GRUB a newer superblock than the kernel, which then
     uses again the blocks that GRUB still looks into: a commit writes both.
+
+    Raises:
+        StorageError: it can't be written to; on a full one there was no reserve to part with either.
     """
-    os.utime(machine.storage.state)
+    try:
+        os.utime(machine.storage.state)
+    except OSError as error:
+        failure = storage_error(error, "cannot write to the state")
+        if not (isinstance(failure, NoSpaceError) and machine.audit.release()):  # removing is a change, too
+            raise failure from error
     machine.storage.barrier()
     machine.boot.barrier()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_quota_of_the_state(box: Box, payload: str) -> None:
     box.ok("apply", payload)
     assert list(box.marks().values()) == ["NRG", "s"]
     assert box.ok("log", "--verify")
+
+
+def test_repair_and_farewell_with_the_quota_of_the_state_used_up(box: Box, payload: str) -> None:
+    box.ok("apply", payload)
+    command("btrfs", "quota", "enable", box.top)
+    command("btrfs", "qgroup", "limit", "16K", f"0/{btrfsutil.subvolume_id(str(box.state))}", box.top)
+    try:
+        assert "nothing to repair" in box.ok("repair")
+        for words in (("repair",), ("init", "--undo")):
+            assert re.match("cannot [^/]*: Disk quota exceeded\n", box.refuses(53, *words))
+    finally:
+        command("btrfs", "quota", "disable", box.top)
+    assert "nothing to repair" in box.ok("repair")
 
 
 def test_the_limit_of_a_generation_does_not_stop_the_switch_to_it(box: Box, payload: str) -> None:
