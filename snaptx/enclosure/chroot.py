@@ -126,6 +126,8 @@ def run_interactive(enclosure: Enclosure, argv: Sequence[str], *, streams: Strea
 def _enclosed(enclosure: Enclosure, argv: Sequence[str], interactive: bool, streams: Streams | None) -> Ended:
     if not system.is_root():
         raise PrivilegeError("only root can enter a generation", hint="run it with sudo")
+    if interactive:
+        _await_terminal()
     log.debug("run enclosed", command=shlex.join(argv), root=enclosure.root.options)
     with (
         _signals_blocked() as awaited,
@@ -139,6 +141,17 @@ def _enclosed(enclosure: Enclosure, argv: Sequence[str], interactive: bool, stre
     if ending.trouble:
         raise _error(ending.trouble)
     return ending.ended
+
+
+def _await_terminal() -> None:
+    """Stop in the background, as who reads from its terminal there, until brought to the foreground.
+
+    A shell inside can't tell that it is in the background, as its caller's group has no number
+    there, and would take the terminal away from who waits for its input.
+    """
+    with suppress(OSError):  # there is no terminal, or nobody who could bring this process there
+        if os.isatty(0):
+            os.read(0, 0)
 
 
 @contextmanager

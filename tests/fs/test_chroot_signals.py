@@ -231,12 +231,41 @@ def test_interactive_command_owns_the_terminal(root: Root, terminals: Callable[.
     assert "group-2-foreground-2" in terminal.end()
 
 
-def test_shell_that_stops_itself_leaves_the_terminal_to_who_waits(
-    root: Root, tmp_path: Path, terminals: Callable[..., Terminal]
+@pytest.fixture
+def start(root: Root, tmp_path: Path) -> Path:
+    """Give a program that opens a shell inside."""
+    path = tmp_path / "start"
+    path.write_text(f"#!/bin/sh\nexec {shlex.join(root.runner([], interactive=True))}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_shell_in_the_background_waits_until_it_gets_the_terminal(
+    root: Root, start: Path, terminals: Callable[..., Terminal]
 ) -> None:
-    start = tmp_path / "start"
-    start.write_text(f"#!/bin/sh\nexec {shlex.join(root.runner([], interactive=True))}\n")
-    start.chmod(0o755)
+    """It would take the terminal from the caller's shell, which then ends."""
+    terminal = terminals(["/bin/busybox", "sh", "-i"], SHELL="/bin/sh", ENV="")
+    for way in ("fg", "bg; sleep 0.5; fg"):
+        terminal.seen = ""
+        terminal.type(f"{start} &\n")
+        time.sleep(1.5)
+        terminal.type("echo outside-$((1+2))-$SNAPTX_GENERATION\n")
+        terminal.expect("outside-3-\r\n")
+        terminal.type(f"{way}\n")
+        time.sleep(1)
+        terminal.type("echo inside >/etc/said; exit 5\n")
+        terminal.expect("status 5")
+    terminal.type(f"{start} &\n")
+    time.sleep(1.5)
+    terminal.type("kill %1; kill -CONT %1; sleep 1; exit\n")
+    terminal.end()
+    assert said(root) == "inside"
+    assert root.users() == []
+
+
+def test_shell_that_stops_itself_leaves_the_terminal_to_who_waits(
+    root: Root, start: Path, terminals: Callable[..., Terminal]
+) -> None:
     terminal = terminals(["/bin/busybox", "sh", "-i"], SHELL="/bin/sh", ENV="")
     terminal.type(f"{start}\n")
     terminal.type("echo inside-$((1+1))\n")
