@@ -204,10 +204,10 @@ class Member(NamedTuple):
 class Row(NamedTuple):
     """What a manifest knows of one path; a tuple, as a `Member` is.
 
-    ``sha256`` is the digest of a file's content, of a symlink's target or
-    empty; ``xattrs`` the digest over all extended attributes, empty if none.
-    ``inode`` and ``ctime_ns`` only tell whether a path still is what was
-    indexed; they never take part in a verification.
+    ``sha256`` is the digest of a file's content (as ``hashing`` has it), of a
+    symlink's target or empty; ``xattrs`` the digest over all extended attributes,
+    empty if none.  ``inode`` and ``ctime_ns`` only tell whether a path still is
+    what was indexed; they never take part in a verification.
     """
 
     path: bytes

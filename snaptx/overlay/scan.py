@@ -18,7 +18,7 @@ from hashlib import sha256
 from snaptx.errors import NotFoundError
 from snaptx.model import Kind, Row
 from snaptx.mounting import parts_of
-from snaptx.overlay import xattrs
+from snaptx.overlay import hashing, xattrs
 from snaptx.overlay.failure import translate
 from snaptx.system import INSIDE, RESOLVE_NO_XDEV, openat2
 
@@ -26,7 +26,6 @@ DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 CHUNK = 1 << 20
 _WORTH_ASKING = 64 << 20
 """Bytes of a file from which on its holes are asked for: ZFS writes out what waits before it tells."""
-_ZEROS = memoryview(bytes(CHUNK))
 
 # linux/btrfs_tree.h: BTRFS_EMPTY_SUBVOL_DIR_OBJECTID, BTRFS_FIRST_FREE_OBJECTID
 EMPTY_SUBVOLUME_INODE = 2
@@ -61,16 +60,16 @@ def open_directory(root_fd: int, path: bytes) -> int:
 
 
 def hash_file(fd: int, size: int) -> bytes:
-    """Return the SHA-256 of an open file that is about ``size`` bytes long."""
+    """Return the digest of an open file that is about ``size`` bytes long."""
     if size < CHUNK:
         data = os.read(fd, size + 1)
         if len(data) == size:
             return sha256(data).digest()
-        state = sha256(data)
+        state: hashing.State = sha256(data)
     elif size >= _WORTH_ASKING and os.fstat(fd).st_blocks * _BLOCK < size:
         return _hash_sparse(fd, size)
     else:
-        state = sha256()
+        state = hashing.begin(size)
     while data := os.read(fd, CHUNK):
         state.update(data)
     return state.digest()
@@ -78,17 +77,20 @@ def hash_file(fd: int, size: int) -> bytes:
 
 def _hash_sparse(fd: int, size: int) -> bytes:
     """Hash zeros for each hole instead of having them filled into the page cache."""
-    state, offset = sha256(), 0
+    state, offset = hashing.begin(size), 0
     while offset < size:
         start = next_data(fd, offset, size)
-        for done in range(offset, start, CHUNK):
-            state.update(_ZEROS[: start - done])
-        data = os.pread(fd, CHUNK, start)
+        hashing.skip(state, start - offset)
+        data = os.pread(fd, min(CHUNK, _next_hole(fd, start, size) - start), start)
         state.update(data)
         if not data:
             break
         offset = start + len(data)
     return state.digest()
+
+
+def _next_hole(fd: int, offset: int, size: int) -> int:
+    return os.lseek(fd, offset, os.SEEK_HOLE) if offset < size else size
 
 
 def next_data(fd: int, offset: int, size: int) -> int:

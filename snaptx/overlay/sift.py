@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from snaptx.errors import HostileError, SourceError
 from snaptx.model import Kind, Member, Row
-from snaptx.overlay import xattrs
+from snaptx.overlay import hashing, xattrs
 from snaptx.overlay.base import Base, same_metadata
 from snaptx.overlay.content import CHUNK, SMALL
 from snaptx.overlay.failure import impossible, shown, translate
@@ -209,7 +209,7 @@ class _Stream:
     def __init__(self, member: Member) -> None:
         self._member = member
         self._left = member.size
-        self._state = sha256()
+        self._state = hashing.begin(member.size)
 
     def read(self) -> bytes:
         """Return the next chunk, b"" at the end."""
@@ -219,7 +219,7 @@ class _Stream:
         return data
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of what was read so far."""
+        """Return the digest of what was read so far."""
         return self._state.digest()
 
 
