@@ -180,7 +180,7 @@ def test_the_lock_names_its_holder_and_ends_with_it(tmp_path: Path) -> None:
 def test_no_lock_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
 
-    with pytest.raises(OSError, match="symbolic"), lock.exclusive(tmp_path / "lock", "x"):
+    with pytest.raises(StorageError, match="symbolic"), lock.exclusive(tmp_path / "lock", "x"):
         pass
     assert not (tmp_path / "elsewhere").exists()
 
