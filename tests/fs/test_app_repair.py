@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,26 +15,9 @@ from pytest_mock import MockerFixture
 
 from snaptx.journal import Journal
 from snaptx.storage.btrfs import AppStorage
-from tests.boxes import Box
+from tests.boxes import Box, killed_in
 
 pytestmark = pytest.mark.root
-
-
-def _killed_in(owner: type, name: str, call: int = 1) -> Callable[[], None]:
-    """Return what makes a verb be killed where it would call a method for the ``call``-th time."""
-
-    def prepare() -> None:
-        before, calls = getattr(owner, name), []
-
-        def dies(*args: object) -> object:
-            calls.append(1)
-            if len(calls) == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return before(*args)
-
-        setattr(owner, name, dies)
-
-    return prepare
 
 
 def _killed(box: Box, before: Callable[[], None], *words: str) -> None:
@@ -54,7 +36,7 @@ def _staged(box: Box, place: Path) -> None:
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_what_is_half_made_is_no_application_and_can_be_made(box: Box, call: int) -> None:
-    _killed(box, _killed_in(Journal, "step", call), "create", "web")
+    _killed(box, killed_in(Journal, "step", call), "create", "web")
     assert _names(box) == []
 
     box.ok("app", "create", "web")
@@ -63,7 +45,7 @@ def test_what_is_half_made_is_no_application_and_can_be_made(box: Box, call: int
 
 
 def test_what_is_half_made_is_gone_after_a_repair(box: Box) -> None:
-    _killed(box, _killed_in(Journal, "step", 2), "create", "web")
+    _killed(box, killed_in(Journal, "step", 2), "create", "web")
     btrfsutil.create_subvolume(str(box.state / "apps/begun"))
     for words in (("--dry-run", "repair"), ("verify",)):
         assert "application begun: is half made\napplication web: is half made" in box.run(*words).out
@@ -93,7 +75,7 @@ def test_an_application_that_can_not_be_looked_at_is_listed(box: Box, mocker: Mo
 
 
 def test_what_was_made_stays_where_only_its_journal_came_back(box: Box) -> None:
-    _killed(box, _killed_in(Journal, "end"), "create", "web")
+    _killed(box, killed_in(Journal, "end"), "create", "web")
     assert _names(box) == ["web"]
     assert box.json("repair")["done"] == ["application web: an interrupted transaction was completed"]
     assert _names(box) == ["web"]
@@ -101,7 +83,7 @@ def test_what_was_made_stays_where_only_its_journal_came_back(box: Box) -> None:
 
 def test_a_removal_that_was_interrupted_is_completed(box: Box) -> None:
     box.ok("app", "create", "web")
-    _killed(box, _killed_in(AppStorage, "sweep", 2), "remove", "web")
+    _killed(box, killed_in(AppStorage, "sweep", 2), "remove", "web")
     assert _names(box) == []
     assert os.listdir(box.state / "apps") == [".web"]
     for words in (("--dry-run", "repair"), ("verify",)):
@@ -114,7 +96,7 @@ def test_a_removal_that_was_interrupted_is_completed(box: Box) -> None:
 def test_what_is_left_of_a_removal_keeps_nobody_from_that_name_nor_from_undoing(box: Box) -> None:
     for _ in range(2):
         box.ok("app", "create", "web")
-        _killed(box, _killed_in(AppStorage, "sweep", 2), "remove", "web")
+        _killed(box, killed_in(AppStorage, "sweep", 2), "remove", "web")
     box.ok("init", "--undo")
 
 
@@ -186,7 +168,7 @@ def test_a_pointer_is_made_anew_and_names_the_newest_that_was_committed(
 def test_a_switch_that_was_interrupted_is_settled_by_the_boot(box: Box, tmp_path: Path) -> None:
     box.ok("app", "create", "web")
     _staged(box, tmp_path)
-    _killed(box, _killed_in(Journal, "step", 3), "switch", "web")
+    _killed(box, killed_in(Journal, "step", 3), "switch", "web")
 
     assert "application web: an interrupted transaction was undone" in box.ok("repair", "--boot")
     box.ok("app", "switch", "web")
@@ -194,7 +176,7 @@ def test_a_switch_that_was_interrupted_is_settled_by_the_boot(box: Box, tmp_path
 
 def test_one_that_can_not_be_repaired_is_named_and_keeps_nobody(box: Box) -> None:
     for name in ("one", "two"):
-        _killed(box, _killed_in(Journal, "end"), "create", name)
+        _killed(box, killed_in(Journal, "end"), "create", name)
     record = box.state / "apps/one/generations/1/generation.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"format": 99}))
 
@@ -205,7 +187,7 @@ def test_one_that_can_not_be_repaired_is_named_and_keeps_nobody(box: Box) -> Non
 
 def test_one_whose_files_are_none_is_named_and_keeps_nobody(box: Box) -> None:
     for name in ("one", "two"):
-        _killed(box, _killed_in(Journal, "end"), "create", name)
+        _killed(box, killed_in(Journal, "end"), "create", name)
     lock = box.state / "apps/one/lock"
     lock.unlink()
     lock.mkdir()
@@ -236,7 +218,7 @@ def test_what_is_wrong_with_an_application_is_no_cure_for_the_system(
 
 
 def test_settings_that_are_broken_keep_nothing_from_being_repaired(box: Box) -> None:
-    _killed(box, _killed_in(Journal, "end"), "create", "web")
+    _killed(box, killed_in(Journal, "end"), "create", "web")
     settings = box.root / "etc/snaptx/apps/web.conf"
     settings.parent.mkdir(parents=True)
     settings.write_text("stop = 'NONSENSE'\n")
