@@ -9,7 +9,8 @@ ahead.
 
 A record is written when its act is over, and durable before success is
 reported: the trail never claims what did not happen.  ``audit/reserve`` holds
-space for that on a disk that an act has filled, and so lets ``prune`` begin.
+space for that on a disk that an act has filled, and so lets ``prune`` begin;
+with metadata it is ``spare`` that does.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ import io
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
-from snaptx import durable
+from snaptx import durable, spare
 from snaptx.errors import FormatError, NoSpaceError, SnaptxError, VerifyError
-from snaptx.system import DIRECTORY, descriptor, syncfs
+from snaptx.system import DIRECTORY, descriptor
 
 FORMAT = 1
 RESERVE = 256 << 10
@@ -35,6 +36,8 @@ RESERVE = 256 << 10
 
 START = "0" * 64
 """The ``prev`` of the first record."""
+
+Result = TypeVar("Result")
 
 REPAIR_HINT = "'snaptx repair' keeps what is sound and records what was lost"
 
@@ -57,12 +60,13 @@ class Head(NamedTuple):
 
 
 class Audit:
-    """The trail below one directory."""
+    """The trail below one directory; ``metadata`` is where metadata is kept back, None for none."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, metadata: Path | None = None) -> None:
         self.log = directory / "log"
         self._witness = directory / "head"
         self._reserve = directory / "reserve"
+        self._metadata = metadata
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records, oldest first, as they stand.
@@ -151,25 +155,40 @@ class Audit:
         head = self.head()
         full = {"format": FORMAT, "seq": head.seq + 1, "prev": head.hash, **record}
         full["hash"] = _digest(full)
-        try:
-            durable.append(self.log, _line(full))
-        except NoSpaceError:
-            if not self.release():
-                raise
-            durable.append(self.log, _line(full))
+        self._add(_line(full))
         self._witness_to(Head(head.seq + 1, full["hash"]))
         self._keep_reserve()
+        if self._metadata:
+            spare.keep(self._metadata)
         return full
+
+    def _add(self, line: bytes) -> None:
+        while True:
+            try:
+                return durable.append(self.log, line)
+            except NoSpaceError:
+                if not (self.release() or self._release_metadata()):
+                    raise
 
     def release(self) -> bool:
         """Give the reserved space to the filesystem, until the next record; return whether there was any."""
+        return spare.release(self._reserve)
+
+    def _release_metadata(self) -> bool:
+        return self._metadata is not None and spare.release(self._metadata)
+
+    def with_all(self, work: Callable[[], Result]) -> Result:
+        """Return what comes of ``work``, done again with all that is kept back if the disk is full.
+
+        Raises:
+            NoSpaceError: there is no room for it with that either.
+        """
         try:
-            self._reserve.unlink()
-        except FileNotFoundError:
-            return False
-        with descriptor(self.log.parent, DIRECTORY) as fd:
-            syncfs(fd)  # until then it is not free
-        return True
+            return work()
+        except NoSpaceError:
+            if not any([self.release(), self._release_metadata()]):
+                raise
+            return work()
 
     def _keep_reserve(self) -> None:
         try:

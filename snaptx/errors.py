@@ -207,6 +207,9 @@ def every_error(root: type[SnaptxError] = SnaptxError) -> Iterator[type[SnaptxEr
     yield from sorted(found, key=lambda cls: cls.code)
 
 
+FULL_HINT = "delete files, or raise the quota"
+"""What is left to do where space has to be free to remove a generation."""
+
 _CURES = {
     errno.EMFILE: "raise the limit of open files: ulimit -n",
     errno.ENFILE: "all programs together have too many files open: end some, or raise fs.file-max",

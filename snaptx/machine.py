@@ -49,7 +49,7 @@ class Machine:
         """Return the audit trail."""
         from snaptx.audit import Audit
 
-        return Audit(self.storage.state / "audit")
+        return Audit(self.storage.state / "audit", self.storage.spare)
 
     @cached_property
     def installer(self) -> Installer | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 from snaptx import log, scene, switch, system
@@ -107,8 +108,15 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
     Raises:
         FormatError: it is of a kind that this snaptx does not know; nothing was changed.
     """
+    remedy = decide(_act(intent), look(machine, intent))
+    machine.audit.with_all(partial(_apply, machine, intent, remedy))
+    _record(machine, intent, remedy, failure)
+    machine.journal.end()
+    return remedy
+
+
+def _apply(machine: Machine, intent: Intent, remedy: Remedy) -> None:
     act = _act(intent)
-    remedy = decide(act, look(machine, intent))
     match remedy:
         case Remedy.SETTLE if act is Act.LIVE:
             _settle_live(machine, intent)
@@ -122,9 +130,6 @@ def settle(machine: Machine, intent: Intent, failure: SnaptxError | None = None)
             discard(machine, intent.generation)
         case Remedy.UNSEAL:
             unseal(machine, intent.generation)
-    _record(machine, intent, remedy, failure)
-    machine.journal.end()
-    return remedy
 
 
 def _act(intent: Intent) -> Act:

@@ -39,14 +39,20 @@ def repair(machine: Machine, request: Request) -> list[str]:
     with lock.exclusive(machine.lock, request.verb):
         _refuse_newer(machine)
         recover.renew(machine)
-        done = list(_foundations(machine))
-        if not done and not _has_work(machine):
-            return []
-        with transaction.begin(machine, Act.RECORD, request, generation=0) as txn:
-            txn.step("repair")
-            done += _derived(machine)
-            txn.succeed(done=done)
+        done: list[str] = []
+        machine.audit.with_all(partial(_mend, machine, request, done))
     return done
+
+
+def _mend(machine: Machine, request: Request, done: list[str]) -> None:
+    """Repair what is wrong and add to ``done`` what was done; where it breaks off it can be done again."""
+    done.extend(_foundations(machine))
+    if not done and not _has_work(machine):
+        return
+    with transaction.begin(machine, Act.RECORD, request, generation=0) as txn:
+        txn.step("repair")
+        done.extend(_derived(machine))
+        txn.succeed(done=done)
 
 
 def _has_work(machine: Machine) -> bool:

@@ -19,10 +19,11 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from snaptx import lock, log, recover, switch, system
-from snaptx.errors import OutcomeUnknownError, SnaptxError
+from snaptx.errors import FULL_HINT, NoSpaceError, OutcomeUnknownError, SnaptxError
 from snaptx.journal import Intent
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, BootState, Tree, jsonable
@@ -178,7 +179,7 @@ def begin(
     if act is Act.REMOVE:
         machine.audit.release()  # on a full disk removing is the cure, and takes a little space itself
     try:
-        machine.journal.begin(txn.intent, lasting=lasting)
+        _open(machine, txn.intent, lasting)
         yield txn
         if not txn.ended:
             raise RuntimeError("a transaction ended without saying how")
@@ -190,6 +191,14 @@ def begin(
         raise
     finally:
         log.bind(transaction="")
+
+
+def _open(machine: Machine, intent: Intent, lasting: bool) -> None:
+    start = partial(machine.journal.begin, intent, lasting=lasting)
+    if intent.act == Act.REMOVE:
+        machine.audit.with_all(start)
+    else:
+        start()
 
 
 @contextmanager
@@ -210,6 +219,8 @@ def _give_up(txn: Transaction, error: BaseException) -> None:
         OutcomeUnknownError: the switch was made, here or by the settling.
     """
     failure = failure_of(error)
+    if isinstance(error, NoSpaceError) and txn.intent.act == Act.REMOVE:
+        error.hint = FULL_HINT  # to remove something is what has failed
     became = _settle(txn, failure)
     default = _default(txn.machine)
     outcome = f"'snaptx {txn.intent.actor['verb']}' {became}{_boots(default)}"

@@ -41,7 +41,10 @@ for _verb in main.VERBS:
     main.module_of(_verb)
 
 TREES = {"origin", "root", "sealed", "before", "latest", "viewed", "live"}
-PASSING = {"audit/log", "audit/head", "audit/reserve", "lock", "generations/last", "cache", "cache.lock"}
+PASSING = {
+    *("audit/log", "audit/head", "audit/reserve", "audit/spare", "lock", "generations/last"),
+    *("cache", "cache.lock"),
+}
 """What every attempt may touch: the trail, the locks, the next number and what was fetched."""
 
 

@@ -72,6 +72,11 @@ class Storage(Protocol):
         ...
 
     @property
+    def spare(self) -> Path | None:
+        """Return where metadata is kept back for removals, None where those need none."""
+        ...
+
+    @property
     def uuid(self) -> str:
         """Return the filesystem's UUID, as a boot loader searches for it."""
         ...

@@ -67,8 +67,8 @@ class BtrfsStorage:
             made = mounting.detached_mount("btrfs", mount.source, _options(mount))
         # Older than every write the barrier answers for.
         self._made, self._fd, self._top = made, made.fd, made.path
-        self._device = mount.device
-        self.uuid = _filesystem_id(self._fd)
+        self._device, self.uuid = mount.device, _filesystem_id(self._fd)
+        self.spare: Path | None = self._top / STATE / "audit/spare"  # for applications, too
 
     def close(self) -> None:
         """Let go of the top level, for a process that goes on; nothing can be done with this afterwards."""

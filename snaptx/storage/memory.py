@@ -20,6 +20,8 @@ from snaptx.storage.base import STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeIn
 class MemoryStorage:
     """The generations below one directory, normally on tmpfs."""
 
+    spare: Path | None = None
+
     def __init__(self, directory: Path, adopted: str = "@") -> None:
         self._top = directory
         self._running = adopted

@@ -31,7 +31,7 @@ PARTS = {"origin", "root", "sealed", "generation.json", "generation.json.tmp"}
 KNOWN = {
     "grub": {"grub.cfg", "grub.cfg.tmp", "settings.cfg", "settings.cfg.tmp", "snaptx.cfg", pointer.NAME},
     "journal": {"open.tmp"},
-    "audit": {"log", "head", "head.tmp", "reserve"},
+    "audit": {"log", "head", "head.tmp", "reserve", "spare", "spare.tmp"},
     "generations": {"last", "last.tmp"},
 }
 BOOT_FILES = ("grub.cfg", settings.NAME, counter.NAME, entryfile.NAME)

@@ -42,7 +42,7 @@ LAYERS = (
     "enclosure trees retention running packages",
     "storage bootloader overlay",
     "journal audit lock config generations",
-    "durable run log places fstab window apart memory descent",
+    "durable spare run log places fstab window apart memory descent",
     "mounting chattr",
     "threads priority",
     "system",

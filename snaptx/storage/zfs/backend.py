@@ -30,6 +30,9 @@ POOL_ROOT_HINT = (
 class ZfsStorage:
     """The generations on one pool, seen from one system root."""
 
+    spare: Path | None = None
+    """Metadata takes room where data does, and the audit trail keeps some of that back."""
+
     def __init__(self, mount: system.Mount) -> None:
         library.load()
         self._mount = mount
