@@ -44,6 +44,7 @@ CURES = {
     "list": "snaptx app list",
     "apply": "snaptx app apply",
     "commit": "snaptx app switch",
+    "prune": "snaptx app prune",
     "rollback": "snaptx app rollback",
 }
 """What does to an application what a verb does to the system."""
