@@ -6,7 +6,6 @@ import errno
 import signal
 import threading
 import time
-from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
@@ -68,14 +67,16 @@ def test_an_interrupt_while_a_thread_is_begun_leaves_it_not_at_work(mocker: Mock
         time.sleep(0.3)
         ended.append(True)
 
-    begin = threading._start_new_thread  # type: ignore[attr-defined]
+    wait = threading.Event.wait
 
-    def interrupted(*args: Any) -> int:
-        number: int = begin(*args)
-        signal.raise_signal(signal.SIGINT)  # to this thread: another might hear it
-        return number
+    def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
+        """Be interrupted where this thread waits for the word of the other, and that one has not run yet."""
+        if signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+            raise KeyboardInterrupt  # as the handler would; to raise the signal lets the other run
+        signal.raise_signal(signal.SIGINT)
+        return wait(event, timeout)
 
-    mocker.patch.object(threading, "_start_new_thread", interrupted)
+    mocker.patch.object(threading.Event, "wait", interrupted)
     try:
         with pytest.raises(KeyboardInterrupt):
             threads.at_once([work])
