@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from pytest_mock import MockerFixture
 
 from snaptx.errors import BusyError, NotFoundError, StorageError
 from snaptx.model import Part, Tree
@@ -64,15 +63,17 @@ def test_every_tree_has_a_name_of_its_own_and_is_found_by_the_kernel(storage: St
     assert any(word.endswith(f"={root.name}") for word in root.cmdline)
 
 
-def test_what_somebody_else_deletes_meanwhile_is_deleted(storage: Storage, mocker: MockerFixture) -> None:
+def test_what_somebody_else_deletes_meanwhile_is_deleted(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tree, guard = staged(storage, 2), storage.guard
 
     def beaten(tree: Tree) -> None:
         guard(tree)
-        mocker.stopall()
+        monkeypatch.undo()
         storage.delete(tree)
 
-    mocker.patch.object(storage, "guard", beaten)
+    monkeypatch.setattr(storage, "guard", beaten)
     storage.delete(tree)
     assert storage.describe(tree) is None
 
