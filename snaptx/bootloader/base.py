@@ -35,6 +35,14 @@ class BootLoader(Protocol):
         """
         ...
 
+    def check(self, root: Path) -> None:
+        """Refuse a root that it could not boot, before anything is changed.
+
+        Raises:
+            BootError: there is no kernel.
+        """
+        ...
+
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none.
 

@@ -39,6 +39,10 @@ class Bootfs:
         """Make the home: ZFSBootMenu needs nothing else."""
         self.home.mkdir(mode=0o700, exist_ok=True)
 
+    def check(self, root: Path) -> None:
+        """Refuse a root without a kernel."""
+        kernels.choose(root)
+
     def read(self) -> BootState | None:
         """Return the state of the generation that ``bootfs`` names, None if it names none."""
         default = self._storage.default_name()

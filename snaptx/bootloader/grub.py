@@ -108,6 +108,12 @@ class Grub:
         if self._counter:
             self._counter.make()
 
+    def check(self, root: Path) -> None:
+        """Refuse a root without a kernel."""
+        from snaptx.bootloader import kernels
+
+        kernels.choose(root)
+
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none."""
         try:

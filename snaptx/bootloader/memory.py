@@ -26,6 +26,9 @@ class MemoryBootLoader:
         """Remember that it was called."""
         self.installed = True
 
+    def check(self, root: Path) -> None:
+        """Do nothing: every tree boots."""
+
     def read(self) -> BootState | None:
         """Return the state last switched to."""
         return None if self._text is None else entryfile.parse(self._text)

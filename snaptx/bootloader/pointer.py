@@ -36,6 +36,9 @@ class Pointer:
         if self._file.is_dir():
             _take_away(self._file)
 
+    def check(self, root: Path) -> None:
+        """Do nothing: there is no kernel."""
+
     def read(self) -> BootState | None:
         """Return what the pointer says, None if there is none."""
         try:
