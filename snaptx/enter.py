@@ -20,6 +20,8 @@ from snaptx.inventory import Outcome, Watch
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, Counts, Part, Tree
 from snaptx.overlay.manifest import Manifest
+from snaptx.packages.choose import MANAGERS
+from snaptx.sharing import outside
 from snaptx.stage import Staged, Workspace, staging
 from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
@@ -136,5 +138,6 @@ def _enclosure(work: Workspace, manner: Manner) -> Enclosure:
 def _shared(machine: Machine) -> list[tuple[str, str]]:
     """Return the shared paths that are filesystems of their own: others are part of the generation."""
     mounted = {mount.target for mount in system.mounts()}
-    places = [(machine.sysroot / path.lstrip("/"), path) for path in machine.config.shared.paths]
+    paths = dict.fromkeys((*machine.config.shared.paths, *outside.data(machine, MANAGERS.values())))
+    places = [(machine.sysroot / path.lstrip("/"), path) for path in paths]
     return [(str(place), path) for place, path in places if str(Path(place).resolve()) in mounted]

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from snaptx.bootloader.counter import Counter, InPartition
     from snaptx.bootloader.install import Installer
 
+_NOT_FOR_KERNELS = ("vfat", "btrfs", "zfs")
+"""Filesystems on which a /boot of its own is not kept from the generations: see ``sharing.outside``."""
+
 
 class Machine:
     """One system root and what snaptx knows of it."""
@@ -198,7 +201,7 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
     boot = system.mount_at(sysroot / "boot")
     if boot is None and "/boot" in fstab.targets(fstab.read(sysroot)):
         raise BootError("/boot is not mounted, though fstab names it", hint="mount /boot")
-    if boot is None or boot.device == root.device or boot.fstype == "vfat":
+    if boot is None or boot.device == root.device or boot.fstype in _NOT_FOR_KERNELS:
         if root.fstype == "zfs" and (menu := _boot_menu(storage)):
             return menu
         return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: _find_counter(sysroot, None))

@@ -1,4 +1,4 @@
-"""Where data lives that no rollback may take back: the well-known places, as a table."""
+"""The well-known places, as tables: of data that no rollback may take back, and of the system itself."""
 
 from __future__ import annotations
 
@@ -50,6 +50,15 @@ RULES = {
 """The well-known places."""
 
 PATHS = tuple(RULES)
+
+SYSTEM = (
+    *("/usr", "/usr/bin", "/usr/sbin", "/usr/lib", "/usr/lib64", "/usr/share", "/etc"),
+    *("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
+)
+"""What has to lie in the root: of what lies elsewhere no generation has its own."""
+
+MOVABLE = ("/home", "/root", "/srv", "/opt", "/usr/local", "/var")
+"""What may lie elsewhere, and what is below it."""
 
 
 def is_below(path: str, others: Iterable[str]) -> bool:

@@ -9,12 +9,13 @@ lives on.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snaptx import difference, nested, priority, system, transaction
+from snaptx import difference, log, nested, priority, system, transaction
 from snaptx.config import Priority
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
@@ -23,9 +24,10 @@ from snaptx.overlay.feed import feed
 from snaptx.overlay.manifest import Manifest
 from snaptx.overlay.payload import Limits, OpenPayload, open_payload
 from snaptx.overlay.readback import reading_back
+from snaptx.overlay.record import Record
 from snaptx.overlay.writer import Writer
 from snaptx.recover import Act, remove
-from snaptx.sharing import attach
+from snaptx.sharing import attach, outside
 from snaptx.transaction import Request, Transaction
 
 
@@ -202,8 +204,9 @@ def apply(
     ):
         work.txn.step("write")
         with _priority(machine, idle):
-            counts, origin = _write(work, payload, progress, reread)
-        return work.keep(counts, origin._replace(source=called or origin.source))
+            counts, origin, hidden = _write(work, payload, progress, reread)
+        details = {"hidden": hidden} if hidden else {}
+        return work.keep(counts, origin._replace(source=called or origin.source), **details)
 
 
 def _priority(machine: Machine, idle: bool) -> AbstractContextManager[None]:
@@ -226,7 +229,7 @@ def _write(
     payload: OpenPayload,
     progress: Callable[[int, int, int | None], None] | None,
     reread: Callable[[int], None] | None,
-) -> tuple[Counts, Payload]:
+) -> tuple[Counts, Payload, dict[str, int]]:
     storage = work.machine.storage
     live, index = storage.path(Tree(work.base.number, Part.ROOT)), work.machine.manifest(work.number)
     with (
@@ -240,5 +243,15 @@ def _write(
             writer.write(source.pieces())
             with reading_back(root_fd, manifest, reread):
                 counts = writer.finish()
+                hidden = _hidden(work.machine, Record(manifest))
                 work.txn.step("verify")
-        return counts, source.payload
+        return counts, source.payload, hidden
+
+
+def _hidden(machine: Machine, record: Record) -> dict[str, int]:
+    """Return how much of what was written nobody will see, by the place where something else is mounted."""
+    counted = {place: record.made_below(os.fsencode(place[1:])) for place in outside.covered(machine)}
+    found = {place: count for place, count in counted.items() if count}
+    for place, count in found.items():
+        log.warning(f"{count} path(s) of this update will not be seen: something else is mounted at {place}")
+    return found

@@ -26,6 +26,7 @@ from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.packages import traces
 from snaptx.packages.base import Command, Installed, Manager, Upgrade
+from snaptx.sharing import outside
 from snaptx.storage.base import MountSpec
 from snaptx.transaction import Request
 
@@ -59,6 +60,7 @@ def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Pros
     Raises:
         LockError: another snaptx is fetching.
         PackageError: there is no package manager, it is at work, or it failed.
+        LayoutError: its database lies outside the root.
         NoSpaceError: there is no room for what has to be fetched.
     """
     base = stage.choose_base(machine, wanted).number
@@ -67,6 +69,7 @@ def prepare(machine: Machine, wanted: int | None, *, fetch: bool = True) -> Pros
         views.passing(machine, base, Tree(base, Part.ROOT), writable=True) as tree,
     ):
         manager = inventory.manager_of(machine, tree)
+        outside.require_packages(machine, manager)
         _require_unlocked(machine, base, manager)
         fetched = cache.ready(machine, manager)
         cache.bring_back(machine, manager)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from snaptx import initialise, undo
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.model import jsonable
+from snaptx.packages.choose import MANAGERS
+from snaptx.sharing import outside
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,20 +32,23 @@ def run(args: Namespace) -> int:
     machine = common.machine(args, adopted=False)
     if initialise.is_complete(machine):
         return _again(args, machine)
+    outside.require_inside(machine)
     plan = initialise.plan(machine, boot_loader=not args.no_boot_loader)
-    data = sharing.plan(args, machine)
+    data, apart = sharing.plan(args, machine), outside.databases(machine, MANAGERS.values())
+    notes = [*sharing.proposal(data), *_left(apart)]
     if args.dry_run:
         steps = (*data.steps(), *plan.steps)
-        text = [*_would(steps), *sharing.proposal(data)]
-        common.emit(args, jsonable(plan) | {"steps": steps, "shared": data}, text)
+        found = {"steps": steps, "shared": data, "outside": apart}
+        common.emit(args, jsonable(plan) | found, [*_would(steps), *notes])
         return 0
     converted = sharing.perform(args, machine, data)
     with common.Progress(args, "indexing") as progress:
         record = initialise.initialise(machine, common.request(args), progress)
-    text = [*sharing.describe(converted), f"generation 1 is {plan.root}, as it is", *sharing.proposal(data)]
+    text = [*sharing.describe(converted), f"generation 1 is {plan.root}, as it is", *notes]
     if not args.no_boot_loader and initialise.take_over(machine, common.request(args)):
         text.append("the machine starts by snaptx's menu from now on")
-    common.emit(args, {"changed": True, "generation": record, "converted": converted}, text)
+    done = {"changed": True, "generation": record, "converted": converted, "outside": apart}
+    common.emit(args, done, text)
     return 0
 
 
@@ -60,6 +65,15 @@ def _again(args: Namespace, machine: Machine) -> int:
         return 0
     common.emit(args, {"changed": False}, f"{machine.sysroot} is managed by snaptx already")
     return common.unchanged(args)
+
+
+def _left(databases: tuple[str, ...]) -> Iterator[str]:
+    """Yield a line about package databases outside the root, if there are any."""
+    if databases:
+        yield (
+            f"does not go back with a rollback: {', '.join(databases)} (what is installed, outside the root);"
+            " 'snaptx upgrade' does nothing here"
+        )
 
 
 def _would(steps: Iterable[str]) -> list[str]:

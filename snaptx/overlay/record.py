@@ -291,6 +291,12 @@ class Record:
         for *values, action in self._paged(query):
             yield to_row(values), Action(action)
 
+    def made_below(self, path: bytes) -> int:
+        """Return how many paths below ``path`` the payload made or changed, those it implied left out."""
+        made = f"written WHERE path > ? AND path < ? AND action IN ('{Action.ADDED}', '{Action.CHANGED}')"
+        with self._manifest.guard():
+            return self._count(made, below(path))
+
     def counts(self, bytes_written: int) -> Counts:
         """Return the sums; what was removed and written again counts as changed."""
         self.flush()
@@ -308,5 +314,5 @@ class Record:
             bytes_written=bytes_written,
         )
 
-    def _count(self, what: str) -> int:
-        return int(self._db.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
+    def _count(self, what: str, values: tuple[bytes, ...] = ()) -> int:
+        return int(self._db.execute(f"SELECT count(*) FROM {what}", values).fetchone()[0])

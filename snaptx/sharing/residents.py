@@ -59,8 +59,12 @@ def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: in
 
 def _inside(sysroot: Path, fd: int) -> str:
     """Return the path of a descriptor from the system root, links resolved."""
-    place = os.readlink(f"/proc/self/fd/{fd}")
-    return "/" + os.path.relpath(place, sysroot.resolve())
+    return below(sysroot, os.readlink(f"/proc/self/fd/{fd}"))
+
+
+def below(sysroot: Path, place: str) -> str:
+    """Return the path that a place of this machine has below the system root."""
+    return "/" + os.path.relpath(place, sysroot.resolve()).removeprefix(".")
 
 
 def _covering(sysroot: Path, path: str) -> str:
