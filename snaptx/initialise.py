@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from snaptx import difference, lock, nested, recover, system, transaction
-from snaptx.errors import JournalError, NotFoundError
+from snaptx.errors import JournalError, LayoutError, NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Row, Tree, Verdict
 from snaptx.overlay import scan
@@ -98,6 +98,20 @@ def is_complete(machine: Machine) -> bool:
     except (JournalError, OSError):  # a filesystem that has just failed does not give it back
         return True
     return intent is None or intent.act != Act.INIT
+
+
+def require_ours(machine: Machine) -> None:
+    """Refuse the root of another system on a filesystem that holds the generations of one.
+
+    Raises:
+        LayoutError: the running root is no generation.
+    """
+    if not machine.booted:
+        known = machine.generations.recorded()
+        adopted = next((one.subvolume for one in known if one.subvolume), "another root")
+        message = f"{machine.storage.running.name} is no generation: those that are here come from {adopted}"
+        hint = "one system is managed on each filesystem; boot a generation of it ('snaptx list')"
+        raise LayoutError(message, hint=hint)
 
 
 def initialise(

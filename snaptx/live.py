@@ -52,10 +52,11 @@ def choose(machine: Machine, number: int, *, force: bool, with_etc: bool = False
     """Return how to make generation ``number`` live, 0 for what booted, with its /etc or without.
 
     Raises:
-        NotFoundError: there is no such generation.
+        NotFoundError: there is no such generation, or the running root is none.
         LiveError: something stands against it.
     """
     if number:
+        machine.require_generation()
         machine.generations.read(number)
     chosen = liveswitch.plan(machine, 0 if number == machine.booted else number, etc=with_etc)
     liveswitch.require(chosen, force=force)

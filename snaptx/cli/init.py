@@ -54,6 +54,7 @@ def run(args: Namespace) -> int:
 
 def _again(args: Namespace, machine: Machine) -> int:
     """Do what an earlier init did not come to."""
+    initialise.require_ours(machine)
     if args.convert:
         return _convert(args, machine)
     due = () if args.no_boot_loader else initialise.boot_steps_due(machine)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boxes import Box, changes, inspect, made
+from snaptx import system
+from tests.boxes import Box, changes, inspect, made, snaptx
 from tests.fs.conftest import command
 
 SUBVOLUMES = {"debian": "@rootfs", "ubuntu": "@", "fedora": "root", "opensuse": "@/.snapshots/1/snapshot"}
@@ -132,3 +133,21 @@ def test_real_command_does_the_same(tmp_path: Path) -> None:
 
         assert (done.returncode, done.stderr) == (0, "")
         assert box.marks() == {1: "NRG"}
+
+
+def test_a_second_system_on_the_filesystem_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    with made() as box:
+        other = tmp_path / "other"
+        other.mkdir()
+        command("btrfs", "subvolume", "snapshot", box.root, box.top / "@other")
+        device = next(mount.source for mount in system.mounts() if mount.target == str(box.top))
+        command("mount", "-o", "subvol=@other", device, other)
+        try:
+            before = box.facts()
+            for words in (("init",), ("init", "--dry-run"), ("init", "--convert"), ("live", "1")):
+                said = snaptx("--sysroot", str(other), *words)
+                assert said.code == (51 if "live" in words else 55)
+                assert "no generation" in said.complaint[0]
+            assert changes(before, box.facts()) == {}
+        finally:
+            command("umount", other)
