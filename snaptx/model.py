@@ -260,7 +260,8 @@ class Change(NamedTuple):
 class BootEntry(NamedTuple):
     """One bootable generation: paths are absolute from the loader's filesystem.
 
-    ``cmdline`` has the words for the kernel as ``shlex`` joins them.
+    ``cmdline`` has the words for the kernel as ``shlex`` joins them, ``early``
+    are images that are loaded before the initrd.
     """
 
     number: int
@@ -268,6 +269,17 @@ class BootEntry(NamedTuple):
     kernel: str
     initrd: str
     cmdline: str
+    early: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Return what is loaded after the kernel, in this order."""
+        return (*self.early, self.initrd) if self.initrd else self.early
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Return every file that is loaded."""
+        return (self.kernel, *self.images) if self.kernel else self.images
 
 
 class BootState(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -124,11 +125,14 @@ def _menuentry(entry: BootEntry, uuid: str, state: BootState) -> str:
 
 
 def _load(entry: BootEntry, words: list[str]) -> list[str]:
-    """Return the lines that load the kernel and its initrd, both or none."""
-    files = [quote(path) for path in (entry.kernel, entry.initrd) if path]
-    commands = [f"        linux {files[0]} {' '.join(words)}"]
-    commands += [f"        initrd {files[1]}"] if entry.initrd else []
-    return [f"    if snaptx_there {' '.join(files)}; then", *commands, "    fi"]
+    """Return the lines that load the kernel and its images, all or none."""
+    commands = [f"        linux {quote(entry.kernel)} {' '.join(words)}"]
+    commands += [f"        initrd {_quoted(entry.images)}"] if entry.images else []
+    return [f"    if snaptx_there {_quoted(entry.files)}; then", *commands, "    fi"]
+
+
+def _quoted(paths: Iterable[str]) -> str:
+    return " ".join(map(quote, paths))
 
 
 def _signed(body: str) -> str:
@@ -176,8 +180,15 @@ def _decode(data: dict[str, Any]) -> BootState:
         raise FormatError("a newer snaptx wrote the boot entries", hint="use that version or newer")
     for record, values in ((BootState, data), *((BootEntry, entry) for entry in data["entries"])):
         require_kinds(record, values)
-    entries = tuple(BootEntry(**_known(BootEntry, entry)) for entry in data["entries"])
+    entries = tuple(_entry(_known(BootEntry, entry)) for entry in data["entries"])
     return BootState(**{**_known(BootState, data), "entries": entries})
+
+
+def _entry(values: dict[str, Any]) -> BootEntry:
+    early = values.pop("early", [])
+    if not isinstance(early, list) or not all(isinstance(path, str) for path in early):
+        raise TypeError("early is no list of paths")
+    return BootEntry(**values, early=tuple(early))
 
 
 def _known(cls: type[NamedTuple], data: dict[str, Any]) -> dict[str, Any]:

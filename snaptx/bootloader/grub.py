@@ -127,7 +127,7 @@ class Grub:
 
     def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
         """Return the files of an entry that are not there."""
-        return [path for path in (entry.kernel, entry.initrd) if path and not self._file(path).is_file()]
+        return [path for path in entry.files if not self._file(path).is_file()]
 
     def prepare(self, state: BootState) -> None:
         """Write the next entry file beside the current one, and what it needs besides."""
@@ -200,7 +200,8 @@ def entry_of(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str
     """Return the entry of a kernel in the directory ``at``, as GRUB finds it."""
     initrd = at + kernel.initrd.name if kernel.initrd else ""
     title = entryfile.entry_title(title, kernel.version)
-    return BootEntry(number, title, at + kernel.image.name, initrd, shlex.join(cmdline))
+    early = tuple(at + path.name for path in kernel.early)
+    return BootEntry(number, title, at + kernel.image.name, initrd, shlex.join(cmdline), early)
 
 
 def grub_directory(boot: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,15 @@ INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-
 ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 """The variables of /etc/default/grub that hold the kernel's arguments."""
 
+EARLY = {
+    "GRUB_EARLY_INITRD_LINUX_STOCK": (
+        *("intel-uc.img", "intel-ucode.img", "amd-uc.img", "amd-ucode.img"),
+        *("early_ucode.cpio", "microcode.cpio"),
+    ),
+    "GRUB_EARLY_INITRD_LINUX_CUSTOM": (),
+}
+"""The variables that name images in /boot to load before the initrd, and what grub-mkconfig takes without."""
+
 ROOTFLAGS = "rootflags="
 """Begins the word with the options that the root is mounted with, the subvolume among them."""
 
@@ -32,11 +42,17 @@ MODULES = ("usr/lib/modules", "lib/modules")
 
 
 class Kernel(NamedTuple):
-    """A kernel's version and its files; some need no initrd."""
+    """A kernel's version and its files; some need no initrd, ``early`` images go before it."""
 
     version: str
     image: Path
     initrd: Path | None = None
+    early: tuple[Path, ...] = ()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Return every file that is loaded."""
+        return (self.image, *self.early, *((self.initrd,) if self.initrd else ()))
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -46,11 +62,15 @@ def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
     return (*key, (1, ""))  # the end is more than a ~
 
 
-def find(boot: Path) -> list[Kernel]:
-    """Return the kernels in a boot directory, newest first; links lead nowhere."""
+def find(boot: Path, early: Sequence[str] = EARLY["GRUB_EARLY_INITRD_LINUX_STOCK"]) -> list[Kernel]:
+    """Return the kernels in a boot directory, newest first; links lead nowhere.
+
+    ``early`` names the images that are loaded before the initrd where they are there.
+    """
     names = _files(boot)
+    before = tuple(boot / name for name in early if name in names)
     found = [
-        Kernel(version := name.removeprefix(prefix), boot / name, _initrd(version, boot, names))
+        Kernel(version := name.removeprefix(prefix), boot / name, _initrd(version, boot, names), before)
         for prefix in KERNEL_PREFIXES
         for name in names
         if name.startswith(prefix) and not name.endswith((".old", ".hmac"))
@@ -80,21 +100,39 @@ def choose(root: Path, *others: Path) -> Kernel:
     Raises:
         BootError: there is no kernel.
     """
-    places = [kernels for place in (root / "boot", *others) if (kernels := find(place))]
+    early = _early(root)
+    places = [kernels for place in (root / "boot", *others) if (kernels := find(place, early))]
     if not places:
         hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
         raise BootError("the root has no kernel in /boot", hint=hint)
     fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel)]
-    found = [_with_newer_initrd(kernel, root / "boot") for kernel in fitting or places[0]]
+    found = [_with_newer_images(kernel, root / "boot", early) for kernel in fitting or places[0]]
     return max(found, key=lambda kernel: (kernel.initrd is not None, version_key(kernel.version)))
 
 
-def _with_newer_initrd(kernel: Kernel, boot: Path) -> Kernel:
-    """Return the kernel with the initrd that a root's own /boot holds for it, if that is newer."""
-    own = _initrd(kernel.version, boot, _files(boot))
-    if own and (not kernel.initrd or own.stat().st_mtime > kernel.initrd.stat().st_mtime + CLOCK_OF_FAT):
-        return kernel._replace(initrd=own)
-    return kernel
+def _early(root: Path) -> tuple[str, ...]:
+    """Return the names of the images to load before the initrd, as configured in a root if it is there."""
+    variables = defaults.read(root) if root.is_dir() else {}
+    return tuple(
+        name
+        for variable, usual in EARLY.items()
+        for name in (variables[variable].split() if variable in variables else usual)
+    )
+
+
+def _with_newer_images(kernel: Kernel, boot: Path, early: Sequence[str]) -> Kernel:
+    """Return the kernel with the images that a root's own /boot holds for it, where they are newer."""
+    names = _files(boot)
+    known = {path.name: path for path in kernel.early}
+    newest = [_newer(boot / name if name in names else None, known.get(name)) for name in early]
+    initrd = _newer(_initrd(kernel.version, boot, names), kernel.initrd)
+    return kernel._replace(initrd=initrd, early=tuple(path for path in newest if path))
+
+
+def _newer(own: Path | None, known: Path | None) -> Path | None:
+    if own and known and own.stat().st_mtime <= known.stat().st_mtime + CLOCK_OF_FAT:
+        return known
+    return own or known
 
 
 def _has_modules(root: Path, kernel: Kernel) -> bool:

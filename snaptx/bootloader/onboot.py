@@ -112,7 +112,7 @@ class GrubOnBoot(Grub):
         except SnaptxError:
             return  # damaged: repair decides by what is there
         for entry in state.entries if state else ():
-            files = [self._boot / path.lstrip("/") for path in (entry.kernel, entry.initrd) if path]
+            files = [self._boot / path.lstrip("/") for path in entry.files]
             named = {*files, *(path.parent for path in files)}
             place = self.home / str(entry.number)
             yield from (path for path in place.glob("*") if path not in named)
@@ -146,7 +146,7 @@ def _copied(kernel: Kernel, place: Path) -> Kernel:
 
     The directory's name tells one content from another, by the sizes and times of the files.
     """
-    files = [path for path in (kernel.image, kernel.initrd) if path]
+    files = kernel.files
     if all(path.parents[1] == place for path in files):
         return kernel
     found = [path.stat() for path in files]
@@ -166,7 +166,8 @@ def _copied(kernel: Kernel, place: Path) -> Kernel:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
     initrd = kernel.initrd and whole / kernel.initrd.name
-    return kernel._replace(image=whole / kernel.image.name, initrd=initrd)
+    early = tuple(whole / path.name for path in kernel.early)
+    return kernel._replace(image=whole / kernel.image.name, initrd=initrd, early=early)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -23,8 +23,7 @@ def render(entry: BootEntry, find: Callable[[str], Path]) -> str:
     Raises:
         OSError: one can't be read.
     """
-    paths = [path for path in (entry.kernel, entry.initrd) if path]
-    return "".join(f"{_digest(find(path))}  {path}\n" for path in paths)
+    return "".join(f"{_digest(find(path))}  {path}\n" for path in entry.files)
 
 
 def _digest(path: Path) -> str:

@@ -141,3 +141,17 @@ def test_a_copy_that_fails_takes_nothing_away(
     assert named(loader) == {"kernel": "kernel", "initrd": "initrd"}
     loader.discard()
     assert len(copies(loader)) == 1
+
+
+def test_microcode_is_copied_with_its_kernel(loader: GrubOnBoot, root: Path) -> None:
+    (root / "boot/amd-ucode.img").write_text("microcode")
+    switch(loader, root)
+    state = loader.read()
+
+    assert state is not None
+    (early,) = state.entries[0].early
+    assert (loader.home.parent / early[1:]).read_text() == "microcode"
+    assert early.rpartition("/")[0] == state.entries[0].kernel.rpartition("/")[0]
+    assert loader.missing(state.entries[0], root, INFO) == []
+    (loader.home.parent / early[1:]).unlink()
+    assert loader.missing(state.entries[0], root, INFO) == [early]

@@ -36,6 +36,26 @@ def test_what_is_written_is_read_back() -> None:
     assert entryfile.parse(entryfile.render(wanted, "uuid")) == wanted
 
 
+def test_microcode_goes_before_the_initrd() -> None:
+    wanted = state(3, 2)
+    first = wanted.entries[0]._replace(early=("/@/3/intel-ucode.img", "/@/3/amd-ucode.img"))
+    text = entryfile.render(wanted._replace(entries=(first, *wanted.entries[1:])), "uuid")
+
+    assert "        initrd '/@/3/intel-ucode.img' '/@/3/amd-ucode.img' '/@/3/initrd'\n" in text
+    assert "snaptx_there '/@/3/vmlinuz' '/@/3/intel-ucode.img' '/@/3/amd-ucode.img' '/@/3/initrd';" in text
+    assert entryfile.parse(text).entries == (first, *wanted.entries[1:])
+
+
+@pytest.mark.parametrize("early", ['"x"', "[1]", "{}", "null"])
+def test_early_images_that_are_none_are_damage(early: str) -> None:
+    whole = entryfile.render(state(1), "uuid").partition("# sha256 ")[0]
+    text = whole.replace('"early": []', f'"early": {early}')
+    assert early in text
+
+    with pytest.raises(BootError):
+        entryfile.parse(f"{text}# sha256 {hashlib.sha256(text.encode()).hexdigest()}\n")
+
+
 @given(st.text(max_size=80))
 def test_any_title_is_one_word_for_grub(title: str) -> None:
     word = quoting.quote(title)

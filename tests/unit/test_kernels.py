@@ -45,6 +45,38 @@ def test_arch_names_kernels_without_a_version(tmp_path: Path) -> None:
     assert (found.image, found.initrd) == (tmp_path / "vmlinuz-linux", tmp_path / "initramfs-linux.img")
 
 
+def test_microcode_of_its_own_comes_along_in_grubs_order(tmp_path: Path) -> None:
+    names = ("amd-ucode.img", "initramfs-linux.img", "intel-ucode.img", "other-ucode.img", "vmlinuz-linux")
+    found = newest(boot(tmp_path, *names))
+
+    assert [path.name for path in found.early] == ["intel-ucode.img", "amd-ucode.img"]
+    assert [path.name for path in found.files] == ["vmlinuz-linux", *names[2::-2], "initramfs-linux.img"]
+
+
+def test_the_administrator_names_other_early_images(tmp_path: Path) -> None:
+    (tmp_path / "etc/default").mkdir(parents=True)
+    (tmp_path / "boot").mkdir()
+    (tmp_path / "etc/default/grub").write_text("GRUB_EARLY_INITRD_LINUX_CUSTOM='acpi.img ../x none.img'\n")
+    boot(tmp_path / "boot", "vmlinuz-linux", "initramfs-linux.img", "acpi.img", "amd-ucode.img")
+    (tmp_path / "x").touch()
+
+    assert [path.name for path in kernels.choose(tmp_path).early] == ["amd-ucode.img", "acpi.img"]
+
+
+def test_newer_microcode_in_the_roots_own_boot_counts(tmp_path: Path) -> None:
+    for place in ("apart", "root/boot"):
+        (tmp_path / place).mkdir(parents=True)
+    boot(tmp_path / "apart", "vmlinuz-linux", "initramfs-linux.img", "amd-ucode.img", "intel-ucode.img")
+    boot(tmp_path / "root/boot", "amd-ucode.img", "intel-ucode.img")
+    for name, time in (("apart/amd-ucode.img", 1000), ("apart/intel-ucode.img", 9000)):
+        os.utime(tmp_path / name, (time, time))
+    for name in ("amd-ucode.img", "intel-ucode.img"):
+        os.utime(tmp_path / "root/boot" / name, (5000, 5000))
+    found = kernels.choose(tmp_path / "root", tmp_path / "apart")
+
+    assert found.early == (tmp_path / "apart/intel-ucode.img", tmp_path / "root/boot/amd-ucode.img")
+
+
 def test_backups_are_no_kernels(tmp_path: Path) -> None:
     assert newest(boot(tmp_path, "vmlinuz-6.1", "vmlinuz-6.2.old")).version == "6.1"
 
