@@ -204,7 +204,8 @@ def _open_boot(sysroot: Path, root: system.Mount, storage: Storage) -> BootLoade
     if boot is None or boot.device == root.device or boot.fstype in _NOT_FOR_KERNELS:
         if root.fstype == "zfs" and (menu := _boot_menu(storage)):
             return menu
-        return GrubInRoot(storage.state / "grub", lambda: storage.uuid, lambda: _find_counter(sysroot, None))
+        home, own = storage.state / "grub", sysroot / "boot"
+        return GrubInRoot(home, lambda: storage.uuid, lambda: _find_counter(sysroot, None), own)
     from snaptx.bootloader import counter
     from snaptx.bootloader.onboot import GrubOnBoot
 

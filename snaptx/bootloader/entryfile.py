@@ -67,7 +67,7 @@ def render(state: BootState, uuid: str) -> str:
     blocks = [_menuentry(entry, uuid, state) for entry in entries]
     first, older = blocks[:SUBMENU_AFTER], blocks[SUBMENU_AFTER:]
     if older:
-        first += ["submenu 'Older generations' --id 'snaptx-older' {", *older, "}"]
+        first += ["submenu 'Older generations' $snaptx_access --id 'snaptx-older' {", *older, "}"]
     return _signed("\n".join([*head, *first]) + "\n")
 
 
@@ -109,8 +109,9 @@ def entry_id(number: int) -> str:
 
 def _menuentry(entry: BootEntry, uuid: str, state: BootState) -> str:
     words = [quote(word) for word in shlex.split(entry.cmdline)]
+    known = f"$snaptx_access --id '{entry_id(entry.number)}' --class gnu-linux --class os"
     lines = [
-        f"menuentry {quote(entry.title)} --id '{entry_id(entry.number)}' --class gnu-linux --class os {{",
+        f"menuentry {quote(entry.title)} {known} {{",
         f"    search --no-floppy --fs-uuid --set=root {quote(uuid)}",
     ]
     load = _load(entry, words if entry.number == state.default else [*words, "$snaptx_why"])

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from snaptx import durable
+from snaptx import durable, system
 from snaptx.bootloader import entryfile, sums
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
@@ -62,7 +62,8 @@ def no_counter() -> Counter | InPartition | None:
 class Grub:
     """What both homes share.
 
-    ``top`` is where GRUB's paths begin.  ``find_uuid`` tells the filesystem
+    ``top`` is where GRUB's paths begin, ``boot`` the directory that has the
+    distribution's own menu, if there is one.  ``find_uuid`` tells the filesystem
     that holds the kernels, ``find_counter`` where GRUB can count tries: looked
     up, at the cost of a command and of reading all mounts, by verbs that write
     an entry file only.
@@ -74,9 +75,11 @@ class Grub:
         top: Path,
         find_uuid: Callable[[], str],
         find_counter: FindCounter = no_counter,
+        boot: Path | None = None,
     ) -> None:
         self.home = home
         self._top = top
+        self._boot = boot
         self._find_uuid = find_uuid
         self._find_counter = find_counter
         self._entry = home / entryfile.NAME
@@ -105,6 +108,7 @@ class Grub:
         durable.replace(self.home / "grub.cfg", static_config(), 0o644)
         fitting = settings.render(defaults.read(root), ways)
         durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
+        self._renew_access()
         if self._counter:
             self._counter.make()
 
@@ -137,7 +141,8 @@ class Grub:
             self._prepare_trial(state)
 
     def _renew(self) -> None:
-        """Let grub.cfg be the one that this snaptx writes entry files for."""
+        """Let grub.cfg be the one that this snaptx writes entry files for, with the users of today."""
+        self._renew_access()
         path = self.home / "grub.cfg"
         wanted = static_config()
         if path.is_file() and path.read_bytes() == wanted:
@@ -147,6 +152,21 @@ class Grub:
             self._kept.unlink(missing_ok=True)
             os.link(path, self._kept)
         durable.replace(path, wanted, 0o644)
+
+    def _renew_access(self) -> None:
+        from snaptx.bootloader import access
+
+        config, user = (self._own(name) for name in ("grub.cfg", access.USER))
+        text = access.render(config, user)
+        path = self.home / access.NAME
+        if text != (path.read_text(encoding="utf-8") if path.is_file() else ""):
+            durable.replace(path, text.encode(), 0o600)
+
+    def _own(self, name: str) -> str:
+        """Return a file of the distribution's own menu, "" if it has none."""
+        directory = grub_directory(self._boot) if self._boot else ""
+        found = system.read_in_root(self._boot, f"{directory}/{name}") if self._boot and directory else b""
+        return found.decode(errors="replace")
 
     def _prepare_trial(self, state: BootState) -> None:
         if self._counter:

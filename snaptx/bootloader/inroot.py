@@ -40,8 +40,9 @@ class GrubInRoot(Grub):
         home: Path,
         find_uuid: Callable[[], str],
         find_counter: FindCounter = no_counter,
+        boot: Path | None = None,
     ) -> None:
-        super().__init__(home, home.parents[1], find_uuid, find_counter)
+        super().__init__(home, home.parents[1], find_uuid, find_counter, boot)
         self._offered: dict[str, Path] = {}
 
     def install(self, root: Path, adopted: TreeInfo) -> None:

@@ -296,6 +296,9 @@ class Sourced:
         lines = [
             BEGIN,
             'if [ "$snaptx_leave" != 1 ]; then',
+            '    if [ -n "$superusers" ]; then',
+            "        export superusers",
+            "    fi",
             f"    search --no-floppy --fs-uuid --set=snaptx_boot {quote(self.loader.uuid)}",
             f"    if [ -s {menu} ]; then",
             f"        configfile {menu}",

@@ -42,8 +42,8 @@ class GrubOnBoot(Grub):
         find_uuid: Callable[[], str],
         find_counter: FindCounter = no_counter,
     ) -> None:
-        super().__init__(boot / "snaptx", boot, find_uuid, find_counter)
-        self._boot = boot
+        super().__init__(boot / "snaptx", boot, find_uuid, find_counter, boot)
+        self._boot: Path = boot
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, system.DIRECTORY | os.O_CLOEXEC)
 
