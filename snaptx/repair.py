@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from snaptx import difference, durable, lock, nested, recover, switch, system, transaction, verify, views
+from snaptx import difference, durable, lock, log, nested, recover, switch, system, transaction, verify, views
 from snaptx.errors import (
     BootError,
     FormatError,
@@ -25,6 +25,7 @@ from snaptx.generations import RECORD
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict
 from snaptx.recover import Act
+from snaptx.storage.base import TreeInfo
 from snaptx.transaction import Request
 
 
@@ -47,7 +48,7 @@ def repair(machine: Machine, request: Request) -> list[str]:
 def _mend(machine: Machine, request: Request, done: list[str]) -> None:
     """Repair what is wrong and add to ``done`` what was done; where it breaks off it can be done again."""
     done.extend(_foundations(machine))
-    if not done and not _has_work(machine):
+    if not done and not _has_work(machine) and not switch.is_due(machine):
         return
     with transaction.begin(machine, Act.RECORD, request, generation=0) as txn:
         txn.step("repair")
@@ -86,6 +87,7 @@ def _foundations(machine: Machine) -> Iterator[str]:
         set_aside(machine, machine.journal.path, f"damaged-{int(system.now())}")
     yield from _records(machine)
     yield from _entry_file(machine)
+    yield from _menu(machine)
     remedy = recover.leftovers(machine)
     if remedy:
         yield f"an interrupted transaction was {remedy.value}"
@@ -147,10 +149,22 @@ def _entry_file(machine: Machine) -> Iterator[str]:
         problem = error.message
     if problem:
         number = _choose_default(machine)
-        adopted = machine.storage.describe(Tree(1, Part.ROOT)) or machine.storage.running
-        machine.boot.install(machine.sysroot, adopted)
+        machine.boot.install(machine.sysroot, _adopted(machine))
         switch.perform(machine, switch.plan(machine, number))
         yield f"{problem}; a new one was written, generation {number} boots"
+
+
+def _menu(machine: Machine) -> Iterator[str]:
+    """Let the menu have the settings that the running generation has for GRUB."""
+    try:
+        if machine.booted and machine.boot.install(machine.sysroot, _adopted(machine)):
+            yield "the menu's settings are those of today"
+    except BootError as error:
+        log.warning("the menu's settings stay as they are", reason=error.message)
+
+
+def _adopted(machine: Machine) -> TreeInfo:
+    return machine.storage.describe(Tree(1, Part.ROOT)) or machine.storage.running
 
 
 def _choose_default(machine: Machine) -> int:

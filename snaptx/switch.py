@@ -217,10 +217,33 @@ def _settle(machine: Machine, tree: Tree, spent: Iterable[Tree]) -> None:
 
 def refresh(machine: Machine, *, without: Iterable[int] = ()) -> bool:
     """Put the entry file and the default subvolume right without changing what boots; return if it did."""
-    current = machine.boot_state()
-    state = plan(machine, current.default, without=without)
-    info = machine.storage.describe(Tree(current.default, Part.ROOT))
-    if state == current._replace(tries=state.tries) and info and machine.storage.default_name() == info.name:
+    state = plan(machine, machine.boot_state().default, without=without)
+    if _is_so(machine, state):
         return False
     perform(machine, state)
     return True
+
+
+def is_due(machine: Machine) -> bool:
+    """Return whether `refresh` would do anything."""
+    return not _is_so(machine, plan(machine, machine.boot_state().default))
+
+
+def outdated(machine: Machine) -> list[int]:
+    """Return the generations whose kernels are told other words than are configured in them; reads only."""
+    return [entry.number for entry in machine.boot_state().entries if _is_outdated(machine, entry)]
+
+
+def _is_outdated(machine: Machine, entry: BootEntry) -> bool:
+    tree = Tree(entry.number, Part.ROOT)
+    info = machine.storage.describe(tree)
+    if info is None:
+        return False
+    told = entry.cmdline.removesuffix(f" {entryfile.TRIAL}").removesuffix(f" {entryfile.FALLBACK}")
+    return told != machine.boot.words(machine.storage.path(tree), info)
+
+
+def _is_so(machine: Machine, state: BootState) -> bool:
+    current, info = machine.boot_state(), machine.storage.describe(Tree(state.default, Part.ROOT))
+    same = state == current._replace(tries=state.tries)
+    return same and info is not None and machine.storage.default_name() == info.name

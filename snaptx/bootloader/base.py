@@ -28,10 +28,11 @@ class BootLoader(Protocol):
         """Return whether it keeps what it writes on another filesystem than the generations."""
         ...
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
-        """Put in place what does not change with a generation; changes nothing that boots. Idempotent.
+    def install(self, root: Path, adopted: TreeInfo) -> bool:
+        """Put in place what does not change with a generation; return whether it was not there.
 
-        ``root`` is where its settings are, ``adopted`` the root that booted before snaptx.
+        Nothing that boots changes.  ``root`` is where its settings are, ``adopted``
+        the root that booted before snaptx.
         """
         ...
 
@@ -57,6 +58,10 @@ class BootLoader(Protocol):
         Raises:
             BootError: the tree has no kernel.
         """
+        ...
+
+    def words(self, root: Path, info: TreeInfo) -> str:
+        """Return what the kernel of the tree at ``root`` is to be told by now, as `offer` puts it."""
         ...
 
     def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:

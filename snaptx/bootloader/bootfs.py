@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -35,9 +36,10 @@ class Bootfs:
         self._storage = storage
         self._prepared = 0
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
+    def install(self, root: Path, adopted: TreeInfo) -> bool:
         """Make the home: ZFSBootMenu needs nothing else."""
         self.home.mkdir(mode=0o700, exist_ok=True)
+        return False
 
     def check(self, root: Path) -> None:
         """Refuse a root without a kernel."""
@@ -57,6 +59,10 @@ class Bootfs:
         """Return an entry for the newest kernel in the tree, which ZFSBootMenu will choose."""
         kernel = kernels.choose(root)
         return entry_of(number, title, kernel, f"{info.loader_path}/boot/", words_of(info, root))
+
+    def words(self, root: Path, info: TreeInfo) -> str:
+        """Return the words as one text."""
+        return shlex.join(words_of(info, root))
 
     def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
         """Say that nothing is: ZFSBootMenu chooses from what is there."""

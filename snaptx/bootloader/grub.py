@@ -100,17 +100,16 @@ class Grub:
         """Return where GRUB counts tries, "" if it can't."""
         return self._counter.name if self._counter else ""
 
-    def _install(self, root: Path, ways: Ways) -> None:
-        """Put the static grub.cfg in place, and the settings that ``root`` has for GRUB."""
+    def _install(self, root: Path, ways: Ways) -> bool:
+        """Put the static grub.cfg in place, and the settings that ``root`` has; return if they differed."""
         from snaptx.bootloader import defaults, settings
 
         self.home.mkdir(mode=0o700, exist_ok=True)
-        durable.replace(self.home / "grub.cfg", static_config(), 0o644)
         fitting = settings.render(defaults.read(root), ways)
-        durable.replace(self.home / settings.NAME, fitting.encode(), 0o644)
-        self._renew_access()
+        changed = [self._renew(), _put(self.home / settings.NAME, fitting.encode(), 0o644)]
         if self._counter:
             self._counter.make()
+        return any(changed)
 
     def check(self, root: Path) -> None:
         """Refuse a root without a kernel."""
@@ -129,6 +128,10 @@ class Grub:
             raise BootError(message, hint="look for errors with: dmesg") from error
         return entryfile.parse(text)
 
+    def words(self, root: Path, info: TreeInfo) -> str:
+        """Return the words as one text."""
+        return shlex.join(words_of(info, root))
+
     def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
         """Return the files of an entry that are not there."""
         return [path for path in entry.files if not self._file(path).is_file()]
@@ -140,27 +143,19 @@ class Grub:
         if not state.confirmed:
             self._prepare_trial(state)
 
-    def _renew(self) -> None:
+    def _renew(self) -> bool:
         """Let grub.cfg be the one that this snaptx writes entry files for, with the users of today."""
-        self._renew_access()
-        path = self.home / "grub.cfg"
+        from snaptx.bootloader import access
+
+        path, users = self.home / "grub.cfg", self.home / access.NAME
         wanted = static_config()
-        if path.is_file() and path.read_bytes() == wanted:
-            return
-        if path.is_file():
+        if path.is_file() and path.read_bytes() != wanted:
             # The old file has to last until the barrier: GRUB may still find it by the name.
             self._kept.unlink(missing_ok=True)
             os.link(path, self._kept)
-        durable.replace(path, wanted, 0o644)
-
-    def _renew_access(self) -> None:
-        from snaptx.bootloader import access
-
-        config, user = (self._own(name) for name in ("grub.cfg", access.USER))
-        text = access.render(config, user)
-        path = self.home / access.NAME
-        if text != (path.read_text(encoding="utf-8") if path.is_file() else ""):
-            durable.replace(path, text.encode(), 0o600)
+        known = access.render(*(self._own(name) for name in ("grub.cfg", access.USER))).encode()
+        changed = [_put(path, wanted, 0o644), bool(known or users.exists()) and _put(users, known, 0o600)]
+        return any(changed)
 
     def _own(self, name: str) -> str:
         """Return a file of the distribution's own menu, "" if it has none."""
@@ -207,6 +202,14 @@ class Grub:
         shutil.rmtree(self.home, ignore_errors=True)
         if self._counter:
             self._counter.remove()
+
+
+def _put(path: Path, data: bytes, mode: int) -> bool:
+    """Let a file hold ``data``; return whether it did not."""
+    if path.is_file() and path.read_bytes() == data:
+        return False
+    durable.replace(path, data, mode)
+    return True
 
 
 def words_of(info: TreeInfo, root: Path) -> list[str]:

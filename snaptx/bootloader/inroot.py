@@ -45,9 +45,9 @@ class GrubInRoot(Grub):
         super().__init__(home, home.parents[1], find_uuid, find_counter, boot)
         self._offered: dict[str, Path] = {}
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
+    def install(self, root: Path, adopted: TreeInfo) -> bool:
         """Put in place what does not change with a generation."""
-        self._install(root, self._ways(root, adopted))
+        return self._install(root, self._ways(root, adopted))
 
     def _ways(self, root: Path, adopted: TreeInfo) -> Ways:
         from snaptx.bootloader.settings import Ways

@@ -22,9 +22,10 @@ class MemoryBootLoader:
         self._next: str | None = None
         self.installed = False
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
+    def install(self, root: Path, adopted: TreeInfo) -> bool:
         """Remember that it was called."""
-        self.installed = True
+        fresh, self.installed = not self.installed, True
+        return fresh
 
     def check(self, root: Path) -> None:
         """Do nothing: every tree boots."""
@@ -40,6 +41,10 @@ class MemoryBootLoader:
         return BootEntry(
             number, entryfile.entry_title(title, ""), f"/{info.name}/vmlinuz", "", shlex.join(info.cmdline)
         )
+
+    def words(self, root: Path, info: TreeInfo) -> str:
+        """Return where the tree is."""
+        return shlex.join(info.cmdline)
 
     def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
         """Say that nothing is: there are no files."""

@@ -47,13 +47,13 @@ class GrubOnBoot(Grub):
         # Older than every write the barrier answers for.
         self._fd = os.open(boot, system.DIRECTORY | os.O_CLOEXEC)
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
+    def install(self, root: Path, adopted: TreeInfo) -> bool:
         """Put in place what does not change with a generation."""
         from snaptx.bootloader.settings import Ways
 
         found = original(self._boot)
         path = f"/{found.directory}/grub.cfg" if found and found.names_roots else ""
-        self._install(root, Ways(original=path, rescue=" ".join(adopted.cmdline)))
+        return self._install(root, Ways(original=path, rescue=" ".join(adopted.cmdline)))
 
     def switch(self) -> None:
         """Exchange the prepared entry file with the current one."""

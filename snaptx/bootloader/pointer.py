@@ -31,10 +31,12 @@ class Pointer:
         self._file = home / NAME
         self._next = home / (NAME + ".next")
 
-    def install(self, root: Path, adopted: TreeInfo) -> None:
+    def install(self, root: Path, adopted: TreeInfo) -> bool:
         """Set aside a directory that has the pointer's name; there is no loader."""
-        if self._file.is_dir():
-            _take_away(self._file)
+        if not self._file.is_dir():
+            return False
+        _take_away(self._file)
+        return True
 
     def check(self, root: Path) -> None:
         """Do nothing: there is no kernel."""
@@ -63,6 +65,10 @@ class Pointer:
             raise BootError(f"the root of generation {number} is missing", hint="see: snaptx app list")
         words = shlex.join(info.cmdline)
         return BootEntry(number, entryfile.entry_title(title, ""), info.loader_path, "", words)
+
+    def words(self, root: Path, info: TreeInfo) -> str:
+        """Return where the tree is."""
+        return shlex.join(info.cmdline)
 
     def missing(self, entry: BootEntry, root: Path, info: TreeInfo) -> list[str]:
         """Say that nothing is: there is no kernel."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from snaptx import reconcile, recover, repair, system, transaction, verify
+from snaptx import reconcile, recover, repair, switch, system, transaction, verify
 from snaptx.apps import mend
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
@@ -30,8 +30,10 @@ def run(args: Namespace) -> int:
     if args.dry_run:
         problems = [*verify.state(machine), *mend.problems(machine)]
         lines = [f"{problem.where}: {problem.what}" for problem in problems]
-        common.emit(args, {"problems": problems}, lines or "nothing to repair")
-        return 0 if problems else common.unchanged(args)
+        old = switch.outdated(machine) if not problems else []
+        lines += [f"generation {number}: its kernel is told other words than configured" for number in old]
+        common.emit(args, {"problems": problems, "outdated": old}, lines or "nothing to repair")
+        return 0 if lines else common.unchanged(args)
     done = repair.repair(machine, common.request(args))
     if conversions.waiting(machine):
         with transaction.exclusive(machine, args.verb):
