@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from snaptx import durable, idle, log, recover, switch, system, transaction
-from snaptx.errors import BootError, NotFoundError, UsageError
+from snaptx.errors import BootError, NotFoundError, SnaptxError, UsageError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Part, Phase, Tree, Verdict
 from snaptx.packages import traces
@@ -96,7 +96,8 @@ def before(machine: Machine, request: Request, caller: Caller) -> int:
 
 
 def _note(machine: Machine, caller: Caller, number: int) -> None:
-    note = json.dumps({"generation": number, "caller": caller._asdict()})
+    started = machine.installer is not None and not machine.installer.is_replaced()
+    note = json.dumps({"generation": number, "caller": caller._asdict(), "started": started})
     durable.replace(machine.storage.state / NOTE, note.encode())
 
 
@@ -195,12 +196,28 @@ def after(machine: Machine, request: Request, caller: Caller) -> tuple[int, Outc
     sealed, running = Tree(number, Part.SEALED), Tree(machine.booted, Part.ROOT)
     paths = [machine.storage.path(tree) for tree in (sealed, running)]
     with transaction.exclusive(machine, request.verb, PATIENCE):
+        _start_as_before(machine, request)
         if traces.touched(paths[0], paths[1], MANAGERS[caller.manager]) or _is_wanted(machine, number):
             outcome = _put_on_record(machine, request, caller, number)
             os.utime(machine.storage.state / NOTE)
             return number, outcome
         _drop(machine, request, number)
         return number, None
+
+
+def _start_as_before(machine: Machine, request: Request) -> None:
+    """Put the boot loader back whose place a package of GRUB has taken for its own."""
+    note = json.loads(durable.read(machine.storage.state / NOTE))
+    if not (note.get("started") and machine.installer and machine.installer.is_replaced()):
+        return
+    try:
+        with transaction.begin(machine, Act.RECORD, request, generation=0) as txn:
+            txn.step("boot loader")
+            machine.installer.install()
+            txn.succeed(boot_loader=machine.installer.steps)
+    except SnaptxError as error:
+        hint = "'snaptx repair' puts it back; until then the generation that runs is what starts"
+        log.warning(f"a package has taken the place of snaptx's boot loader: {error.message}; {hint}")
 
 
 def _put_on_record(machine: Machine, request: Request, caller: Caller, number: int) -> Outcome:

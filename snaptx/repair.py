@@ -155,12 +155,15 @@ def _entry_file(machine: Machine) -> Iterator[str]:
 
 
 def _menu(machine: Machine) -> Iterator[str]:
-    """Let the menu have the settings that the running generation has for GRUB."""
+    """Let the menu have the settings that the running generation has for GRUB, and be what starts."""
     try:
         if machine.booted and machine.boot.install(machine.sysroot, _adopted(machine)):
             yield "the menu's settings are those of today"
+        if machine.booted and machine.installer and machine.installer.is_replaced():
+            machine.installer.install()
+            yield "the machine starts by snaptx's menu again"
     except BootError as error:
-        log.warning("the menu's settings stay as they are", reason=error.message)
+        log.warning("the boot loader stays as it is", reason=error.message)
 
 
 def _adopted(machine: Machine) -> TreeInfo:

@@ -133,6 +133,8 @@ def _boot(machine: Machine) -> Iterator[Problem]:
         )
     for listed in entry.entries:
         yield from _offered(machine, listed)
+    if machine.installer and machine.installer.is_replaced():
+        yield Problem("boot loader", "the machine does not start by snaptx's menu any more; 'snaptx repair'")
 
 
 def _offered(machine: Machine, entry: BootEntry) -> Iterator[Problem]:

@@ -23,12 +23,13 @@ from pathlib import Path
 from typing import Protocol
 
 from snaptx import durable, log, run, system
+from snaptx.bootloader import starting
 from snaptx.bootloader.counter import esp
 from snaptx.bootloader.grub import grub_directory
 from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.bootloader.quoting import quote
-from snaptx.errors import BootError, CommandError
+from snaptx.errors import BootError, CommandError, storage_error
 from snaptx.storage.base import MountSpec
 from snaptx.system import Mount
 
@@ -38,8 +39,11 @@ MODULES = Path("/usr/lib/grub")
 EFI_TARGETS = {"x86_64": "x86_64-efi", "aarch64": "arm64-efi", "i686": "i386-efi"}
 BIOS_TARGET = "i386-pc"
 INSTALLERS = ("grub-install", "grub2-install")
-SECURE_BOOT = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+SECURE_BOOT = f"SecureBoot-{starting.GUID}"
 """The variable's name, UEFI specification, "Globally Defined Variables"; its fifth byte is 1 if it is on."""
+
+WRITTEN = "written"
+"""Beside the menu: digests of what grub-install has put on the disks of a machine with a BIOS."""
 
 BEGIN, END = "### BEGIN snaptx ###", "### END snaptx ###"
 # Mounts snaptx's own for one command, in mounts of its own: nothing to leave behind.
@@ -85,7 +89,11 @@ class Installer(Protocol):
         ...
 
     def is_installed(self) -> bool:
-        """Return whether ``install`` was done, as far as files tell."""
+        """Return whether ``install`` was done, and is still what the machine starts by."""
+        ...
+
+    def is_replaced(self) -> bool:
+        """Return whether it was done, and the machine starts by another boot loader by now."""
         ...
 
     def install(self) -> None:
@@ -105,7 +113,7 @@ def find(sysroot: Path, root: Mount, boot: object) -> Installer | None:
         case GrubOnBoot():
             return Sourced(sysroot / "boot", boot)
         case GrubInRoot():
-            return Firmware(home(root), EFI.is_dir(), esp(sysroot))
+            return Firmware(home(root), EFI.is_dir(), esp(sysroot), boot.home)
     return None
 
 
@@ -118,11 +126,15 @@ def _grub_install(*words: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """GRUB with its prefix in ``@snaptx/grub``, started by the firmware."""
+    """GRUB with its prefix in ``@snaptx/grub``, started by the firmware.
+
+    ``files`` is where this process finds that directory; a command gets to see it as ``home`` says.
+    """
 
     home: Home
     efi: bool
     esp: Mount | None
+    files: Path
 
     @property
     def target(self) -> str:
@@ -157,11 +169,32 @@ class Firmware:
             _require_readable(self.home.mount.source.partition("/")[0])
 
     def is_installed(self) -> bool:
-        """Return whether the platform's files are in @snaptx/grub, and on UEFI the image too."""
-        core = f"{self.home.directory}/grub/{self.target}/core.{'efi' if self.esp else 'img'}"
-        if not self._at_home("test", "-s", core, ok=(0, 1)):
+        """Return whether the platform's files are in @snaptx/grub, and are what the machine starts by."""
+        return self._was_installed() and not self.is_replaced()
+
+    def is_replaced(self) -> bool:
+        """Ask the firmware for its boot order, or the disks for what they start; no if neither can tell."""
+        if not self._was_installed():
+            return False
+        if self.esp:
+            options = starting.order(EFI / "efivars")
+            return bool(options) and not starting.is_first(options, LABEL)
+        try:
+            return (self.files / WRITTEN).read_bytes() != self._sectors()
+        except (OSError, CommandError):
+            return False
+
+    @property
+    def _core(self) -> Path:
+        return self.files / self.target / f"core.{'efi' if self.esp else 'img'}"
+
+    def _was_installed(self) -> bool:
+        if not self._core.is_file():
             return False
         return self.esp is None or any((Path(self.esp.target) / "EFI" / LABEL).glob("*.efi"))
+
+    def _sectors(self) -> bytes:
+        return starting.sectors(self._disks(), self._core.stat().st_size).encode()
 
     def install(self) -> None:
         """Install GRUB.
@@ -178,6 +211,10 @@ class Firmware:
             return
         for disk in self._disks():
             self._at_home(*_grub_install(*words, disk))
+        try:
+            durable.replace(self.files / WRITTEN, self._sectors(), 0o644)
+        except OSError as error:
+            raise storage_error(error, "cannot read what GRUB is on the disks") from error
 
     def undo(self) -> None:
         """Install the distribution's GRUB again where ours replaced it, or take ours away beside it."""
@@ -269,6 +306,10 @@ class Sourced:
     def is_installed(self) -> bool:
         """Return whether custom.cfg leads to the menu."""
         return self._block() in self._text()
+
+    def is_replaced(self) -> bool:
+        """Say no: the machine starts by the distribution's GRUB, and who takes the lines out means it."""
+        return False
 
     def install(self) -> None:
         """Add the lines to custom.cfg, or renew them."""

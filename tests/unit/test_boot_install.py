@@ -31,7 +31,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Firmware:
     monkeypatch.setattr(install, "INSTALLERS", ("true",))
     (tmp_path / "efi/efivars").mkdir(parents=True)
     home = Home("@snaptx", MountSpec("/dev/vda3", "btrfs", "subvolid=5"), "/run/top", "/run/top/@snaptx")
-    firmware = Firmware(home, efi=True, esp=ESP)
+    firmware = Firmware(home, efi=True, esp=ESP, files=tmp_path / "home")
     (tmp_path / "modules" / firmware.target).mkdir(parents=True)
     return firmware
 

@@ -9,7 +9,7 @@ import pytest
 from tests.vm import image, luks, product
 from tests.vm.guests import LONG, commit_update, root_of, snaptx, take_over
 from tests.vm.layouts import LAYOUTS, Layout
-from tests.vm.machine import Image, Machine
+from tests.vm.machine import Firmware, Image, Machine
 from tests.vm.run import End, Run
 
 pytestmark = pytest.mark.vm
@@ -56,6 +56,17 @@ def goes_back_and_lets_go(run: Run, adopted: str, *, by_default: bool) -> None:
     assert run.reboot() is End.REBOOT
 
 
+def stays_first(run: Run, layout: Layout) -> None:
+    """Let packages of GRUB take the place of snaptx's menu: that is told, and put right."""
+    if layout.ext4_boot or layout is luks.LAYOUT:
+        return  # the distribution's GRUB leads to the menu
+    install = ["grub-install", *(["/dev/vda"] if layout.firmware is Firmware.BIOS else [])]
+    run.check(install, LONG)
+    assert "does not start by snaptx's menu" in run.shell(["snaptx", "verify"], LONG).output
+    assert "starts by snaptx's menu again" in run.check(["snaptx", "repair"], LONG)
+    assert "nothing to repair" in run.check(["snaptx", "repair"], LONG)
+
+
 def image_of(layout: Layout) -> Image:
     """Return the disk of a layout."""
     return luks.made() if layout is luks.LAYOUT else image.image(layout.name)
@@ -67,6 +78,7 @@ def test_forward_and_back_and_away(layout: Layout, tmp_path: Path) -> None:
         product.install_on(machine.disk, layout)
         with machine.boot() as run:
             adopted = take_over(run)
+            stays_first(run, layout)
             assert commit_update(run, "two") == 2
             assert run.reboot() is End.REBOOT
         with machine.boot() as run:
