@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
-from snaptx import reconcile, recover, repair, switch, system, transaction, verify
+from snaptx import log, reconcile, recover, repair, switch, system, transaction, verify
 from snaptx.apps import mend
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
@@ -55,6 +55,8 @@ def _boot(args: Namespace, machine: Machine) -> int:
         done = reconcile.reconcile(machine, common.request(args), why)
         settled = convert.settle(machine, common.request(args))
     mended = mend.mend(machine, common.request(args))
+    if machine.installer and machine.installer.is_replaced():
+        log.warning("the machine does not start by snaptx's menu any more: 'snaptx repair' puts that right")
     common.emit(args, done, [*_lines(done), *sharing.describe(settled), *mended])
     return 0
 

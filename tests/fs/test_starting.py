@@ -33,14 +33,18 @@ class Started:
         self._says.write_text("snaptx")
 
 
-def hook(box: Box, moment: str, says: Path) -> Said:
-    """Call a hook on a machine that starts by what ``says`` holds."""
+def call(box: Box, says: Path, *words: str) -> Said:
+    """Call a verb on a machine that starts by what ``says`` holds."""
 
     def live() -> None:
         install.find = lambda *_: Started(says)  # type: ignore[assignment]
 
-    words = ("hook", moment, "--manager", "apt", "--caller", str(os.getpid()))
     return box.start(*words, before=live).wait()
+
+
+def hook(box: Box, moment: str, says: Path) -> Said:
+    """Call a hook there."""
+    return call(box, says, "hook", moment, "--manager", "apt", "--caller", str(os.getpid()))
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,16 @@ def test_what_started_before_starts_afterwards(tmp_path: Path, before: str, pack
         records = [one for one in box.audit() if "boot_loader" in one]
         assert [one["result"] for one in records] == ["done"] * ((before, package) == ("snaptx", "debian"))
         assert box.marks() == {1: "NRG"}
+
+
+def test_where_no_hook_is_it_is_told_and_repaired(tmp_path: Path) -> None:
+    says = tmp_path / "starts by"
+    says.write_text("debian")
+    with made() as box:
+        assert "repair" in call(box, says, "repair", "--boot").err
+        found = call(box, says, "verify")
+        assert (found.code, "does not start by snaptx's menu" in found.out) == (40, True)
+        assert "starts by snaptx's menu again" in call(box, says, "repair").out
+        assert call(box, says, "repair").out == "nothing to repair\n"
+        assert call(box, says, "verify").code == 0
+        assert call(box, says, "repair", "--boot").err == ""
