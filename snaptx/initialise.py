@@ -90,12 +90,16 @@ def take_over(machine: Machine, request: Request) -> bool:
 
 
 def is_complete(machine: Machine) -> bool:
-    """Return whether there is nothing for init to do; what is lost or damaged since then is for repair."""
+    """Return whether there is nothing for init to do; what is lost or damaged since then is for repair.
+
+    Raises:
+        StorageError: the journal can't be read, so that nobody can tell.
+    """
     if not (machine.storage.state.is_dir() and machine.initialised):
         return False
     try:
         intent = machine.journal.open()
-    except (JournalError, OSError):  # a filesystem that has just failed does not give it back
+    except JournalError:
         return True
     return intent is None or intent.act != Act.INIT
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snaptx import durable, system
-from snaptx.errors import FormatError, JournalError
+from snaptx.errors import FormatError, JournalError, storage_error
 from snaptx.model import require_kinds
 from snaptx.system import descriptor
 
@@ -88,6 +88,7 @@ class Journal:
         Raises:
             JournalError: the journal is damaged.
             FormatError: a newer snaptx wrote it.
+            StorageError: the filesystem does not give it back, as one that has just failed.
         """
         try:
             return _intent(json.loads(durable.read(self.path).partition(b"\n")[0]))
@@ -95,6 +96,8 @@ class Journal:
             return None
         except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError) as error:
             raise JournalError(f"the journal is damaged: {error}", hint=REPAIR_HINT) from error
+        except OSError as error:
+            raise storage_error(error, "cannot read the journal") from error
 
     def last_step(self) -> str:
         """Return the last step that was begun, "" if none."""

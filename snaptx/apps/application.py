@@ -14,7 +14,7 @@ from snaptx import initialise, lock, repair, system, transaction
 from snaptx.apps import logs, settings
 from snaptx.apps.settings import Settings
 from snaptx.bootloader.pointer import Pointer
-from snaptx.errors import BusyError, LayoutError, NotFoundError, storage_error
+from snaptx.errors import BusyError, LayoutError, NotFoundError, StorageError, storage_error
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown
 from snaptx.storage import apptree
@@ -119,9 +119,12 @@ def look(host: Machine, name: str) -> App:
 def is_there(app: App) -> bool:
     """Return whether it was made: from its first pointer on recovery completes it."""
     machine = app.machine
-    return initialise.is_complete(machine) or (
-        machine.storage.state.is_dir() and machine.boot.read() is not None
-    )
+    try:
+        if initialise.is_complete(machine):
+            return True
+    except StorageError:  # a filesystem that has just failed does not give its journal back
+        return True
+    return machine.storage.state.is_dir() and machine.boot.read() is not None
 
 
 def _storage(host: Machine, name: str) -> AppStorage:

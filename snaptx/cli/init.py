@@ -53,7 +53,12 @@ def run(args: Namespace) -> int:
 
 
 def _again(args: Namespace, machine: Machine) -> int:
-    """Do what an earlier init did not come to."""
+    """Do what an earlier init did not come to.
+
+    Raises:
+        ReadOnlyError: nothing can be written, and what a failed disk still shows may never have been.
+    """
+    machine.require_writable()
     initialise.require_ours(machine)
     if args.convert:
         return _convert(args, machine)

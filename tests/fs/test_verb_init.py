@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from snaptx import system
+from snaptx import durable, system
 from tests.boxes import Box, changes, inspect, made, snaptx
 from tests.fs.conftest import command
 
@@ -68,6 +70,32 @@ def test_twice_is_once(shared: Box) -> None:
     assert shared.run("init", "--unchanged-exit-77").code == 77
     assert changes(before, shared.facts()) == {}
     assert len(shared.audit()) == records
+
+
+def test_twice_is_not_done_where_the_journal_can_not_be_read(shared: Box) -> None:
+    """As on a disk that failed while the first one was at work: nobody can tell how far that came."""
+
+    def broken() -> None:
+        def fails(path: Path) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path.name)
+
+        durable.read = fails
+
+    said = shared.start("init", before=broken).wait()
+
+    assert (said.code, said.out) == (50, "")
+    assert "the journal" in said.complaint[0]
+
+
+def test_twice_is_not_done_on_a_read_only_file_system(box: Box) -> None:
+    """What a disk that has failed still shows may never have been written."""
+    command("mount", "-o", "remount,ro", box.root)
+    try:
+        for words in (("init",), ("--dry-run", "init")):
+            assert "is read-only" in box.refuses(54, *words)
+    finally:
+        command("mount", "-o", "remount,rw", box.root)
+    assert "already" in box.ok("init")
 
 
 def test_dry_run_shows_the_plan_and_changes_nothing(tmp_path: Path) -> None:

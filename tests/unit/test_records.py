@@ -85,6 +85,16 @@ def test_what_is_no_journal(tmp_path: Path, text: str) -> None:
         Journal(tmp_path).open()
 
 
+def test_a_journal_that_the_disk_does_not_give_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(durable, "read", fails)
+    with pytest.raises(StorageError, match="cannot read the journal: Input/output error") as caught:
+        Journal(tmp_path).open()
+    assert caught.value.hint
+
+
 def test_a_newer_journal_and_unknown_keys(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.begin(INTENT)
