@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -87,9 +86,7 @@ class Machine:
             NotFoundError: ``snaptx init`` was not run.
         """
         if not self.storage.state.is_dir() or not self.initialised:
-            # As it stands it is typed again, and must not adopt the machine instead of a sandbox.
-            here = "" if self.sysroot == Path("/") else f"--sysroot {shlex.quote(str(self.sysroot))} "
-            raise NotFoundError(f"{self.sysroot} is not managed by snaptx", hint=f"run: snaptx {here}init")
+            raise NotFoundError(f"{self.sysroot} is not managed by snaptx", hint="run: snaptx init")
 
     def require_writable(self) -> None:
         """Refuse a running root that can't change, or what decides about its boot.

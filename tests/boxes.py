@@ -161,6 +161,11 @@ class Box:
         self.state = made.top / "@snaptx"
         self.entry = (made.root / "boot/snaptx" if made.plan.boot else self.state / "grub") / entryfile.NAME
 
+    @property
+    def program(self) -> str:
+        """How hints write the command that works on this sandbox."""
+        return f"snaptx --sysroot {self.root}"
+
     def start(
         self, *words: str, stdin: int | None = None, before: Callable[[], None] | None = None
     ) -> Running:

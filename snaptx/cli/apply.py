@@ -99,9 +99,10 @@ def finish(
         from snaptx.cli import live as live_verb
 
         result["live"] = live.make(machine, common.request(args), going)
-        lines += live_verb.describe(result["live"])
+        lines += live_verb.describe(result["live"], args.sysroot)
     if not args.commit:
-        lines.append("'snaptx commit' makes it boot, 'snaptx abort' discards it")
+        program = options.program(args.sysroot)
+        lines.append(f"'{program} commit' makes it boot, '{program} abort' discards it")
     common.emit(args, result, lines, failure)
     return 0
 

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from snaptx import confirm, transaction
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.confirm import Confirmed
 from snaptx.errors import HealthError, UsageError
 from snaptx.model import Verdict
@@ -34,12 +34,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     common.add_unchanged(parser)
 
 
-def _lines(done: Confirmed) -> Iterator[str]:
+def _lines(done: Confirmed, program: str) -> Iterator[str]:
     for failure in done.failures:
         yield f"{'failed' if failure.required else 'warning'}: {failure.name}: {failure.reason}"
     yield f"generation {done.number} is {done.verdict}; generation {done.default} boots next"
     if done.verdict is Verdict.BAD and done.default == done.number:
-        yield "there is no other good generation to go to: 'snaptx rollback N' takes one all the same"
+        yield f"there is no other good generation to go to: '{program} rollback N' takes one all the same"
 
 
 def run(args: Namespace) -> int:
@@ -61,7 +61,7 @@ def run(args: Namespace) -> int:
     with transaction.exclusive(machine, args.verb, args.wait):
         done = confirm.confirm(machine, common.request(args), number, bad=args.bad)
     failed = args.bad is None and done.verdict is Verdict.BAD
-    common.emit(args, done, _lines(done), _failure(number) if failed else None)
+    common.emit(args, done, _lines(done, options.program(args.sysroot)), _failure(number) if failed else None)
     return 0
 
 

@@ -6,7 +6,7 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from snaptx import config, log
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.config import HookMode, ManagerName
 from snaptx.errors import LayoutError, NotFoundError, SnaptxError, UsageError
 from snaptx.machine import Machine
@@ -57,7 +57,8 @@ def _perform(args: Namespace, *, required: bool) -> None:
         common.emit(args, {"generation": number}, text)
     else:
         number, outcome = hook.after(machine, request, caller)
-        text = f"snaptx: 'snaptx rollback {number}' goes back to before this" if outcome else ()
+        back = f"'{options.program(args.sysroot)} rollback {number}'"
+        text = f"snaptx: {back} goes back to before this" if outcome else ()
         common.emit(args, {"generation": number, "outcome": outcome}, text)
 
 

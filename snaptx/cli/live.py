@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
 from snaptx import live, scene, transaction
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.live import Switched
 from snaptx.machine import Machine
 from snaptx.overlay.failure import shown as shown_path
@@ -48,7 +49,7 @@ def run(args: Namespace) -> int:
         done = perform(args, machine, args.number or 0)
     if done is None:
         return _unchanged(args)
-    common.emit(args, done, describe(done))
+    common.emit(args, done, describe(done, args.sysroot))
     return 0
 
 
@@ -77,8 +78,8 @@ def _rehearse(args: Namespace, machine: Machine) -> int:
     return 0
 
 
-def describe(done: Switched) -> Iterator[str]:
-    """Say what is live in words."""
+def describe(done: Switched, sysroot: Path) -> Iterator[str]:
+    """Say what is live at ``sysroot`` in words."""
     what = f"generation {done.number} is live" if done.number else "what booted is seen again"
     pause = f"{done.pause_seconds * 1e6:.0f} \N{MICRO SIGN}s"
     yield f"{what} at {', '.join(done.paths)}; the switch took {pause}"
@@ -91,4 +92,5 @@ def describe(done: Switched) -> Iterator[str]:
     for owner in done.apart:
         yield f"  restart {owner.name} ({owner.kind}): the mounts of its own did not follow"
     if done.number:
-        yield "  'snaptx ps' shows who still uses what was replaced, 'snaptx live --off' goes back"
+        program = options.program(sysroot)
+        yield f"  '{program} ps' shows who still uses what was replaced, '{program} live --off' goes back"

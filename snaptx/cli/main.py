@@ -6,11 +6,13 @@ import argparse
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -49,6 +51,9 @@ VERBS = {
     "sandbox": "a Btrfs image to try snaptx on",
 }
 """Every verb with its one line of help; the verb's file in this package has the rest."""
+
+ROOTLESS = {"publish", "sandbox"}
+"""The verbs that work on no root."""
 
 INTERRUPTED = 128
 """Added to the number of the signal that ended the work."""
@@ -95,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _listen()
         return _outcome(words)
     except KeyboardInterrupt as error:
-        return _end_by(system.signal_of(error), getattr(error, "__notes__", []))
+        return _end_by(system.signal_of(error), getattr(error, "__notes__", []), words)
     finally:
         _over = True
         _let_go()
@@ -113,7 +118,7 @@ def _outcome(words: list[str]) -> int:
         return INTERRUPTED + signal.SIGPIPE
     except OSError as error:
         failure = storage_error(error, f"snaptx could not go on ({error.filename or 'no file named'})")
-    _tell(failure, as_json=_wants_json(words))
+    _tell(failure, words)
     return failure.code
 
 
@@ -144,11 +149,12 @@ def _listen() -> None:
             signal.signal(number, _interrupt)
 
 
-def _end_by(number: signal.Signals, notes: Sequence[str]) -> int:
+def _end_by(number: signal.Signals, notes: Sequence[str], words: list[str]) -> int:
     """Say what ended this and what became of it; return the exit code."""
     log.say(": ".join([f"snaptx: interrupted by {number.name}", *notes]))
     if not notes:
-        log.say("  hint: 'snaptx status' tells how things stand")
+        _, sysroot = _manner(words)
+        log.say(_placed("  hint: 'snaptx status' tells how things stand", sysroot))
     return INTERRUPTED + number
 
 
@@ -193,13 +199,22 @@ def _understood(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return build_parser(None).parse_known_args(words)  # an option's value looked like a verb
 
 
-def _wants_json(words: list[str]) -> bool:
-    """Return whether the result is wanted as JSON; the options of another command are that one's."""
+def _manner(words: list[str]) -> tuple[bool, Path]:
+    """Return whether the result is wanted as JSON, and which root is meant.
+
+    The options of another command are that one's.
+    """
     try:
         args, _ = _understood(words)
     except (UsageError, OutputError):  # nobody knows what is an option's and what is a command's
-        return "--json" in takewhile(lambda word: word != "--", words)
-    return bool(args.json)
+        return "--json" in takewhile(lambda word: word != "--", words), Path("/")
+    return bool(args.json), args.sysroot
+
+
+def _placed(hint: str, sysroot: Path) -> str:
+    """Let the commands that a hint names work on the root that was named: they are pasted."""
+    verbs = "|".join(VERBS.keys() - ROOTLESS)
+    return re.sub(rf"\bsnaptx (?=({verbs})\b(?! --help))", lambda _: f"{options.program(sysroot)} ", hint)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
@@ -208,7 +223,9 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
         raise _Interrupt(number)
 
 
-def _tell(error: SnaptxError, *, as_json: bool) -> None:
+def _tell(error: SnaptxError, words: list[str]) -> None:
+    as_json, sysroot = _manner(words)
+    hint = _placed(error.hint, sysroot)
     if as_json:
         import json
 
@@ -217,11 +234,11 @@ def _tell(error: SnaptxError, *, as_json: bool) -> None:
         body = {
             "type": type(error).__name__,
             "message": error.message,
-            "hint": error.hint,
+            "hint": hint,
             "code": error.code,
         }
         with suppress(OSError):
             print(json.dumps({**jsonable(error.result or {}), "error": body}), flush=True)
     log.say(f"snaptx: {error.message}")
-    if error.hint:
-        log.say(f"  hint: {error.hint}")
+    if hint:
+        log.say(f"  hint: {hint}")

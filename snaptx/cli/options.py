@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def path(text: str) -> Path:
         ArgumentTypeError: it is empty, which would mean the current directory.
     """
     return Path(filled(text))
+
+
+def program(sysroot: Path) -> str:
+    """Return how the command is typed that works on the root at ``sysroot``, to be pasted."""
+    return "snaptx" if sysroot == Path("/") else f"snaptx --sysroot {shlex.quote(str(sysroot))}"
 
 
 def add_globals(parser: argparse.ArgumentParser, *, inherited: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from snaptx import retention, scene
-from snaptx.cli import common
+from snaptx.cli import common, options
 from snaptx.errors import SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
@@ -74,8 +74,8 @@ def _failed(views: Sequence[View], booted: int) -> Generation | None:
     return told[-1] if told and told[-1].number > booted else None
 
 
-def lines(status: Status) -> Iterator[str]:
-    """Say how things stand in words."""
+def lines(status: Status, program: str = "snaptx") -> Iterator[str]:
+    """Say how things stand in words; ``program`` is how commands to paste begin."""
     yield f"booted:   {f'generation {status.booted}' if status.booted else 'a root that is no generation'}"
     fallback = f"fallback {status.fallback}" if status.fallback != status.default else "no fallback"
     yield f"default:  generation {status.default} ({status.verdict}), {fallback}"
@@ -83,7 +83,7 @@ def lines(status: Status) -> Iterator[str]:
     if status.live:
         yield f"live:     {status.live}"
     if status.reboot_needed:
-        keep = f"; 'snaptx rollback {status.booted}' keeps this one" if status.booted else ""
+        keep = f"; '{program} rollback {status.booted}' keeps this one" if status.booted else ""
         yield f"pending:  generation {status.default} boots next{keep}"
     if status.failed:
         yield f"failed:   generation {status.failed}: {status.reason}"
@@ -91,17 +91,17 @@ def lines(status: Status) -> Iterator[str]:
         yield f"at work:  'snaptx {status.at_work}'"
     if status.interrupted:
         why = f"'snaptx {status.interrupted}' was interrupted, {status.ended_by}"
-        yield f"found:    {why}; 'snaptx repair' settles it"
+        yield f"found:    {why}; '{program} repair' settles it"
     if status.endangered:
         paths = ", ".join(status.endangered)
-        yield f"warning:  goes back with a rollback: {paths}; 'snaptx init --convert' keeps it out"
+        yield f"warning:  goes back with a rollback: {paths}; '{program} init --convert' keeps it out"
     if status.unsettled:
         paths = ", ".join(status.unsettled)
-        yield f"shared:   not settled yet: {paths}; after a reboot 'snaptx repair' does it"
+        yield f"shared:   not settled yet: {paths}; after a reboot '{program} repair' does it"
     if status.updates.last:
         yield from _updates(status.updates, status.updates.last)
     if status.generations > retention.MANY:
-        hint = "'snaptx prune' or a smaller [retention] keep makes staging fast again"
+        hint = f"'{program} prune' or a smaller [retention] keep makes staging fast again"
         yield f"warning:  more than {retention.MANY} generations slow down each new one; {hint}"
     yield f"kept:     {status.generations} generation(s), {status.free_percent} % of the filesystem free"
 
@@ -123,7 +123,7 @@ def run(args: Namespace) -> int:
     machine = common.machine(args)
     updates, failure = _known(machine)
     status = gather(machine, updates)
-    common.emit(args, status, lines(status), failure)
+    common.emit(args, status, lines(status, options.program(args.sysroot)), failure)
     return 0
 
 

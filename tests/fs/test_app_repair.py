@@ -214,7 +214,7 @@ def test_what_is_wrong_with_an_application_is_no_cure_for_the_system(
 ) -> None:
     box.ok("app", "create", "web")
 
-    assert box.run("app", *words).complaint[1] == hint
+    assert box.run("app", *words).complaint[1] == hint.replace("snaptx", box.program)
 
 
 def test_settings_that_are_broken_keep_nothing_from_being_repaired(box: Box) -> None:

@@ -80,8 +80,8 @@ def _is_set_aside(box: Box) -> Path:
 def test_a_stray_keeps_its_name_until_it_is_set_aside(box: Box) -> None:
     _as_directory(box.state / "apps/web")
     for words in (("create", "web"), ("create", "web", "--dry-run")):
-        assert box.refuses(52, "app", *words).endswith("'snaptx repair' sets it aside")
-    assert "'snaptx repair'" in box.refuses(52, "init", "--undo")
+        assert box.refuses(52, "app", *words).endswith(f"'{box.program} repair' sets it aside")
+    assert f"'{box.program} repair'" in box.refuses(52, "init", "--undo")
 
 
 def test_what_is_in_the_way_of_a_removal_is_told(box: Box) -> None:
@@ -89,7 +89,7 @@ def test_what_is_in_the_way_of_a_removal_is_told(box: Box) -> None:
     _as_directory(box.state / "apps/.web")
     said = box.run("app", "remove", "web")
 
-    assert (said.code, said.complaint[1]) == (52, "'snaptx repair' sets it aside")
+    assert (said.code, said.complaint[1]) == (52, f"'{box.program} repair' sets it aside")
     assert [row["name"] for row in box.json("app", "list")] == ["web"]
 
 

@@ -85,7 +85,7 @@ def test_without_root(shared: Box, mocker: MockerFixture, payload: str, template
 
     said = shared.refuses(5, *words_of(template, payload))
     assert "needs root" in said
-    assert f"sudo snaptx {template[0]}" in said
+    assert f"sudo {shared.program} {template[0]}" in said
 
 
 def test_a_filesystem_that_is_not_btrfs(tmp_path: Path) -> None:

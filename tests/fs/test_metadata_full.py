@@ -121,7 +121,7 @@ def test_an_application_is_pruned_without_metadata(large: Box, update: str) -> N
         large.ok("app", "apply", "web", update)
         large.ok("app", "switch", "web")
     fill(large)
-    assert "'snaptx app prune web' removes" in large.refuses(53, "app", "apply", "web", update)
+    assert f"'{large.program} app prune web' removes" in large.refuses(53, "app", "apply", "web", update)
 
     assert large.json("app", "prune", "web", "2")["removed"] == [2]
     assert large.json("verify")["problems"] == []

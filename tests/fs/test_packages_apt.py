@@ -235,7 +235,10 @@ def test_damaged_database_is_named(equipped: Box, archive: Archive) -> None:
     try:
         assert "status" in fails(equipped, 34, "upgrade").err
         number = equipped.json("run", "--", "sh", "-c", "echo x > /etc/x")["staged"]["number"]
-        assert "look at it with 'snaptx shell'" in equipped.run("diff", "--packages", str(number)).err
+        assert (
+            f"look at it with '{equipped.program} shell'"
+            in equipped.run("diff", "--packages", str(number)).err
+        )
     finally:
         status.write_bytes(sound)
 

@@ -81,7 +81,7 @@ def test_apt_leaves_a_way_back(machine: Box) -> None:
     done = _apt(machine, "install", "p1")
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "'snaptx rollback 2' goes back" in done.stdout
+    assert f"'{machine.program} rollback 2' goes back" in done.stdout
     assert machine.marks() == {1: "NRG", 2: "G"}
     assert (machine.root / "usr/share/p0").read_text() == "2"
     assert (machine.tree(2) / "usr/share/p0").read_text() == "1"

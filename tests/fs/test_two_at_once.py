@@ -242,7 +242,8 @@ def test_in_the_middle_of_verifying(machine: Box) -> None:
     said = machine.start("verify", before=patched(verify, "_differences", signal.SIGTERM, 5)).wait()
 
     assert said.code == 143
-    assert said.complaint == ("interrupted by SIGTERM", "'snaptx status' tells how things stand")
+    told = f"'{machine.program} status' tells how things stand"
+    assert said.complaint == ("interrupted by SIGTERM", told)
     assert changes(before, machine.facts()) == {}
 
 

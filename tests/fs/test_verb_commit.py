@@ -102,6 +102,14 @@ def test_every_layout_goes_there_and_back(tmp_path: Path, layout: str) -> None:
         assert box.json("verify")["problems"] == []
 
 
+def test_commands_to_paste_work_on_the_root_that_was_named(box: Box, tmp_path: Path) -> None:
+    said = box.ok("apply", payload(tmp_path / "payload", motd="hello\n"))
+    assert f"'{box.program} commit' makes it boot, '{box.program} abort' discards it" in said
+
+    box.ok("commit")
+    assert f"'{box.program} rollback 1' keeps this one" in box.ok("status")
+
+
 def test_nothing_staged_and_twice(staged: Box) -> None:
     staged.ok("commit")
 

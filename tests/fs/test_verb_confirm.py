@@ -128,7 +128,7 @@ def test_only_committed_generations_are_judged(tried: Box, tmp_path: Path) -> No
     (tmp_path / "file").write_text("x")
     number = tried.json("apply", str(tmp_path))["staged"]["number"]
 
-    assert f"snaptx commit {number}" in tried.refuses(52, "confirm", str(number))
+    assert f"{tried.program} commit {number}" in tried.refuses(52, "confirm", str(number))
     assert "no generation 99" in tried.refuses(51, "confirm", "99")
     tried.ok("abort")
 

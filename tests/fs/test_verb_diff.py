@@ -259,5 +259,5 @@ def test_a_base_that_was_removed_is_known_as_it_was_when_work_began(box: Box, tm
     said = box.refuses(51, "diff", "--stat")
     assert said.splitlines() == [
         "generation 3, the base of 4, was removed",
-        "name another: snaptx diff A 4",
+        f"name another: {box.program} diff A 4",
     ]

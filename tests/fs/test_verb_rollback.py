@@ -116,7 +116,7 @@ def test_impossible_goals(updated: Box, tmp_path: Path) -> None:
     updated.ok("apply", str(tmp_path / "more"))
 
     assert "no generation 9" in updated.refuses(51, "rollback", "9")
-    assert "snaptx commit 4" in updated.refuses(52, "rollback", "4")
+    assert f"{updated.program} commit 4" in updated.refuses(52, "rollback", "4")
     updated.ok("rollback", "2")
     assert "default already" in updated.refuses(52, "rollback", "2")
     assert "default already" in updated.refuses(52, "rollback", "2", "--as-used")

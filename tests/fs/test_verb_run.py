@@ -123,7 +123,7 @@ def test_what_was_kept_and_why_it_failed_are_one_object(ground: Box, script: str
 
     assert bool(said["staged"]["number"]) == ("new" in script)
     assert said["error"]["code"] == 31
-    assert ("snaptx abort" in said["error"]["hint"]) == ("new" in script)
+    assert ("abort' discards it" in said["error"]["hint"]) == ("new" in script)
 
 
 def test_nothing_changed_makes_no_generation(ground: Box) -> None:
@@ -164,7 +164,7 @@ def test_killed_shell_is_kept_and_not_committed(ground: Box) -> None:
     said = ground.run("shell", "--commit", stdin=b"echo half > /etc/shell\nkill -9 $$\n")
 
     assert said.code == 31
-    assert "snaptx abort" in said.complaint[1]
+    assert f"{ground.program} abort" in said.complaint[1]
     assert list(ground.marks().values()) == ["NRG", "s"]
     assert (ground.tree(max(ground.marks())) / "etc/shell").read_text() == "half\n"
 
