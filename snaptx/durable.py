@@ -30,15 +30,11 @@ def read(path: Path) -> bytes:
 
     Raises:
         ValueError: it is no regular file: who opens a FIFO waits, and a device may have no end.
-        IsADirectoryError: it is a directory.
         OSError: it can't be read.
     """
     try:
         with descriptor(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY) as fd:
-            mode = os.fstat(fd).st_mode
-            if stat.S_ISDIR(mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path.name)
-            if stat.S_ISREG(mode):
+            if stat.S_ISREG(os.fstat(fd).st_mode):
                 with open(fd, "rb", closefd=False) as file:
                     return file.read()
     except OSError as error:
@@ -88,6 +84,15 @@ def _clear(path: Path) -> None:
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             path.unlink()
+
+
+def take_away(path: Path) -> None:
+    """Remove a file, if there is one; a directory of its name may be somebody's data, and is set aside."""
+    with suppress(FileNotFoundError):
+        try:
+            path.unlink()
+        except IsADirectoryError:
+            os.replace(path, unused(path.with_name(f"damaged-{path.name}")))
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600, *, lasting: bool = True, exact: bool = False) -> None:

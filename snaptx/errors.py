@@ -213,6 +213,7 @@ FULL_HINT = "delete files, or raise the quota"
 _CURES = {
     errno.EMFILE: "raise the limit of open files: ulimit -n",
     errno.ENFILE: "all programs together have too many files open: end some, or raise fs.file-max",
+    errno.EISDIR: "a directory has the name of a file: move it away",
     errno.EFBIG: "raise the limit of a file's size: ulimit -f",
 }
 

@@ -68,14 +68,7 @@ class Generations:
         except FileNotFoundError as error:
             hint = "'snaptx list' shows the generations"
             raise NotFoundError(f"there is no generation {number}", hint=hint) from error
-        except (
-            ValueError,
-            TypeError,
-            KeyError,
-            AttributeError,
-            RecursionError,
-            IsADirectoryError,
-        ) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             message = f"the record of generation {number} is damaged: {error}"
             raise VerifyError(message, hint="run: snaptx repair") from error
         return found

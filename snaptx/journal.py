@@ -94,7 +94,7 @@ class Journal:
             return _intent(json.loads(durable.read(self.path).partition(b"\n")[0]))
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError) as error:
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise JournalError(f"the journal is damaged: {error}", hint=REPAIR_HINT) from error
         except OSError as error:
             raise storage_error(error, "cannot read the journal") from error

@@ -37,8 +37,11 @@ class Bootfs:
         self._prepared = 0
 
     def install(self, root: Path, adopted: TreeInfo) -> bool:
-        """Make the home: ZFSBootMenu needs nothing else."""
+        """Make the home and set aside directories with a state's name: ZFSBootMenu needs nothing else."""
         self.home.mkdir(mode=0o700, exist_ok=True)
+        for path in self.home.glob(NAME.format(number="*")):
+            if path.is_dir():
+                durable.take_away(path)
         return False
 
     def check(self, root: Path) -> None:

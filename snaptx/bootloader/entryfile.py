@@ -144,12 +144,12 @@ def text(path: Path) -> str:
     """Return the text of an entry file.
 
     Raises:
-        BootError: it is no regular file, or a directory.
+        BootError: it is no regular file.
         OSError: it can't be read.
     """
     try:
         return durable.read(path).decode(errors="replace")
-    except (ValueError, IsADirectoryError) as error:
+    except ValueError as error:
         raise BootError(f"the boot entry file is damaged: {error}", hint=DAMAGED_HINT) from error
 
 

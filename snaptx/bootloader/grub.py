@@ -101,10 +101,15 @@ class Grub:
         return self._counter.name if self._counter else ""
 
     def _install(self, root: Path, ways: Ways) -> bool:
-        """Put the static grub.cfg in place, and the settings that ``root`` has; return if they differed."""
+        """Put the static grub.cfg in place, and the settings that ``root`` has; return if they differed.
+
+        A directory that has the entry file's name is set aside: no rename could replace it.
+        """
         from snaptx.bootloader import defaults, settings
 
         self.home.mkdir(mode=0o700, exist_ok=True)
+        if self._entry.is_dir():
+            durable.take_away(self._entry)
         fitting = settings.render(defaults.read(root), ways)
         changed = [self._renew(), _put(self.home / settings.NAME, fitting.encode(), 0o644)]
         if self._counter:

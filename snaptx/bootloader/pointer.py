@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shlex
-from contextlib import suppress
 from pathlib import Path
 
 from snaptx import durable
@@ -35,7 +34,7 @@ class Pointer:
         """Set aside a directory that has the pointer's name; there is no loader."""
         if not self._file.is_dir():
             return False
-        _take_away(self._file)
+        durable.take_away(self._file)
         return True
 
     def check(self, root: Path) -> None:
@@ -88,23 +87,14 @@ class Pointer:
 
     def discard(self) -> None:
         """Remove a pointer that was prepared and not switched to."""
-        _take_away(self._next)
+        durable.take_away(self._next)
 
     def forget(self, number: int) -> None:
         """Do nothing: nothing was put in place."""
 
     def remove(self) -> None:
         """Remove the pointer."""
-        _take_away(self._file)
+        durable.take_away(self._file)
 
     def barrier(self) -> None:
         """Do nothing: the storage's barrier covers the file."""
-
-
-def _take_away(path: Path) -> None:
-    """Remove a file; what else has its name may be somebody's data, and is set aside."""
-    with suppress(FileNotFoundError):
-        try:
-            path.unlink()
-        except IsADirectoryError:
-            os.replace(path, durable.unused(path.with_name(f"damaged-{path.name}")))

@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 import shutil
+import stat
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,10 +56,10 @@ def patiently(call: Callable[[], T], what: str) -> T:
 
 
 def clean(cache: Path, entries: Sequence[Entry]) -> None:
-    """Remove from the cache what does not belong to ``entries``."""
+    """Remove from the cache what does not belong to ``entries``, and what is no file."""
     wanted = {name for entry in entries for name in (entry.sha256, entry.sha256 + PART)}
     for path in cache.iterdir():
-        if path.name not in wanted:
+        if path.name not in wanted or not stat.S_ISREG(path.lstat().st_mode):
             remove(path)
 
 

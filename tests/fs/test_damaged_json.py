@@ -116,7 +116,7 @@ MEMORY = {"format": 1, "last": RUN, "succeeded": 0, "next": 0, "failures": 0, "o
         ({**MEMORY, "seen": {"/shop": {"name": "shop", "version": "7", "digest": ""}}}, 70),
         ({**MEMORY, "format": 2}, 71),
         ("[" * 100_000, 70),
-        (None, 50),
+        (None, 70),
     ],
     ids=[
         "a word",

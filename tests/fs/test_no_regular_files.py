@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from snaptx.errors import BootError, JournalError, VerifyError
-from tests.boxes import Box, Said
+from tests.boxes import Box, Said, made
 
 PATIENCE = 10
 """Seconds."""
@@ -58,8 +58,7 @@ def attempt(box: Box, *words: str) -> Said:
 
 
 def _named(said: Said, kind: str) -> bool:
-    named = ["directory"] if kind == "directory" else []
-    return any(words in said.complaint[0] for words in ("no regular file", *named))
+    return "no regular file" in said.complaint[0]
 
 
 @pytest.fixture
@@ -85,12 +84,30 @@ def test_what_is_needed_is_named_and_repaired(updated: Box, name: str, kind: str
 
     assert {one.code for one in said} <= {0, READ[name].code, VerifyError.code}
     assert any(_named(one, kind) for one in said if one.code == READ[name].code)
-    if (name, kind) == ("grub/snaptx.cfg", "directory"):
-        assert "cannot switch the boot entry: Is a directory" in attempt(updated, "repair").complaint[0]
-        (updated.state / name).rmdir()
     assert attempt(updated, "repair").code == 0
     assert updated.json("verify")["problems"] == []
     assert updated.ok("commit", "2")
+
+
+@pytest.mark.parametrize("layout", ["debian", "fedora"])
+def test_a_directory_in_place_of_the_entry_file_is_kept(layout: str) -> None:
+    with made(layout=layout) as box:
+        box.entry.unlink()
+        box.entry.mkdir()
+        (box.entry / "file").write_text("somebody's")
+
+        assert "the boot entry file is damaged" in box.refuses(60, "list")
+        assert box.ok("repair")
+        assert box.json("verify")["problems"] == []
+        assert (box.entry.with_name("damaged-snaptx.cfg") / "file").read_text() == "somebody's"
+
+
+def test_what_a_directory_is_in_the_way_of_is_told(updated: Box, tmp_path: Path) -> None:
+    _put(updated.state / "generations/last", os.mkdir)
+    said = attempt(updated, "apply", str(tmp_path / "up"))
+
+    assert (said.code, said.complaint[0]) == (50, "cannot replace last: Is a directory")
+    assert "move it away" in said.complaint[1]
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -116,7 +133,15 @@ def test_what_has_the_name_to_write_first_goes(updated: Box, tmp_path: Path, nam
     assert not [path for path in updated.state.glob("*/*.tmp") if not path.is_file()]
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_remembered_of_conversions(updated: Box, kind: str) -> None:
+    KINDS[kind](updated.state / "shared.json")
+    said = attempt(updated, "init", "--convert")
+
+    assert (said.code, "no regular file" in said.complaint[0]) == (JournalError.code, True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_remembered_of_updates(updated: Box, kind: str) -> None:
     (updated.state / "update").mkdir()
     _put(updated.state / "update/state.json", KINDS[kind])

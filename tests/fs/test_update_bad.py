@@ -14,6 +14,7 @@ import pytest
 from snaptx.update import index, publish
 from tests.boxes import Box, changes, made
 from tests.followers import cached, kept, source, trust, update
+from tests.fs.conftest import command
 from tests.updates import Server, Shop, overlay
 
 
@@ -225,6 +226,21 @@ def test_a_rollback_during_a_download_loses_no_overlay(follower: Box, shop: Shop
     assert (follower.tree(number) / "etc/large").exists()
 
 
+@pytest.mark.parametrize("ending", ["", ".part"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/nowhere")])
+def test_what_is_no_file_in_the_cache_keeps_nothing_from_arriving(
+    follower: Box, shop: Shop, make: Callable[[Path], None], ending: str
+) -> None:
+    update(follower, shop, "--policy", "download")
+    (own,) = cached(follower)
+    own.unlink()
+    make(own.with_name(own.name + ending))
+
+    assert update(follower, shop, "--policy", "download")["result"] == "downloaded"
+    assert cached(follower) == [own]
+    assert own.is_file()
+
+
 def test_what_others_left_in_the_cache_is_removed(follower: Box, shop: Shop, tmp_path: Path) -> None:
     update(follower, shop, "--policy", "download")
     cache, (own,) = follower.state / "update/cache", cached(follower)
@@ -244,13 +260,14 @@ def test_what_the_filesystem_refuses_is_remembered(follower: Box, shop: Shop) ->
     update(follower, shop, "--policy", "download")
     (own,) = cached(follower)
     own.unlink()
-    own.mkdir()
+    command("chattr", "+i", own.parent)
     said = follower.run("update", *source(shop))
+    command("chattr", "-i", own.parent)
 
     assert said.code == 50
     told = follower.json("status")["updates"]
     assert (told["last"]["result"], told["last"]["code"], told["failures"]) == ("failed", 50, 1)
-    assert "Is a directory" in told["last"]["message"]
+    assert "Operation not permitted" in told["last"]["message"]
 
 
 def test_status_tells_since_when_updates_fail(follower: Box, shop: Shop) -> None:

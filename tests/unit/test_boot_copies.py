@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from snaptx.bootloader.bootfs import Bootfs
 from snaptx.bootloader.onboot import GrubOnBoot
 from snaptx.errors import StorageError
 from snaptx.model import BootState
 from snaptx.storage.base import MountSpec, TreeInfo
+from snaptx.storage.memory import MemoryStorage
 
 INFO = TreeInfo("@", False, (), MountSpec("/dev/null", "btrfs", "subvol=@"), ("root=UUID=1",), "/@")
 INITRD = "initrd.img-6.1"
@@ -155,3 +157,13 @@ def test_microcode_is_copied_with_its_kernel(loader: GrubOnBoot, root: Path) -> 
     assert loader.missing(state.entries[0], root, INFO) == []
     (loader.home.parent / early[1:]).unlink()
     assert loader.missing(state.entries[0], root, INFO) == [early]
+
+
+def test_a_directory_with_the_name_of_a_state_is_set_aside(tmp_path: Path) -> None:
+    """As ZFSBootMenu's states have it: no rename could replace it."""
+    (tmp_path / "bootfs-1.cfg/dir").mkdir(parents=True)
+    (tmp_path / "bootfs-2.cfg").write_text("a state")
+    Bootfs(tmp_path, MemoryStorage(tmp_path)).install(tmp_path, INFO)
+
+    assert sorted(os.listdir(tmp_path)) == ["bootfs-2.cfg", "damaged-bootfs-1.cfg"]
+    assert (tmp_path / "damaged-bootfs-1.cfg/dir").is_dir()
