@@ -74,7 +74,7 @@ def _concerns(record: dict[str, Any], number: int) -> bool:
 def _told(record: dict[str, Any]) -> list[str]:
     try:
         return list(_lines(record))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError) as error:
         raise VerifyError(f"audit record {record['seq']} is damaged: {error}", hint=REPAIR_HINT) from error
 
 

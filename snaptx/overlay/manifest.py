@@ -6,6 +6,9 @@
     rows   path BLOB PRIMARY KEY     relative, b"" is the root itself
            kind, mode, uid, gid, size, mtime_ns, device, sha256, xattrs, inode, ctime_ns
 
+A time that SQLite's 64 bits don't hold, before 1677 or after 2262, is its digits
+as a BLOB, which a column of integers leaves as it is.
+
 ``rows`` has no rowid, so the file itself is the index and is sorted by the
 bytes of the path.  A new generation's manifest starts as a reflink of its
 base's: it costs nothing until it differs.
@@ -52,6 +55,9 @@ ROW_SCHEMA = """(path BLOB PRIMARY KEY NOT NULL, kind TEXT NOT NULL, mode INTEGE
     sha256 BLOB NOT NULL, xattrs BLOB NOT NULL, inode INTEGER NOT NULL, ctime_ns INTEGER NOT NULL{more})
     WITHOUT ROWID"""
 
+_FAR = 1 << 63
+"""Nanoseconds that are too many for SQLite."""
+
 FICLONE = 0x40049409  # linux/fs.h
 READ_AHEAD = 64 << 20
 """Bytes of a new copy that are read at once: an index of 200,000 paths."""
@@ -76,13 +82,19 @@ _BY_CODE = {"SQLITE_FULL": NoSpaceError, "SQLITE_READONLY": ReadOnlyError, "SQLI
 
 def to_row(values: Sequence[Any]) -> Row:
     """Return the Row of a result in the order of COLUMNS."""
-    return Row(values[0], _KINDS[values[1]], *values[2:])
+    path, kind, mode, uid, gid, size, mtime, *rest = values
+    return Row(path, _KINDS[kind], mode, uid, gid, size, int(mtime), *rest)
+
+
+def held(time_ns: int) -> int | bytes:
+    """Return a time as its column holds it; ``int`` gives it back."""
+    return time_ns if -_FAR <= time_ns < _FAR else b"%d" % time_ns
 
 
 def to_values(row: Row) -> tuple[Any, ...]:
     """Return ``row`` in the order of COLUMNS."""
     return (
-        row.path, str(row.kind), row.mode, row.uid, row.gid, row.size, row.mtime_ns,
+        row.path, str(row.kind), row.mode, row.uid, row.gid, row.size, held(row.mtime_ns),
         row.device, row.sha256, row.xattrs, row.inode, row.ctime_ns,
     )  # fmt: skip
 
@@ -196,7 +208,7 @@ class Manifest:
         """Translate errors of sqlite3 inside a with block."""
         try:
             yield
-        except (sqlite3.Error, KeyError, TypeError) as err:
+        except (sqlite3.Error, KeyError, TypeError, ValueError) as err:
             raise self.failure(err) from err
 
     def get(self, path: bytes) -> Row | None:
@@ -204,7 +216,7 @@ class Manifest:
         try:
             found = self.db.execute(_GET, (path,)).fetchone()
             return None if found is None else to_row(found)
-        except (sqlite3.Error, KeyError, TypeError) as err:
+        except (sqlite3.Error, KeyError, TypeError, ValueError) as err:
             raise self.failure(err) from err
 
     def following(self, path: bytes, count: int) -> list[tuple[Any, ...]]:

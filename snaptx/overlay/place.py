@@ -17,6 +17,7 @@ from snaptx.errors import HostileError
 from snaptx.model import Kind, Member
 from snaptx.overlay import nodes, xattrs
 from snaptx.overlay.failure import shown
+from snaptx.overlay.manifest import held
 from snaptx.overlay.record import Action, Record
 from snaptx.overlay.resolve import Beneath, Directory
 from snaptx.overlay.sift import Match, Piece
@@ -132,7 +133,7 @@ class Places:
         size = member.size if member.kind is Kind.FILE else len(member.link)
         attributes = xattrs.digest(member.xattrs) if member.xattrs else b""
         values = (
-            spot.path, str(member.kind), mode, member.uid, member.gid, size, member.mtime_ns,
+            spot.path, str(member.kind), mode, member.uid, member.gid, size, held(member.mtime_ns),
             os.makedev(*member.device), content, attributes, st.st_ino, st.st_ctime_ns,
         )  # fmt: skip
         self.record.put(values, action)

@@ -28,7 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from snaptx.model import Counts, Kind, Row
-from snaptx.overlay.manifest import COLUMNS, ROW_SCHEMA, Manifest, below, to_row, to_values
+from snaptx.overlay.manifest import COLUMNS, ROW_SCHEMA, Manifest, below, held, to_row, to_values
 
 SCHEMA = "record"
 """What the tables' database is called beside the manifest's."""
@@ -240,7 +240,7 @@ class Record:
     def directories(self) -> Iterator[tuple[bytes, int | None]]:
         """Yield the directories to look at again, by path, each with the mtime (ns) it has to get or None."""
         self.flush()
-        yield from self._paged(_DIRECTORIES)
+        yield from ((path, when if when is None else int(when)) for path, when in self._paged(_DIRECTORIES))
 
     def relinked(self) -> Iterator[bytes]:
         """Yield the paths in the manifest whose inode gained or lost a name: all rows are read for that."""
@@ -282,7 +282,7 @@ class Record:
         """Put the inode and the times (ns) a path has by now into its row."""
         with self._manifest.guard():
             query = "UPDATE rows SET inode = ?, ctime_ns = ?, mtime_ns = ? WHERE path = ?"
-            self._db.execute(query, (inode, ctime_ns, mtime_ns, path))
+            self._db.execute(query, (inode, ctime_ns, held(mtime_ns), path))
 
     def made(self) -> Iterator[tuple[Row, Action]]:
         """Yield what was asked for at every path that was written, sorted."""

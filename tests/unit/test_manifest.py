@@ -64,6 +64,14 @@ def test_row_comes_back_as_it_was_put(tmp_path: Path) -> None:
         assert manifest.count() == 2
 
 
+@pytest.mark.parametrize("when", [2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 10**30, -(10**30)])
+def test_no_time_is_too_far(manifest: Manifest, when: int) -> None:
+    manifest.put([row(b"far", mtime_ns=when)])
+
+    assert manifest.get(b"far") == row(b"far", mtime_ns=when)
+    assert row(b"far", mtime_ns=when) in every_row(manifest)
+
+
 def test_put_replaces(manifest: Manifest) -> None:
     manifest.put([row(b"a", size=99)])
 
