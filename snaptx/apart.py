@@ -162,7 +162,7 @@ def _packed(error: BaseException) -> bytes:
     import pickle
     import traceback
 
-    if not isinstance(error, SnaptxError | OSError):
+    if not isinstance(error, SnaptxError | OSError | MemoryError):
         error.add_note(traceback.format_exc())
     try:
         return pickle.dumps(error)

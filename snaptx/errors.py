@@ -8,7 +8,7 @@ these and keeps its traceback.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from snaptx.idle import MOUNTS
@@ -210,9 +210,13 @@ def every_error(root: type[SnaptxError] = SnaptxError) -> Iterator[type[SnaptxEr
 FULL_HINT = "delete files, or raise the quota"
 """What is left to do where space has to be free to remove a generation."""
 
+_MEMORY = "end other programs, or raise the limit: ulimit -v, MemoryMax= of the service"
+
 _CURES = {
+    errno.ENOMEM: _MEMORY,
     errno.EMFILE: "raise the limit of open files: ulimit -n",
     errno.ENFILE: "all programs together have too many files open: end some, or raise fs.file-max",
+    errno.EAGAIN: "raise the limit of memory or of processes: ulimit -v, ulimit -u, TasksMax= of the service",
     errno.EISDIR: "a directory has the name of a file: move it away",
     errno.EFBIG: "raise the limit of a file's size: ulimit -f",
 }
@@ -221,6 +225,11 @@ _CURES = {
 def cure_of(number: int | None) -> str:
     """Return the hint for an errno that no class of errors stands for."""
     return _CURES.get(number or 0, "the kernel log (dmesg) may say more")
+
+
+def no_memory(notes: Iterable[str] = ()) -> SnaptxError:
+    """Return the error of the tree for a MemoryError; ``notes`` say what became of the work."""
+    return SnaptxError(": ".join(["out of memory", *notes]), hint=_MEMORY)
 
 
 def storage_error(error: OSError, doing: str) -> StorageError:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from snaptx import lock, log, recover, switch, system
-from snaptx.errors import FULL_HINT, NoSpaceError, OutcomeUnknownError, SnaptxError
+from snaptx.errors import FULL_HINT, NoSpaceError, OutcomeUnknownError, SnaptxError, no_memory
 from snaptx.journal import Intent
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, BootState, Tree, jsonable
@@ -57,6 +57,8 @@ def failure_of(error: BaseException) -> SnaptxError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return SnaptxError(f"interrupted by {system.signal_of(error).name}")
+    if isinstance(error, MemoryError):
+        return no_memory()
     return SnaptxError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
 
 
@@ -227,7 +229,9 @@ def _give_up(txn: Transaction, error: BaseException) -> None:
     error.add_note(outcome)
     if became == COMPLETED and isinstance(error, SnaptxError):
         error.hint = f"{outcome}; {error.hint}"  # who is told of a failure does not expect that
-    if (txn.switched or default not in (0, txn.before)) and isinstance(error, SnaptxError | OSError):
+    if (txn.switched or default not in (0, txn.before)) and isinstance(
+        error, SnaptxError | OSError | MemoryError
+    ):
         message = f"generation {default or txn.intent.generation} boots next, but something failed: "
         raise OutcomeUnknownError(message + failure.message, hint="run: snaptx repair") from error
 
@@ -244,7 +248,7 @@ def _settle(txn: Transaction, failure: SnaptxError) -> str:
         return f"was {recover.settle(txn.machine, txn.intent, failure).value}"
     except OutcomeUnknownError:
         raise
-    except (SnaptxError, OSError) as another:
+    except (SnaptxError, OSError, MemoryError) as another:
         log.warning("what was interrupted stays open for the next snaptx", reason=failure_of(another).message)
         return "stays open for the next snaptx"
 

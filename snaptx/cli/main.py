@@ -19,7 +19,7 @@ from typing import Any
 from snaptx import log, system
 from snaptx.cli import options
 from snaptx.cli.parser import Parser, meant
-from snaptx.errors import OutputError, SnaptxError, UsageError, storage_error
+from snaptx.errors import OutputError, SnaptxError, UsageError, no_memory, storage_error
 
 VERBS = {
     "init": "adopt the root of this system as generation 1",
@@ -118,6 +118,8 @@ def _outcome(words: list[str]) -> int:
         return INTERRUPTED + signal.SIGPIPE
     except OSError as error:
         failure = storage_error(error, f"snaptx could not go on ({error.filename or 'no file named'})")
+    except MemoryError as error:
+        failure = no_memory(getattr(error, "__notes__", []))
     _tell(failure, words)
     return failure.code
 
@@ -206,7 +208,7 @@ def _manner(words: list[str]) -> tuple[bool, Path]:
     """
     try:
         args, _ = _understood(words)
-    except (UsageError, OutputError):  # nobody knows what is an option's and what is a command's
+    except (UsageError, OutputError, MemoryError):  # nobody knows what is an option's, what a command's
         return "--json" in takewhile(lambda word: word != "--", words), Path("/")
     return bool(args.json), args.sysroot
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from snaptx.commit import Committed
-from snaptx.errors import RejectedError, SnaptxError, storage_error
+from snaptx.errors import RejectedError, SnaptxError, no_memory, storage_error
 from snaptx.update import timing
 from snaptx.update.policy import Bound, Step
 from snaptx.update.source import Offer
@@ -43,7 +43,7 @@ class Outcome:
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
-        """Keep an error of the block, or what the filesystem refused, as a failure, and go on."""
+        """Keep an error of the block, or of the filesystem or the memory, as a failure, and go on."""
         try:
             yield
         except SnaptxError as error:
@@ -51,6 +51,8 @@ class Outcome:
         except OSError as error:
             doing = f"the update could not go on ({error.filename or 'no file named'})"
             self.failures.append(storage_error(error, doing))
+        except MemoryError:
+            self.failures.append(no_memory())
 
     @property
     def result(self) -> Result:

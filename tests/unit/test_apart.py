@@ -77,6 +77,13 @@ def test_errors_of_the_system_keep_number_and_name() -> None:
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, "/somewhere")
 
 
+def test_a_lack_of_memory_is_no_mistake() -> None:
+    with pytest.raises(MemoryError) as caught:
+        _all(_raising(MemoryError()))
+
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_mistake_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         _all(lambda _: print(1 // 0))

@@ -16,6 +16,9 @@ from snaptx.overlay.failure import translate
     [
         (errno.EMFILE, "/some/file", "ulimit -n"),
         (errno.EFBIG, "/some/file", "ulimit -f"),
+        (errno.ENOMEM, "/some/file", "ulimit -v"),
+        (errno.EAGAIN, "/some/file", "ulimit -u"),
+        (errno.EISDIR, "/some/file", "move it away"),
         (errno.ENOENT, "/proc/self/mountinfo", "mount -t proc"),
     ],
 )
