@@ -13,7 +13,7 @@ from snaptx.machine import Machine
 from snaptx.model import Generation, Phase, Verdict, View
 from snaptx.sharing import conversions, residents
 from snaptx.update import state
-from snaptx.update.state import Run, State
+from snaptx.update.state import Result, Run, State
 
 
 class Status(NamedTuple):
@@ -111,7 +111,8 @@ def _updates(updates: State, last: Run) -> Iterator[str]:
     if updates.failures:
         since = f"since {common.date(updates.succeeded)}" if updates.succeeded else "and no success yet"
         yield f"          {updates.failures} failure(s) in a row, {since}"
-    yield f"          the next is due {common.date(updates.next)}"
+    if last.result is not Result.OFF:
+        yield f"          the next is due {common.date(updates.next)}"
 
 
 def add_arguments(parser: ArgumentParser) -> None:

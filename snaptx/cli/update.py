@@ -19,7 +19,7 @@ from snaptx.update.policy import Step
 from snaptx.update.situation import Asked
 from snaptx.update.state import Result
 
-UNCHANGED = (Result.CURRENT, Result.HELD, Result.EARLY)
+UNCHANGED = (Result.CURRENT, Result.HELD, Result.EARLY, Result.OFF)
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -27,6 +27,7 @@ class Outcome:
     whether it was too soon for that; ``bound`` how far it could go, and why no
     further; ``failures`` what went wrong, with the whole or with a part.
     ``rehearsed`` is whether nothing was done: ``restarts`` says what would be then.
+    ``off`` is whether nobody has configured a source that could be asked.
     """
 
     offers: list[Offer] = field(default_factory=list)
@@ -40,6 +41,7 @@ class Outcome:
     bound: Bound = NOWHERE
     failures: list[SnaptxError] = field(default_factory=list)
     rehearsed: bool = False
+    off: bool = False
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -63,6 +65,7 @@ class Outcome:
             Result.REBOOTING: self.restarts,
             Result.COMMITTED: self.committed,
             Result.STAGED: self.staged,
+            Result.OFF: self.off,
             Result.HELD: not self.looked,
             Result.CURRENT: self.vain,
             Result.DOWNLOADED: self.offers and self.bound.step >= Step.DOWNLOAD and not self.rehearsed,
@@ -94,6 +97,8 @@ class Outcome:
                 return f"generation {self.committed.number} boots next{waits}"
             case Result.STAGED:
                 return f"an update is staged as generation {self.staged}{waits} ({self.bound.reason})"
+            case Result.OFF:
+                return "no source of updates is configured"
             case Result.HELD:
                 return f"nothing is updated: {self.bound.reason}"
             case Result.DOWNLOADED | Result.AVAILABLE:
@@ -121,6 +126,8 @@ def remember(before: State, outcome: Outcome, *, now: float, interval: int, draw
         due = timing.next_run(now, interval, 0, draw)
         failures = before.failures if outcome.restarts else 0  # the next run tells whether it did restart
         return after._replace(succeeded=now, failures=failures, next=due)
+    if outcome.off:
+        return after._replace(failures=0)
     return after
 
 

@@ -96,7 +96,7 @@ def _keep(machine: Machine, place: Path, outcome: Outcome) -> State:
 def _work(machine: Machine, asked: Asked, place: Path, outcome: Outcome, progress: Progress | None) -> None:
     now = situation.look(machine, asked)
     installed, wanted = situation.installed(machine, now), _look(machine, asked, now, place, outcome)
-    if outcome.early:
+    if outcome.early or (outcome.off and not _waits(machine, now, outcome.bound)):
         return
     if outcome.bound.step >= Step.DOWNLOAD:
         wanted = _download(wanted, outcome, progress)
@@ -112,6 +112,9 @@ def _look(machine: Machine, asked: Asked, now: Situation, place: Path, outcome: 
         return []
     before = state.read(place)
     if not asked.unattended or timing.is_due(system.now(), before.next, machine.config.update.interval):
+        outcome.off = asked.unattended and not asked.sources
+        if outcome.off:
+            return []
         return _check(machine, sources.make_all(machine, asked.sources, place), now, outcome)
     outcome.early = _stuck(before) or not _waits(machine, now, outcome.bound)
     return []

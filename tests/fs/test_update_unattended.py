@@ -313,3 +313,39 @@ def test_policy_none_does_nothing(follower: Box, shop: Shop) -> None:
 
     assert update(follower, shop)["result"] == "held"
     assert changes(before, kept(follower)) == {}
+
+
+def _make_due(box: Box) -> None:
+    """Let the sources be asked by the next unattended run."""
+    remembered = box.state / "update/state.json"
+    remembered.write_text(json.dumps({**json.loads(remembered.read_text()), "next": 0}))
+
+
+def test_the_timer_without_a_source_is_no_failure(box: Box, tmp_path: Path) -> None:
+    """As on a machine where the timer was enabled and nobody has configured where updates come from."""
+    motd = tmp_path / "motd"
+    box.configure(f'[update]\nmotd = "{motd}"\n')
+    assert box.run("update").code == 3
+    assert "1 failure(s) in a row" in box.ok("status")
+    _make_due(box)
+    before = kept(box)
+    said = box.json("update", "--unattended")
+
+    assert (said["result"], said["offers"]) == ("off", [])
+    assert "no source of updates is configured" in said["message"]
+    assert box.run("update", "--unattended", "--unchanged-exit-77").code == 77
+    assert changes(before, kept(box)) == {}
+    told = box.json("status")["updates"]
+    assert (told["last"]["result"], told["last"]["code"], told["failures"]) == ("off", 0, 0)
+    assert " off: no source of updates is configured" in box.ok("status")
+    assert "next is due" not in box.ok("status")
+    assert not motd.exists()
+
+
+def test_what_is_staged_needs_no_source_any_more(closed: Box, shop: Shop) -> None:
+    assert update(closed, shop, "--unattended")["result"] == "staged"
+    closed.configure("[update]\npolicy = 'commit'\n")
+    _make_due(closed)
+
+    assert closed.json("update", "--unattended")["result"] == "committed"
+    assert closed.boot().default == 2
