@@ -7,14 +7,17 @@ again.
 
 from __future__ import annotations
 
+import fcntl
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from snaptx import durable
 from snaptx.errors import FetchError, SourceError, UsageError, storage_error
+from snaptx.system import DIRECTORY, descriptor
 from snaptx.update import index, signature
 from snaptx.update.index import Entry, Index
 from snaptx.update.transport import DirectoryTransport
@@ -37,6 +40,7 @@ def publish(
 
     ``name`` is needed for a first index; ``message`` is for what is new, ``days`` is how long it
     is true, ``now`` in seconds since the epoch.  Without a key the old signature is removed.
+    Another who publishes there is waited for.
 
     Raises:
         UsageError: the key is none, or the name, the message or ``days`` can't be one.
@@ -44,6 +48,27 @@ def publish(
     """
     if not 1 <= days <= MOST_DAYS:
         raise UsageError(f"an index can't be true for {days} days", hint=f"--days takes 1 to {MOST_DAYS}")
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is no directory", hint="name the directory of the overlays")
+    with _alone(directory):
+        return _publish(directory, name, message, now + days * DAY, key)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Wait for another who publishes there: two would give one version to two indexes.
+
+    Where the filesystem has no such locks, as NFS for a directory, nobody is waited for.
+    """
+    with descriptor(directory, DIRECTORY) as fd:
+        with suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+
+
+def _publish(
+    directory: Path, name: str | None, message: str, expires: float, key: bytes | None
+) -> tuple[Index, tuple[Entry, ...]]:
     before = _before(directory)
     if before and name not in (None, before.name):
         raise UsageError(f"the index there is called '{before.name}'", hint="leave --name out")
@@ -55,7 +80,7 @@ def publish(
     made = Index(
         before.name if before else name or directory.resolve().name,
         before.version + 1 if before else 1,
-        now + days * DAY,
+        expires,
         entries,
     )
     data = _dumped(made)
@@ -77,8 +102,6 @@ def _dumped(made: Index) -> bytes:
 
 
 def _before(directory: Path) -> Index | None:
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is no directory", hint="name the directory of the overlays")
     if not (directory / index.NAME).exists():
         return None
     return index.parse(DirectoryTransport(directory).document(index.NAME, index.MAX_BYTES))

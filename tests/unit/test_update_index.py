@@ -7,7 +7,9 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +205,32 @@ def _read(shop: Shop) -> Index:
     data = (shop.place / index.NAME).read_bytes()
     signature.verify(data, (shop.place / index.SIGNATURE).read_bytes(), KEYS)
     return index.parse(data)
+
+
+def test_two_who_publish_at_once_come_one_after_the_other(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one version was of two indexes, and who had seen the first refused the other."""
+    (shop.place / "a.tar").write_bytes(overlay({"etc/a": b""}))
+    write, reached, go_on = publish._write, threading.Event(), threading.Event()
+
+    def slow(directory: Path, data: bytes, signed: bytes | None) -> None:
+        if not reached.is_set():
+            reached.set()
+            go_on.wait(10)
+        write(directory, data, signed)
+
+    monkeypatch.setattr(publish, "_write", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(shop.publish)
+        assert reached.wait(10)
+        (shop.place / "b.tar").write_bytes(overlay({"etc/b": b""}))
+        second = pool.submit(shop.publish)
+        wait([second], timeout=0.3)
+        go_on.set()
+
+    assert (first.result().version, second.result().version) == (2, 3)
+    assert [entry.file for entry in _read(shop).entries] == ["one.tar", "a.tar", "b.tar"]
 
 
 def test_publishing_goes_on_from_what_was_published(shop: Shop) -> None:
