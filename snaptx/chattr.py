@@ -17,6 +17,9 @@ NOCOW = 0x00800000
 KEPT = FORBIDDING | 0x8 | 0x40 | 0x80 | 0x10000
 """SYNC, NODUMP, NOATIME, DIRSYNC besides; compression is an attribute as well."""
 
+CARRIED = KEPT | NOCOW
+"""What a file takes along into another tree."""
+
 _UNKNOWN = {errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOSYS}
 
 

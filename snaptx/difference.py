@@ -35,14 +35,15 @@ def between(
     *,
     renames: bool = True,
     labels: bool = False,
+    flags: bool = False,
     brief: bool = False,
     equal: Equal = lambda _path, _seen: None,
 ) -> Iterator[Change]:
     """Yield what makes ``new`` differ from ``old``, sorted by path; both trees are read-only.
 
     Without ``renames`` what moved is removed here and added there; with ``labels`` a new SELinux label
-    alone is a difference; ``brief`` tells one aspect of each path alone.  ``equal`` is told what was
-    touched in vain.
+    alone is a difference, with ``flags`` those of chattr(1); ``brief`` tells one aspect of each path
+    alone.  ``equal`` is told what was touched in vain.
     """
     touched = _touched(machine, old, new)
     for first in touched:  # often there is nothing, and no need to load what compares
@@ -56,6 +57,7 @@ def between(
                 paths,
                 renames=renames,
                 labels=labels,
+                flags=flags,
                 brief=brief,
                 within=within(machine),
                 equal=equal,

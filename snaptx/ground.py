@@ -86,7 +86,7 @@ def _bytes(path: str) -> bytes:
 
 def changes(machine: Machine, ground: Ground, new: Tree) -> list[Change]:
     """Return what makes ``new``, a tree at rest, differ from the ground, by path."""
-    found = difference.between(machine, ground.tree, new, renames=False)
+    found = difference.between(machine, ground.tree, new, renames=False, flags=True)
     return _put_together(machine, ground, new, found, ground.brought)
 
 
@@ -121,7 +121,7 @@ def _compare(machine: Machine, old: Tree, new: Tree, paths: Iterable[bytes]) -> 
         system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
     ):
         within = difference.within(machine)
-        yield from compare.compare(old_fd, new_fd, paths, renames=False, within=within)
+        yield from compare.compare(old_fd, new_fd, paths, renames=False, flags=True, within=within)
 
 
 def digests(machine: Machine, tree: Tree, paths: Iterable[bytes]) -> dict[bytes, str]:

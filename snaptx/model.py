@@ -234,6 +234,7 @@ class Aspect(StrEnum):
     XATTRS = "xattrs"
     LABEL = "label"
     TIME = "time"
+    FLAGS = "flags"
 
 
 class Op(Enum):

@@ -86,7 +86,7 @@ def _replace(from_dir: int, into_dir: int, name: bytes) -> None:
                 system.descriptor(_reach(source), _READ) as readable,
                 system.descriptor(name, _READ | os.O_NOFOLLOW, dir_fd=into_dir) as target,
             ):
-                chattr.change(target, chattr.of(readable), chattr.KEPT | chattr.NOCOW)
+                chattr.change(target, chattr.of(readable), chattr.CARRIED)
 
 
 def _make(source: int, into_dir: int, name: bytes, st: os.stat_result) -> None:

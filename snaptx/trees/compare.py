@@ -58,9 +58,11 @@ class _Content:
         *,
         times: bool = True,
         labels: bool = False,
+        flags: bool = False,
         brief: bool = False,
     ) -> None:
         self.views = (old, new)
+        self._flags = flags
         self._most = 1 if brief else None
         self._labels = labels
         self._times = times
@@ -81,8 +83,15 @@ class _Content:
 
     def aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> tuple[Aspect, ...]:
         """Return in what way the two differ, or only the first that is found."""
-        found = islice(self._aspects(old, new, old_path, new_path), self._most)
+        found = tuple(islice(self._aspects(old, new, old_path, new_path), self._most))
+        if not found and self._flags and self._flags_differ(old, new, old_path, new_path):
+            return (Aspect.FLAGS,)
         return tuple(sorted(found, key=_ASPECTS.index))
+
+    def _flags_differ(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> bool:
+        if old.format not in (stat.S_IFREG, stat.S_IFDIR) or old.ctime_ns == new.ctime_ns:
+            return False
+        return self.views[OLD].flags(old_path) != self.views[NEW].flags(new_path)
 
     def _aspects(self, old: Seen, new: Seen, old_path: bytes, new_path: bytes) -> Iterator[Aspect]:
         """Yield in what way the two differ, the cheapest first; of different types nothing else is said."""
@@ -149,6 +158,7 @@ def compare(
     *,
     renames: bool = True,
     labels: bool = False,
+    flags: bool = False,
     brief: bool = False,
     within: Within = lambda _: True,
     equal: Equal = lambda _path, _seen: None,
@@ -159,10 +169,11 @@ def compare(
     path in either tree, all paths that may differ.  Related trees are snapshots
     of one tree and share inode numbers.  ``renames`` pairs what moved.
     ``labels`` reports SELinux labels, which are no part of what a file is (see
-    overlay.xattrs).  ``brief`` looks no further than to the first aspect of each
-    path.  In directories that only one tree has, what is not ``within`` is left
-    out.  ``equal`` is told the paths that were looked at in vain, and what the
-    newer tree has there.
+    overlay.xattrs), ``flags`` those of chattr(1) where nothing else differs.
+    ``brief`` looks no further than to the first aspect of each path.  In
+    directories that only one tree has, what is not ``within`` is left out.
+    ``equal`` is told the paths that were looked at in vain, and what the newer
+    tree has there.
 
     Raises:
         StorageError: a tree can't be read.
@@ -170,7 +181,7 @@ def compare(
     with TreeView(old_fd) as old, TreeView(new_fd) as new, _translated():
         survey = Survey((old, new), renames=renames, within=within)
         survey.take(touched)
-        content = _Content(old, new, labels=labels, brief=brief)
+        content = _Content(old, new, labels=labels, flags=flags, brief=brief)
         yield from _changes(survey, content, equal)
 
 

@@ -13,9 +13,10 @@ import stat
 from collections import OrderedDict
 from typing import NamedTuple, Self
 
+from snaptx import chattr
 from snaptx.model import Kind
 from snaptx.overlay.scan import next_data
-from snaptx.system import DIRECTORY, INSIDE, birth_ns, openat2
+from snaptx.system import DIRECTORY, INSIDE, birth_ns, descriptor, openat2
 
 OPEN_DIRECTORIES = 128
 CHUNK = 256 * 1024
@@ -176,6 +177,12 @@ class TreeView:
         place = b"/proc/self/fd/%d/%s" % (self.directory(directory), name or b".")
         names = os.listxattr(place, follow_symlinks=False)
         return {key: os.getxattr(place, key, follow_symlinks=False) for key in names}
+
+    def flags(self, path: bytes) -> int:
+        """Return those of chattr(1) that go along with a file or directory."""
+        directory, _, name = path.rpartition(b"/")
+        with descriptor(name or b".", _OPEN_FILE, dir_fd=self.directory(directory)) as fd:
+            return chattr.of(fd) & chattr.CARRIED
 
     def same_data(self, path: bytes, other: TreeView, other_path: bytes, size: int) -> bool:
         """Return whether two regular files of ``size`` bytes hold the same bytes, in constant memory."""

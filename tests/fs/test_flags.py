@@ -117,6 +117,43 @@ def test_a_late_change_of_such_a_file_is_brought_with_the_others(box: Box, updat
     assert (box.root / "etc/other").read_text() == "2\n"
 
 
+def test_flags_alone_are_a_change_that_is_carried_over(box: Box, update: str) -> None:
+    for name, flag in (("set", "-i"), ("taken", "+i"), ("kept", "+i"), ("other", "-i")):
+        _set(box.root / "etc" / name, flag)
+    (box.root / "etc/d").mkdir()
+    box.ok("apply", update)
+    command("chattr", "+i", box.root / "etc/set", box.root / "etc/d")
+    command("chattr", "-i", box.root / "etc/taken")
+    command("chattr", "+m", box.root / "etc/other")  # of how it is stored, nothing is said
+
+    assert box.json("commit")["carried"] == ["etc/d", "etc/set", "etc/taken"]
+    new = box.tree(2) / "etc"
+    found = [_flags(new / name) for name in ("set", "d", "taken", "kept")]
+    assert found == [{"i"}, {"i"}, set(), {"i"}]
+    assert (new / "set").read_text() == "1\n"
+    _sound(box)
+
+
+def test_flags_that_were_set_late_are_brought_over(box: Box, update: str) -> None:
+    _set(box.root / "etc/late", "-i")
+    box.ok("apply", "--commit", update)
+    command("chattr", "+i", box.root / "etc/late")
+    box.reboot()
+
+    assert box.json("repair", "--boot")["late"]["carried"] == ["etc/late"]
+    assert _flags(box.root / "etc/late") == {"i"}
+
+
+def test_what_the_update_has_changed_too_is_a_conflict(box: Box, update: str) -> None:
+    _set(box.root / "etc/motd", "-i")
+    box.ok("apply", update)
+    command("chattr", "+i", box.root / "etc/motd")
+
+    assert "etc/motd" in box.refuses(41, "commit")
+    box.ok("commit", "--conflicts=new")
+    assert (box.tree(2) / "etc/motd").read_text() == "hello\n"
+
+
 def _refused(*_: object, **__: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -128,6 +165,7 @@ def test_what_can_not_be_replaced_keeps_its_flags(box: Box, update: str) -> None
     box.ok("apply", "--commit", update)
     command("chattr", "-a", box.root / "etc/d")
     _change(box.root / "etc/d/file", "2\n")
+    command("chattr", "+a", box.root / "etc/d")
     box.reboot()
     said = box.start("repair", "--boot", before=lambda: setattr(os, "rename", _refused)).wait()
 
