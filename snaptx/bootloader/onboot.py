@@ -2,10 +2,12 @@
 
 The home is ``/boot/snaptx``, and each generation's kernel is copied to
 ``/boot/snaptx/N``, into a directory of its own for each content, so that GRUB
-never sees half a file by a name that an entry file has.  A rename over the
-entry file can show GRUB an empty file, because GRUB does not replay ext4's
-journal: names are exchanged instead, and the barrier freezes the filesystem,
-which leaves nothing in the journal.
+never sees half a file by a name that an entry file has.  What generations have
+in common is there once, with a link for each: nothing writes to a copy.
+
+A rename over the entry file can show GRUB an empty file, because GRUB does not
+replay ext4's journal: names are exchanged instead, and the barrier freezes the
+filesystem, which leaves nothing in the journal.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from snaptx.bootloader.kernels import Kernel
 
 UNFINISHED = ".tmp"
+PIECE = 1 << 20
+"""Bytes that are compared at a time."""
 
 
 class GrubOnBoot(Grub):
@@ -159,7 +163,7 @@ def _copied(kernel: Kernel, place: Path) -> Kernel:
         try:
             fresh.mkdir(mode=0o700, parents=True)
             for path in files:
-                _copy(path, fresh / path.name)
+                _put(path, fresh / path.name, _twins(path, whole))
             durable.sync_directory(fresh)
             os.rename(fresh, whole)
         except OSError:
@@ -170,10 +174,50 @@ def _copied(kernel: Kernel, place: Path) -> Kernel:
     return kernel._replace(image=whole / kernel.image.name, initrd=initrd, early=early)
 
 
+def _twins(path: Path, whole: Path) -> list[Path]:
+    """Return what may be the same file: copies of its sizes and times, and itself if it is a copy."""
+    home = whole.parents[1]
+    itself = [path] if path.is_relative_to(home) else []
+    return [*itself, *sorted(home.glob(f"*/{whole.name}/{path.name}"))]
+
+
+def _put(source: Path, target: Path, twins: Iterable[Path]) -> None:
+    """Link a file that is a copy already, or copy it; durable on return.
+
+    Nearly all generations have the same kernel.  Bytes are compared, so that no copy that the disk has
+    damaged is spread.
+    """
+    if not any(_is_same(source, twin) and _is_linked(twin, target) for twin in twins):
+        _copy(source, target)
+    with system.descriptor(target, os.O_RDONLY) as fd:
+        os.fsync(fd)  # of a link, its count: without a journal the name alone would reach the disk
+
+
+def _is_linked(twin: Path, target: Path) -> bool:
+    """Link a file if the filesystem can: FAT has no links, and ext4 65,000 to a file."""
+    try:
+        os.link(twin, target, follow_symlinks=False)
+    except OSError:
+        return False  # what else it may be, copying meets too
+    return True
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Return whether two files have the same content, False where that can't be read."""
+    try:
+        with one.open("rb") as left, other.open("rb") as right:
+            if os.path.sameopenfile(left.fileno(), right.fileno()):
+                return True
+            while (piece := left.read(PIECE)) == right.read(PIECE):
+                if not piece:
+                    return True
+    except OSError:
+        return False
+    return False
+
+
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file with its time, durable on return."""
+    """Copy a file with its time."""
     shutil.copyfile(source, target)
     found = source.stat()
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
-    with system.descriptor(target, os.O_RDONLY) as fd:
-        os.fsync(fd)
