@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snaptx import fstab, places, scene, system
-from snaptx.errors import LayoutError
+from snaptx.errors import BootError, LayoutError
 from snaptx.machine import Machine
 from snaptx.sharing import residents
 
@@ -23,13 +23,20 @@ if TYPE_CHECKING:
 _LAID_OVER = "overlay"
 """The filesystem of what systemd-sysext(8) and systemd-confext(8) lay over the root for a while."""
 
+_SYSTEMD_BOOT = ("loader/loader.conf", "loader/entries", "EFI/systemd")
+"""What bootctl, and who installs kernels for it, leave there (systemd-boot(7), "Files")."""
+
+_GRUB = ("grub/grub.cfg", "grub2/grub.cfg")
+
 
 def require_inside(machine: Machine) -> None:
     """Refuse a root that is not the whole system.
 
     Raises:
         LayoutError: a part of it lies outside; all of them are in the message.
+        BootError: the EFI system partition is /boot.
     """
+    _refuse_fat(machine)
     mounted = _mounted(machine)
     parts = {"/" + place for place, _ in machine.storage.running.mount.inside}
     found = {_covering(machine, path, mounted - parts) for path in places.SYSTEM}
@@ -40,6 +47,27 @@ def require_inside(machine: Machine) -> None:
         if lost == "/boot":
             hint += "; or give /boot a filesystem that is not copied with the root: ext4 or XFS"
         raise LayoutError(f"{lost} lies outside the root: no generation would have its own", hint=hint)
+
+
+def _refuse_fat(machine: Machine) -> None:
+    """Refuse to leave kernels on FAT, where a power cut in a rename or a mkdir costs more than that file."""
+    boot = system.mount_at(machine.sysroot / "boot")
+    if machine.boot.apart or boot is None or boot.fstype != "vfat":
+        return
+    hint = (
+        "mount it at /boot/efi and have the kernels in the root's own /boot, or in one of ext4;"
+        " then grub-install and grub-mkconfig"
+    )
+    if _has(machine, _SYSTEMD_BOOT) and not _has(machine, _GRUB):
+        raise BootError("systemd-boot starts this machine from /boot, and snaptx needs GRUB", hint=hint)
+    raise BootError(
+        "/boot is the EFI system partition: FAT can't keep a kernel for each generation", hint=hint
+    )
+
+
+def _has(machine: Machine, names: Iterable[str]) -> bool:
+    """Return whether any of these is in /boot."""
+    return any(system.stat_in_root(machine.sysroot, f"boot/{name}") for name in names)
 
 
 def databases(machine: Machine, managers: Iterable[Manager]) -> tuple[str, ...]:

@@ -132,3 +132,32 @@ def test_what_an_update_brings_where_nobody_will_see_it_is_told(tmp_path: Path) 
         assert [text.partition(" path(s)")[0] for text in told] == ["1", "4"]
         assert told[0].endswith("something else is mounted at /srv")
         assert box.audit()[-1]["hidden"] == {"/srv": 1, "/var": 4}
+
+
+@pytest.mark.parametrize(
+    ("trace", "told"),
+    [
+        ("loader/loader.conf", "systemd-boot starts this machine"),
+        ("EFI/systemd/systemd-bootx64.efi", "systemd-boot starts this machine"),
+        ("grub/grub.cfg", "/boot is the EFI system partition"),
+        ("vmlinuz-linux", "/boot is the EFI system partition"),
+    ],
+)
+@pytest.mark.parametrize("words", [(), ("--dry-run",), ("--no-boot-loader",)])
+def test_the_efi_system_partition_at_boot_is_refused_with_what_works(
+    trace: str, told: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_fat(path: Path) -> system.Mount | None:
+        found = mount_at(path)
+        return found._replace(fstype="vfat") if found and found.target.endswith("/boot") else found
+
+    mount_at = system.mount_at
+    with made(init=False) as box, apart(box, "boot", "tmpfs"):
+        (box.root / "boot" / trace).parent.mkdir(parents=True, exist_ok=True)
+        (box.root / "boot" / trace).write_text("")
+        monkeypatch.setattr(system, "mount_at", as_fat)
+        said = box.refuses(60, "init", *words)
+
+        assert said.startswith(told)
+        assert "/boot/efi" in said
+        assert not box.state.exists()
