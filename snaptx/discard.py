@@ -39,6 +39,6 @@ def abort(machine: Machine, request: Request, wanted: int | None) -> int:
     recover.guard(machine, number)
     with transaction.begin(machine, Act.REMOVE, request, generation=number, targets=(number,)) as txn:
         txn.step("delete")
-        recover.remove(machine, (number,))
+        recover.discard(machine, number)
         txn.succeed(removed=(number,))
     return number

@@ -264,12 +264,13 @@ def discard(machine: Machine, number: int) -> None:
     """Delete whatever exists of one generation; its record goes first, so that half of it is none.
 
     Raises:
-        BusyError: something uses a part of it; nothing was deleted.
+        BusyError: something uses a part of it, or sends it; nothing was deleted.
     """
     if number == 1:
         _discard_adoption(machine)
         return
     guard(machine, number)
+    machine.storage.claim(Tree(number, part) for part in Part)
     machine.boot.forget(number)
     (machine.generations.directory(number) / RECORD).unlink(missing_ok=True)
     for part in reversed(Part):

@@ -8,6 +8,7 @@ the last step.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from typing import NamedTuple
 from snaptx import cache, durable, transaction
 from snaptx.errors import BusyError
 from snaptx.machine import Machine
+from snaptx.model import Part, Tree
 from snaptx.recover import Act
 from snaptx.storage.base import APPS
 from snaptx.transaction import Request
@@ -50,6 +52,13 @@ def plan(machine: Machine) -> Undoing:
         raise BusyError(message, hint="first: snaptx app remove NAME; 'snaptx repair' for what is none")
     gone = tuple(generation.number for generation in generations if generation.number != 1)
     return Undoing(gone, tuple(_steps(machine, gone)))
+
+
+def _trees(gone: Iterable[int]) -> Iterator[Tree]:
+    """Yield what ``undo`` deletes: all but the root that was adopted."""
+    yield from (
+        Tree(number, part) for number in (1, *gone) for part in Part if (number, part) != (1, Part.ROOT)
+    )
 
 
 def _trail(machine: Machine) -> bytes:
@@ -90,6 +99,7 @@ def undo(machine: Machine, request: Request) -> Undoing:
         locks.enter_context(cache.sole_user(machine, request.verb))
         planned = plan(machine)
         default = _default_before(machine)
+        machine.storage.claim(_trees(planned.generations))
         if machine.installer:
             machine.installer.undo()
         with transaction.begin(machine, Act.RECORD, request, generation=1) as txn:

@@ -129,6 +129,16 @@ class Storage(Protocol):
         """
         ...
 
+    def claim(self, trees: Iterable[Tree]) -> None:
+        """Have it that nobody sends one of ``trees``, as a backup does, while it goes.
+
+        What ``guard`` looks for can begin again at any time; this can't.  Those that do not exist may go.
+
+        Raises:
+            BusyError: one is being sent; all are as before.
+        """
+        ...
+
     def protect(self, numbers: Iterable[int]) -> bool:
         """Let nobody else remove the trees of these generations, and of no others; return if that is new.
 

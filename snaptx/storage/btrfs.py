@@ -16,30 +16,25 @@ and it ends with ``close`` or with the process.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import btrfsutil
 
 from snaptx import chattr, mounting, system
 from snaptx.durable import sync_directory
-from snaptx.errors import BusyError, LayoutError, ReadOnlyError, storage_error
+from snaptx.errors import BusyError, LayoutError, ReadOnlyError
 from snaptx.generations import Generations
 from snaptx.model import Part, Tree
-from snaptx.storage import apptree
+from snaptx.storage import apptree, btrfsioctl
 from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo, gone_is_well
+from snaptx.storage.refusals import translated, unless_held
 
 STATE = "@snaptx"
 TOP_LEVEL = 5
 """BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
-
-IOC_SYNC = 0x9408
-IOC_FS_INFO = 0x8400941F
-"""linux/btrfs.h; the structure is 1024 bytes, fsid at byte 16."""
 
 FLAT_HINT = (
     "move the system into a subvolume first: boot a rescue system, mount the top level, "
@@ -47,27 +42,18 @@ FLAT_HINT = (
 )
 
 
-@contextmanager
-def _translated(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # BtrfsUtilError is one
-        if error.errno == errno.ETXTBSY:
-            hint = "'swapoff' it, or move it to a subvolume of its own"
-            raise BusyError(f"{doing}: a swap file in it is in use", hint=hint) from error
-        raise storage_error(error, doing) from error
-
-
 class BtrfsStorage:
     """The generations on one Btrfs filesystem, seen from one system root."""
 
     def __init__(self, mount: system.Mount, place: str = STATE) -> None:
         self._mount, self._place = mount, place
-        with _translated(f"cannot mount the top level of {mount.source}"):
+        with translated(f"cannot mount the top level of {mount.source}"):
             made = mounting.detached_mount("btrfs", mount.source, _options(mount))
+        with translated("cannot read the filesystem's UUID"):
+            self.uuid = btrfsioctl.filesystem_id(made.fd)
         # Older than every write the barrier answers for.
         self._made, self._fd, self._top = made, made.fd, made.path
-        self._device, self.uuid = mount.device, _filesystem_id(self._fd)
+        self._device = mount.device
         self.spare: Path | None = self._top / STATE / "audit/spare"  # for applications, too
 
     def close(self) -> None:
@@ -95,7 +81,7 @@ class BtrfsStorage:
 
     def prepare(self, adopted: TreeInfo) -> None:
         """Make ``@snaptx`` with its directories and the link to the adopted root."""
-        with _translated(f"cannot make {self._place}"):
+        with translated(f"cannot make {self._place}"):
             self._make_state()
             first = self.state / "generations/1"
             first.mkdir(exist_ok=True)
@@ -132,7 +118,7 @@ class BtrfsStorage:
         return None
 
     def _describe(self, path: Path) -> TreeInfo:
-        with _translated(f"cannot read the subvolume {path.name}"):
+        with translated(f"cannot read the subvolume {path.name}"):
             name = str(path.relative_to(self._top))
             number = btrfsutil.subvolume_id(str(path))
             children = btrfsutil.SubvolumeIterator(self._fd, top=number)
@@ -150,7 +136,7 @@ class BtrfsStorage:
     def snapshot(self, source: Tree, target: Tree, *, writable: bool) -> None:
         """Make ``target`` a snapshot of ``source``; the kernel commits it before it returns."""
         place = self.state / "generations" / str(target.number) / target.part
-        with _translated(f"cannot snapshot generation {source}"):
+        with translated(f"cannot snapshot generation {source}"):
             btrfsutil.create_snapshot(str(self.path(source)), str(place), read_only=not writable)
 
     def delete(self, tree: Tree, *, lasting: bool = True) -> None:
@@ -159,7 +145,7 @@ class BtrfsStorage:
         link = self.state / "generations" / str(tree.number) / tree.part
         if path.is_dir():
             self.guard(tree)
-            with gone_is_well(path), _translated(f"cannot delete generation {tree}"):
+            with gone_is_well(path), translated(f"cannot delete generation {tree}"), unless_held(tree):
                 _allow_changes(path)
                 for inside in sorted(self._describe(path).nested, reverse=True):
                     os.rmdir(path / inside)  # unlike delete_subvolume, of an empty one alone
@@ -188,6 +174,22 @@ class BtrfsStorage:
         if users:
             raise BusyError(f"generation {tree} is mounted at {users[0]}", hint="unmount it first")
 
+    def claim(self, trees: Iterable[Tree]) -> None:
+        """Make them writable: that, the kernel refuses for one that is sent, and sends none that is."""
+        claimed: list[str] = []
+        for tree in trees:
+            path = str(self.path(tree))
+            if not os.path.isdir(path) or not btrfsutil.get_subvolume_read_only(path):
+                continue
+            try:
+                with suppress(OSError), unless_held(tree):  # a full disk allows less than a deletion needs
+                    btrfsutil.set_subvolume_read_only(path, False)
+            except BusyError:
+                for each in claimed:
+                    btrfsutil.set_subvolume_read_only(each, True)
+                raise
+            claimed.append(path)
+
     def _shows(self, mount: system.Mount, name: str) -> bool:
         return mount.device == self._device and (mount.root + "/").startswith(f"/{name}/")
 
@@ -207,24 +209,24 @@ class BtrfsStorage:
 
     def unwritten(self, tree: Tree, since: Tree) -> bool:
         """Compare transactions: its snapshot is the last that a tree shows until it is written to."""
-        with _translated(f"cannot read the subvolumes of generation {tree}"):
+        with translated(f"cannot read the subvolumes of generation {tree}"):
             now, then = (btrfsutil.subvolume_info(str(self.path(one))) for one in (tree, since))
         return any(now.uuid) and then.parent_uuid == now.uuid and now.generation <= then.otransid
 
     def make_default(self, tree: Tree) -> None:
         """Set the default subvolume; a barrier has to follow. Only the quota of the top level counts."""
-        with _translated(f"cannot make generation {tree} the default subvolume"):
+        with translated(f"cannot make generation {tree} the default subvolume"):
             btrfsutil.set_default_subvolume(self._fd, btrfsutil.subvolume_id(str(self.path(tree))))
 
     def default_name(self) -> str:
         """Return the path of the default subvolume, "" for the top level."""
-        with _translated("cannot read the default subvolume"):
+        with translated("cannot read the default subvolume"):
             number = btrfsutil.get_default_subvolume(self._fd)
             return str(btrfsutil.subvolume_path(self._fd, number)) if number != TOP_LEVEL else ""
 
     def forsake(self, default: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Remove ``@snaptx`` with the subvolumes in it, after the default leads elsewhere."""
-        with _translated(f"cannot remove {STATE}"):
+        with translated(f"cannot remove {STATE}"):
             number = btrfsutil.subvolume_id(str(self._top / default)) if default else TOP_LEVEL
             btrfsutil.set_default_subvolume(self._fd, number)
             self.barrier()
@@ -245,7 +247,7 @@ class BtrfsStorage:
         """Make an empty subvolume at the top level, under a name that tells it is not finished."""
         self.abandon_shared(name)
         path = self.shared_path(name + UNFINISHED)
-        with _translated(f"cannot make the subvolume {name}"):
+        with translated(f"cannot make the subvolume {name}"):
             btrfsutil.create_subvolume(str(path))
         return path
 
@@ -253,7 +255,7 @@ class BtrfsStorage:
         """Delete the subvolume that is not finished."""
         path = self.shared_path(name + UNFINISHED)
         if path.is_dir():
-            with _translated(f"cannot delete the unfinished subvolume {name}"):
+            with translated(f"cannot delete the unfinished subvolume {name}"):
                 btrfsutil.delete_subvolume(str(path))
 
     def keep_shared(self, name: str) -> None:
@@ -263,7 +265,7 @@ class BtrfsStorage:
             raise BusyError(
                 f"{name} exists at the top level of the filesystem", hint="mount it, or rename it"
             )
-        with _translated(f"cannot keep the subvolume {name}"):
+        with translated(f"cannot keep the subvolume {name}"):
             os.rename(self.shared_path(name + UNFINISHED), path)
 
     def barrier(self) -> None:
@@ -273,9 +275,9 @@ class BtrfsStorage:
         after a failed data write, so both are asked; and both on a descriptor
         that is older than the writes they answer for.
         """
-        with _translated("the filesystem could not be made durable"):
+        with translated("the filesystem could not be made durable"):
             system.syncfs(self._fd)
-            fcntl.ioctl(self._fd, IOC_SYNC)
+            btrfsioctl.commit(self._fd)
         if self._is_read_only():
             raise ReadOnlyError("the filesystem turned read-only", hint="look at the kernel log (dmesg)")
 
@@ -287,12 +289,6 @@ def _options(mount: system.Mount) -> dict[str, str]:
     """Return how to mount the top level: writable would make a read-only filesystem writable for all."""
     read_only = {"ro": ""} if "ro" in mount.super_options.split(",") else {}
     return {"subvolid": str(TOP_LEVEL), **read_only}
-
-
-def _filesystem_id(fd: int) -> str:
-    with _translated("cannot read the filesystem's UUID"):
-        raw = fcntl.ioctl(fd, IOC_FS_INFO, bytes(1024))[16:32].hex()
-    return "-".join((raw[:8], raw[8:12], raw[12:16], raw[16:20], raw[20:]))
 
 
 def _allow_changes(path: Path) -> None:
@@ -343,7 +339,7 @@ class AppStorage(BtrfsStorage):
 
     def create(self) -> None:
         """Make the state directory and the empty root of generation 1."""
-        with _translated(f"cannot make {self._place}"):
+        with translated(f"cannot make {self._place}"):
             self.state.parent.mkdir(mode=0o700, exist_ok=True)
             self._make_state()
             root = self.path(Tree(1, Part.ROOT))
@@ -381,7 +377,7 @@ class AppStorage(BtrfsStorage):
             for part in Part:
                 super().guard(Tree(number, part))
         self.sweep()
-        with _translated(f"cannot remove {self._place}"):
+        with translated(f"cannot remove {self._place}"):
             os.rename(self.state, self.gone)
         self.sweep()  # no barrier before it: Btrfs commits in order
         self.barrier()
@@ -389,7 +385,7 @@ class AppStorage(BtrfsStorage):
 
     def sweep(self) -> None:
         """Remove what is left of what was forsaken under this name, if anything is."""
-        with _translated(f"cannot remove {self._place}"):
+        with translated(f"cannot remove {self._place}"):
             if os.path.lexists(self.gone):
                 apptree.require(self.gone)
                 _delete_subvolumes(self.gone)

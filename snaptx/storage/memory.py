@@ -101,6 +101,9 @@ class MemoryStorage:
             shutil.rmtree(path)
         (self.state / "generations" / str(tree.number) / tree.part).unlink(missing_ok=True)
 
+    def claim(self, trees: Iterable[Tree]) -> None:
+        """Do nothing: nobody else is here."""
+
     def protect(self, numbers: Iterable[int]) -> bool:
         """Do nothing: nobody else is here."""
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from snaptx.bootloader import counter
 from snaptx.sandbox.layout import PLANS, Layout
-from snaptx.storage import btrfs
+from snaptx.storage import btrfsioctl
 from tests.crash import census, judge, settle, views
 from tests.crash.judge import Progress
 from tests.crash.loop import forget_cached, mounted
@@ -44,7 +44,7 @@ class Bench:
         self._adopted = PLANS[Layout.FEDORA if boot else Layout.DEBIAN].root
         self._judged = 0
         # A clone mounted beside its twin gets another UUID from the kernel (temp-fsid).
-        setattr(btrfs, "_filesystem_id", lambda _fd: uuid)  # noqa: B010
+        setattr(btrfsioctl, "filesystem_id", lambda _fd: uuid)  # noqa: B010
         if boot:
             # Asking takes a process, and it stays the same.
             known = counter.uuid_of(boot.device)

@@ -25,7 +25,8 @@ from typing import Any
 import btrfsutil
 
 from snaptx.errors import NoSpaceError, OutcomeUnknownError
-from snaptx.storage.btrfs import IOC_SYNC, BtrfsStorage
+from snaptx.storage.btrfs import BtrfsStorage
+from snaptx.storage.btrfsioctl import IOC_SYNC
 from snaptx.transaction import Transaction
 from tests.crash.census import APP, STATE
 from tests.crash.driver import Driver

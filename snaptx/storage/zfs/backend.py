@@ -197,6 +197,9 @@ class ZfsStorage:
         self._trees.sweep()
         self._follow()
 
+    def claim(self, trees: Iterable[Tree]) -> None:
+        """Do nothing: ZFS has no such claim, and refuses to destroy what is being sent."""
+
     def protect(self, numbers: Iterable[int]) -> bool:
         """Hold the snapshots of these generations, and release those of the others."""
         return self._trees.hold(numbers)
