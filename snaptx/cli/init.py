@@ -10,7 +10,7 @@ from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.model import jsonable
 from snaptx.packages.choose import MANAGERS
-from snaptx.sharing import outside
+from snaptx.sharing import outside, swapping
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def run(args: Namespace) -> int:
     if initialise.is_complete(machine):
         return _again(args, machine)
     outside.require_inside(machine)
+    swapping.require_none(machine)
     plan = initialise.plan(machine, boot_loader=not args.no_boot_loader)
     data, apart = sharing.plan(args, machine), outside.databases(machine, MANAGERS.values())
     notes = [*sharing.proposal(data), *_left(apart)]

@@ -17,7 +17,7 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except OSError as error:  # BtrfsUtilError is one
         if error.errno == errno.ETXTBSY:
-            hint = "'swapoff' it, or move it to a subvolume of its own"
+            hint = "'swapoff' it and make one in a subvolume of its own: a snapshot spoils it for good"
             raise BusyError(f"{doing}: a swap file in it is in use", hint=hint) from error
         raise storage_error(error, doing) from error
 
