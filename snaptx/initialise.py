@@ -37,7 +37,7 @@ def plan(machine: Machine, *, boot_loader: bool = True) -> Plan:
     info = machine.storage.running
     machine.require_writable()
     nested.check_running(machine, machine.config.staging.nested)
-    machine.boot.check(machine.sysroot)
+    machine.boot.check(machine.sysroot, bare=not boot_loader)
     steps = (
         f"adopt {info.name} as generation 1, where it is",
         "make a place of snaptx's own (state, generations, boot entries) on the same filesystem",

@@ -36,11 +36,13 @@ class BootLoader(Protocol):
         """
         ...
 
-    def check(self, root: Path) -> None:
+    def check(self, root: Path, *, bare: bool = False) -> None:
         """Refuse a root that it could not boot, before anything is changed.
 
+        A ``bare`` kernel may do without an initrd.
+
         Raises:
-            BootError: there is no kernel.
+            BootError: there is no kernel, or no initrd for it.
         """
         ...
 

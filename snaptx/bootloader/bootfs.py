@@ -44,9 +44,9 @@ class Bootfs:
                 durable.take_away(path)
         return False
 
-    def check(self, root: Path) -> None:
-        """Refuse a root without a kernel."""
-        kernels.choose(root)
+    def check(self, root: Path, *, bare: bool = False) -> None:
+        """Refuse a root without a kernel, or without an initrd for it."""
+        kernels.check(root, bare=bare)
 
     def read(self) -> BootState | None:
         """Return the state of the generation that ``bootfs`` names, None if it names none."""

@@ -116,11 +116,11 @@ class Grub:
             self._counter.make()
         return any(changed)
 
-    def check(self, root: Path) -> None:
-        """Refuse a root without a kernel."""
+    def check(self, root: Path, *, bare: bool = False) -> None:
+        """Refuse a root without a kernel, or without an initrd for it."""
         from snaptx.bootloader import kernels
 
-        kernels.choose(root)
+        kernels.check(root, bare=bare)
 
     def read(self) -> BootState | None:
         """Return what the entry file says, None if there is none."""

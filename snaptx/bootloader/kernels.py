@@ -14,8 +14,11 @@ from snaptx.bootloader import defaults
 from snaptx.errors import BootError
 
 KERNEL_PREFIXES = ("vmlinuz-", "vmlinux-", "Image-", "kernel-")
-INITRD_PATTERNS = ("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-{v}.img")
-"""How Debian, Fedora and Arch, and openSUSE name the initrd of kernel version v."""
+INITRD_PATTERNS = (
+    *("initrd.img-{v}", "initramfs-{v}.img", "initrd-{v}", "initrd-{v}.img"),
+    *("initramfs-{v}", "initrd-{v}.gz", "booster-{v}.img"),
+)
+"""How Debian, Fedora and Arch, openSUSE, Mageia, Alpine, Slackware and booster name that of kernel v."""
 
 ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 """The variables of /etc/default/grub that hold the kernel's arguments."""
@@ -87,6 +90,19 @@ def _files(boot: Path) -> set[str]:
 def _initrd(version: str, boot: Path, names: set[str]) -> Path | None:
     patterns = (pattern.format(v=version) for pattern in INITRD_PATTERNS)
     return next((boot / name for name in patterns if name in names), None)
+
+
+def check(root: Path, *, bare: bool = False) -> None:
+    """Refuse a root that has no kernel, or none that would find it; a ``bare`` one needs no initrd for that.
+
+    Raises:
+        BootError: there is none.
+    """
+    kernel = choose(root)
+    if kernel.initrd is None and not bare:
+        names = ", ".join(pattern.format(v="*") for pattern in INITRD_PATTERNS)
+        hint = f"make one (names looked for: {names}), or see to the boot entries: --no-boot-loader"
+        raise BootError(f"{kernel.image.name} has no initrd, and finds no root by UUID without", hint=hint)
 
 
 def choose(root: Path, *others: Path) -> Kernel:

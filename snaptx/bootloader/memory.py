@@ -27,7 +27,7 @@ class MemoryBootLoader:
         fresh, self.installed = not self.installed, True
         return fresh
 
-    def check(self, root: Path) -> None:
+    def check(self, root: Path, *, bare: bool = False) -> None:
         """Do nothing: every tree boots."""
 
     def read(self) -> BootState | None:

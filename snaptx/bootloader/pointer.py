@@ -37,7 +37,7 @@ class Pointer:
         durable.take_away(self._file)
         return True
 
-    def check(self, root: Path) -> None:
+    def check(self, root: Path, *, bare: bool = False) -> None:
         """Do nothing: there is no kernel."""
 
     def read(self) -> BootState | None:

@@ -124,6 +124,19 @@ def test_without_kernel_it_is_refused_and_can_be_tried_again(tmp_path: Path) -> 
         assert box.json("verify")["problems"] == []
 
 
+def test_a_kernel_that_would_not_find_the_root_is_refused(adoptable: Box) -> None:
+    initrd = adoptable.root / "boot/initrd.img-0.0.0-sandbox"
+    initrd.rename(initrd.with_name("ramdisk"))
+    for words in (("init",), ("init", "--dry-run")):
+        said = adoptable.refuses(60, *words)
+        assert "0.0.0-sandbox" in said
+        assert "initrd.img-" in said
+    assert not adoptable.state.exists()
+
+    adoptable.ok("init", "--no-boot-loader")
+    assert adoptable.marks() == {1: "NRG"}
+
+
 def test_subvolumes_inside_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with made(init=False) as box:
         command("btrfs", "subvolume", "create", box.root / "srv")

@@ -32,8 +32,8 @@ def test_the_newest_is_found_as_people_count(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "initrd",
-    ["initrd.img-6.1-x", "initramfs-6.1-x.img", "initrd-6.1-x"],
-    ids=["debian", "fedora", "opensuse"],
+    ["initrd.img-6.1-x", "initramfs-6.1-x.img", "initrd-6.1-x", "initramfs-6.1-x", "initrd-6.1-x.gz"],
+    ids=["debian", "fedora", "opensuse", "alpine", "slackware"],
 )
 def test_its_initrd_is_found_under_the_distributions_name(tmp_path: Path, initrd: str) -> None:
     assert newest(boot(tmp_path, "vmlinuz-6.1-x", initrd, "initrd.img-6.0-x")).initrd == tmp_path / initrd
@@ -43,6 +43,18 @@ def test_arch_names_kernels_without_a_version(tmp_path: Path) -> None:
     found = newest(boot(tmp_path, "vmlinuz-linux", "initramfs-linux.img", "initramfs-linux-fallback.img"))
 
     assert (found.image, found.initrd) == (tmp_path / "vmlinuz-linux", tmp_path / "initramfs-linux.img")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "initrd"),
+    [
+        ("vmlinuz-lts", "initramfs-lts"),
+        ("vmlinuz-linux", "booster-linux.img"),
+        ("kernel-genkernel-x86_64-6.1", "initramfs-genkernel-x86_64-6.1"),
+    ],
+)
+def test_other_makers_of_an_initrd_are_known(tmp_path: Path, kernel: str, initrd: str) -> None:
+    assert newest(boot(tmp_path, kernel, initrd, "initramfs-virt", "booster.img")).initrd == tmp_path / initrd
 
 
 def test_microcode_of_its_own_comes_along_in_grubs_order(tmp_path: Path) -> None:
