@@ -25,6 +25,9 @@ from snaptx.overlay.transplant import transplant, uproot
 from snaptx.sharing import attach
 from snaptx.trees.treeview import TreeView, above, joined
 
+NAMED = 5
+"""So many are named: Docker makes one for each layer of an image."""
+
 
 def check(machine: Machine, base: int, policy: Nested) -> tuple[str, ...]:
     """Return the paths of the nested subvolumes that hold something.
@@ -43,10 +46,20 @@ def check_running(machine: Machine, policy: Nested) -> tuple[str, ...]:
 def _full(root: Path, places: tuple[str, ...], policy: Nested) -> tuple[str, ...]:
     found = filled(root, places)
     if found and policy is Nested.REFUSE:
-        message = "the root has subvolumes inside, which a snapshot leaves out: /" + ", /".join(found)
-        hint = "move them out and mount them, or set [staging] nested to 'carry' or 'share'"
+        message = f"the root has subvolumes inside, which a snapshot leaves out: {_named(found)}"
+        hint = (
+            "move them out and mount them, or set [staging] nested: "
+            "with 'share' every generation mounts them, with 'carry' each gets a copy"
+        )
         raise LayoutError(message, hint=hint)
     return found
+
+
+def _named(paths: tuple[str, ...]) -> str:
+    """Return the first few of the paths in words, without those inside another one."""
+    found = places.outermost(paths)
+    named = ", ".join(f"/{path}" for path in found[:NAMED])
+    return named + (f" and {len(found) - NAMED} more" if len(found) > NAMED else "")
 
 
 def settle(machine: Machine, base: int, number: int, paths: tuple[str, ...], policy: Nested) -> None:
@@ -113,9 +126,10 @@ def _carry(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> 
 
 
 def _share(machine: Machine, base: int, number: int, paths: tuple[str, ...]) -> None:
+    """Have the generation mount them; what lies in one comes with it, and may be gone at the next boot."""
     info = machine.storage.describe(Tree(base, Part.ROOT))
     name = info.name if info else ""
-    attach.attach_to(machine, number, [(f"/{path}", f"{name}/{path}") for path in paths])
+    attach.attach_to(machine, number, [(f"/{path}", f"{name}/{path}") for path in places.outermost(paths)])
 
 
 class Late(NamedTuple):
@@ -203,9 +217,9 @@ def _same(machine: Machine, one: Tree, other: Tree, found: list[Late], *, wanted
 
 
 def _unknown(number: int, paths: tuple[str, ...]) -> LayoutError:
-    message = f"the root has subvolumes inside that generation {number} knows nothing of: /"
+    message = f"the root has subvolumes inside that generation {number} knows nothing of: {_named(paths)}"
     hint = "move them out and mount them, set [staging] nested to 'carry', or to 'share' and stage again"
-    return LayoutError(message + ", /".join(paths), hint=hint)
+    return LayoutError(message, hint=hint)
 
 
 def _known(machine: Machine, number: int, ancestor: Tree) -> set[str]:

@@ -64,3 +64,12 @@ MOVABLE = ("/home", "/root", "/srv", "/opt", "/usr/local", "/var")
 def is_below(path: str, others: Iterable[str]) -> bool:
     """Return whether ``path`` is one of ``others`` or lies below one."""
     return any(path == other or path.startswith(other.rstrip("/") + "/") for other in others)
+
+
+def outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the paths, sorted, that lie below no other one."""
+    found: list[str] = []
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        if not is_below(path, found[-1:]):
+            found.append(path)
+    return tuple(found)

@@ -257,6 +257,40 @@ def test_what_is_shared_needs_nothing(box: Box, update: str) -> None:
     assert not list((box.tree(3) / "srv/data").iterdir())
 
 
+def test_what_lies_in_a_shared_one_comes_with_it(box: Box, update: str) -> None:
+    """A line of its own for each of snapper's snapshots stops the boot once snapper has removed it."""
+    box.configure('[staging]\nnested = "share"\n')
+    nested(box, ".snapshots")
+    nested(box, ".snapshots-of-mine", "file")
+    snapshot = box.root / ".snapshots/1/snapshot"
+    snapshot.parent.mkdir()
+    command("btrfs", "subvolume", "snapshot", "-r", box.root, snapshot)
+    box.ok("apply", update)
+    box.ok("commit")
+    lines = (box.tree(2) / "etc/fstab").read_text().splitlines()
+
+    assert [line.split()[1] for line in lines] == ["/", "/.snapshots", "/.snapshots-of-mine"]
+    box.reboot()
+    assert (snapshot / "etc/fstab").exists()
+    command("btrfs", "subvolume", "delete", snapshot)
+    (Path(update) / "etc/motd").write_text("three\n")
+    box.ok("confirm")
+    box.ok("apply", update)
+    box.ok("commit")
+    assert box.json("verify")["problems"] == []
+
+
+def test_those_that_lie_in_others_are_not_named_one_by_one(adoptable: Box) -> None:
+    for number in range(30):
+        nested(adoptable, f"layers/{number:02}", "file")
+        nested(adoptable, f"layers/{number:02}/inner", "file")
+    said = adoptable.refuses(55, "init")
+
+    assert "/layers/00, /layers/01, " in said
+    assert "inner" not in said
+    assert "/layers/04 and 25 more" in said
+
+
 def test_a_commit_that_carried_again_is_taken_back(box: Box, update: str) -> None:
     box.configure('[staging]\nnested = "carry"\n')
     data = nested(box, "srv/data", "file")
