@@ -39,10 +39,10 @@ class BootLoader(Protocol):
     def check(self, root: Path, *, bare: bool = False) -> None:
         """Refuse a root that it could not boot, before anything is changed.
 
-        A ``bare`` kernel may do without an initrd.
+        A ``bare`` kernel is enough for who starts it in another way.
 
         Raises:
-            BootError: there is no kernel, or no initrd for it.
+            BootError: there is no kernel, no initrd for it, or no telling what it is to be told.
         """
         ...
 

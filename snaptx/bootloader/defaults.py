@@ -2,17 +2,17 @@
 
 grub-mkconfig has a shell read the file, then Debian's and Ubuntu's fragments
 in ``grub.d``.  Here nothing of a generation is run.  Assignments at the
-beginning of a line are read, with quotes, continued lines and references to
-what was set before (``"$GRUB_CMDLINE_LINUX quiet"``).  A variable for which a
-shell would have to do more, such as run a command, counts as not set: better
-nothing than half of what was meant.
+beginning of a line are read, bash's ``+=`` too, with quotes, continued lines
+and references to what was set before (``"$GRUB_CMDLINE_LINUX quiet"``).  A
+variable for which a shell would have to do more, such as run a command, counts
+as not set: better nothing than half of what was meant.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from snaptx import system
@@ -20,7 +20,7 @@ from snaptx import system
 FILE = "etc/default/grub"
 FRAGMENTS = "etc/default/grub.d"
 
-_ASSIGNMENT = re.compile(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=((?:.*\\\n)*.*)$", re.ASCII)
+_ASSIGNMENT = re.compile(r"(?m)^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)(\+?)=((?:.*\\\n)*.*)$", re.ASCII)
 _PIECE = re.compile(r"""'([^']*)'|"((?:[^"\\]|\\.)*)"|((?:[^\s'"\\;&|<>()]|\\.)+)""")
 """Part of a word: in single quotes, in double quotes, bare."""
 _TOKEN = re.compile(r"\\(.)|\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})|([^\\$`])", re.ASCII)
@@ -31,17 +31,33 @@ Known = Mapping[str, str | None]
 
 def read(root: Path) -> dict[str, str]:
     """Return the variables that the files of a root set; links are resolved as if ``root`` were /."""
+    return parse(_text(root))
+
+
+def unread(root: Path, names: Sequence[str]) -> tuple[str, ...]:
+    """Return those of the variables ``names`` for which a shell would have to do more than is done here."""
+    known = _known(_text(root))
+    return tuple(name for name in names if name in known and known[name] is None)
+
+
+def _text(root: Path) -> str:
     fragments = sorted(name for name in system.names_in_root(root, FRAGMENTS) if name.endswith(".cfg"))
     files = [FILE, *(os.path.join(FRAGMENTS, name) for name in fragments)]
-    return parse("\n".join(system.read_in_root(root, name).decode(errors="replace") for name in files))
+    return "\n".join(system.read_in_root(root, name).decode(errors="replace") for name in files)
 
 
 def parse(text: str) -> dict[str, str]:
     """Return the variables that ``text`` sets; a later assignment counts."""
+    return {name: value for name, value in _known(text).items() if value is not None}
+
+
+def _known(text: str) -> Known:
     known: dict[str, str | None] = {}
-    for name, value in _ASSIGNMENT.findall(text):
-        known[name] = _value(value.replace("\\\n", ""), known)
-    return {name: value for name, value in known.items() if value is not None}
+    for name, more, written in _ASSIGNMENT.findall(text):
+        value = _value(written.replace("\\\n", ""), known)
+        before = known.get(name, "") if more else ""
+        known[name] = None if value is None or before is None else before + value
+    return known
 
 
 def words(text: str) -> list[str]:

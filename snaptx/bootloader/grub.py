@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from snaptx import durable, system
+from snaptx import durable, log, system
 from snaptx.bootloader import entryfile, sums
 from snaptx.errors import BootError, SnaptxError, storage_error
 from snaptx.model import BootEntry, BootState
@@ -221,6 +221,9 @@ def words_of(info: TreeInfo, root: Path) -> list[str]:
     """Return what the kernel of a root is told: where the root is, and what is configured there."""
     from snaptx.bootloader import kernels
 
+    for name in kernels.unread_arguments(root):
+        why = "a shell would have to work it out"
+        log.warning("counts as not set for the kernel", variable=name, root=info.name, reason=why)
     return kernels.with_one_rootflags([*info.cmdline, "ro", *kernels.command_line(root)])
 
 

@@ -93,13 +93,19 @@ def _initrd(version: str, boot: Path, names: set[str]) -> Path | None:
 
 
 def check(root: Path, *, bare: bool = False) -> None:
-    """Refuse a root that has no kernel, or none that would find it; a ``bare`` one needs no initrd for that.
+    """Refuse a root that has no kernel, or none that would find it; a ``bare`` kernel is no matter.
 
     Raises:
-        BootError: there is none.
+        BootError: there is none, it has no initrd, or it would not be told what is configured.
     """
     kernel = choose(root)
-    if kernel.initrd is None and not bare:
+    if bare:
+        return
+    if lost := unread_arguments(root):
+        message = f"{', '.join(lost)} in /{defaults.FILE} is for a shell to work out, and none is run"
+        hint = "write down what it comes to, there or as one command line in /etc/kernel/cmdline"
+        raise BootError(message, hint=hint)
+    if kernel.initrd is None:
         names = ", ".join(pattern.format(v="*") for pattern in INITRD_PATTERNS)
         hint = f"make one (names looked for: {names}), or see to the boot entries: --no-boot-loader"
         raise BootError(f"{kernel.image.name} has no initrd, and finds no root by UUID without", hint=hint)
@@ -174,6 +180,11 @@ def command_line(root: Path) -> list[str]:
     """Return the kernel arguments configured in a root, without those that name the root itself."""
     words = _from_kernel_cmdline(root) or _from_default_grub(root)
     return [kept for word in words if not word.startswith("root=") and (kept := _without_subvolume(word))]
+
+
+def unread_arguments(root: Path) -> tuple[str, ...]:
+    """Return the variables with kernel arguments that ``command_line`` can't read, and does without."""
+    return () if _from_kernel_cmdline(root) else defaults.unread(root, ARGUMENTS)
 
 
 def _without_subvolume(word: str) -> str:

@@ -137,6 +137,32 @@ def test_a_kernel_that_would_not_find_the_root_is_refused(adoptable: Box) -> Non
     assert adoptable.marks() == {1: "NRG"}
 
 
+def test_words_for_the_kernel_that_a_shell_would_have_to_make_are_not_dropped(adoptable: Box) -> None:
+    place = adoptable.root / "etc/default/grub"
+    place.write_text('GRUB_CMDLINE_LINUX="cryptdevice=UUID=$(blkid -s UUID -o value /dev/sda2):root"\n')
+    for words in (("init",), ("init", "--dry-run")):
+        said = adoptable.refuses(60, *words)
+        assert "GRUB_CMDLINE_LINUX" in said
+        assert "/etc/kernel/cmdline" in said
+    assert not adoptable.state.exists()
+
+    place.write_text("GRUB_CMDLINE_LINUX=cryptdevice=UUID=1:root\nGRUB_DISTRIBUTOR=$(hostname)\n")
+    adoptable.ok("init")
+    assert "cryptdevice=UUID=1:root" in adoptable.boot().entries[0].cmdline
+
+
+def test_a_command_line_that_loses_words_later_is_told(box: Box, update: str) -> None:
+    place = Path(update) / "etc/default/grub"
+    place.parent.mkdir()
+    place.write_text("GRUB_CMDLINE_LINUX_DEFAULT=$(cat /etc/words)\n")
+    box.ok("apply", update)
+    said = box.run("commit")
+
+    assert said.code == 0
+    assert "GRUB_CMDLINE_LINUX_DEFAULT" in said.err
+    assert "counts as not set" in said.err
+
+
 def test_subvolumes_inside_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with made(init=False) as box:
         command("btrfs", "subvolume", "create", box.root / "srv")

@@ -60,3 +60,16 @@ def test_what_is_read_is_what_a_shell_reads(text: str) -> None:
 @pytest.mark.parametrize("text", LEFT_OUT)
 def test_what_a_shell_has_to_work_out_is_not_set(text: str) -> None:
     assert "A" not in defaults.parse(text)
+
+
+@pytest.mark.parametrize("text", ["A=1\nA+=' b c'", "A+=1", "B=x\nA=1\nA+=$B", 'A=1\nexport A+=" x" # why'])
+def test_what_is_added_is_what_bash_adds(text: str) -> None:
+    script = f'{text}\nprintf "%s" "$A"'
+    shell = subprocess.run(["bash", "-c", script], env={}, capture_output=True, text=True, check=True)
+
+    assert defaults.parse(text)["A"] == shell.stdout
+
+
+@pytest.mark.parametrize("text", ["A=$(true)\nA+=x", "A=x\nA+=$(true)"])
+def test_what_is_added_to_or_by_a_command_is_not_set(text: str) -> None:
+    assert "A" not in defaults.parse(text)
