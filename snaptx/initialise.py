@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ from snaptx.overlay.manifest import Manifest
 from snaptx.recover import Act, Remedy
 from snaptx.storage.base import TreeInfo
 from snaptx.transaction import Request
+
+UNTOLD = {"a blank": r"\s", "a comma": ",", "a quotation mark": '"'}
+"""What ends a word, an option of it, or the quoting, for who reads ``rootflags=`` or ``root=``."""
+
+OWN = "@snaptx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,23 @@ def plan(machine: Machine, *, boot_loader: bool = True) -> Plan:
         *_boot_steps(machine, boot_loader=boot_loader),
     )
     return Plan(info.name, machine.storage.uuid, info.nested, info.cmdline, steps)
+
+
+def require_fit(machine: Machine) -> None:
+    """Refuse a root whose name would not reach the initramfs whole, or that lies in snaptx's own place.
+
+    Raises:
+        LayoutError: it is one.
+    """
+    name = machine.storage.running.name
+    if f"{name}/".startswith(f"{OWN}/"):
+        hint = "boot the root that the distribution made, or 'snaptx repair' from there"
+        raise LayoutError(f"{name} lies in {OWN}, which is snaptx's own", hint=hint)
+    for what, pattern in UNTOLD.items():
+        if re.search(pattern, name):
+            message = f"the name of the root, {name!r}, has {what}: the kernel's command line can't carry it"
+            hint = "give it another ('mount -o subvolid=5 DEVICE /mnt', 'mv' in there), in fstab and GRUB too"
+            raise LayoutError(message, hint=hint)
 
 
 def _boot_steps(machine: Machine, *, boot_loader: bool) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ def run(args: Namespace) -> int:
     machine = common.machine(args, adopted=False)
     if initialise.is_complete(machine):
         return _again(args, machine)
+    initialise.require_fit(machine)
     outside.require_inside(machine)
     swapping.require_none(machine)
     plan = initialise.plan(machine, boot_loader=not args.no_boot_loader)

@@ -33,8 +33,9 @@ from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, 
 from snaptx.storage.refusals import translated, unless_held
 
 STATE = "@snaptx"
+ROOT_INODE = 256
 TOP_LEVEL = 5
-"""BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
+"""BTRFS_FIRST_FREE_OBJECTID and BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
 
 FLAT_HINT = (
     "move the system into a subvolume first: boot a rescue system, mount the top level, "
@@ -77,6 +78,9 @@ class BtrfsStorage:
         if not name:
             message = f"{self._mount.target} is the top level of its filesystem, not a subvolume"
             raise LayoutError(message + ": it can't be switched for another", hint=FLAT_HINT)
+        if (self._top / name).is_dir() and (self._top / name).stat().st_ino != ROOT_INODE:
+            message = f"{self._mount.target} is a directory of its filesystem, not a subvolume"
+            raise LayoutError(message, hint="name the mount point of a subvolume")
         return self._describe(self._top / name)
 
     def prepare(self, adopted: TreeInfo) -> None:
