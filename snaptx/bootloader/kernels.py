@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,9 @@ INITRD_PATTERNS = (
 
 ARGUMENTS = ("GRUB_CMDLINE_LINUX", "GRUB_CMDLINE_LINUX_DEFAULT")
 """The variables of /etc/default/grub that hold the kernel's arguments."""
+
+TOP_LEVEL = "GRUB_TOP_LEVEL"
+"""The variable that names the image to boot of several, by its path (GRUB 2.12)."""
 
 EARLY = {
     "GRUB_EARLY_INITRD_LINUX_STOCK": (
@@ -117,24 +120,43 @@ def choose(root: Path, *others: Path) -> Kernel:
     It is the newest that the root has modules for; in the first place that has a kernel, if it has
     modules for none.  The root's own /boot may hold an initrd that was made anew without it.  One
     without an initrd comes last: an upgrade may have been cut off before it was made, and only an
-    initrd finds a root by UUID.
+    initrd finds a root by UUID.  The one that ``TOP_LEVEL`` names comes first, as for grub-mkconfig.
 
     Raises:
         BootError: there is no kernel.
     """
-    early = _early(root)
+    variables = defaults.read(root) if root.is_dir() else {}
+    early, wanted = _early(variables), os.path.basename(variables.get(TOP_LEVEL, ""))
     places = [kernels for place in (root / "boot", *others) if (kernels := find(place, early))]
     if not places:
         hint = "install a kernel package; names looked for: " + ", ".join(f"{p}*" for p in KERNEL_PREFIXES)
         raise BootError("the root has no kernel in /boot", hint=hint)
     fitting = [kernel for kernels in places for kernel in kernels if _has_modules(root, kernel)]
     found = [_with_newer_images(kernel, root / "boot", early) for kernel in fitting or places[0]]
-    return max(found, key=lambda kernel: (kernel.initrd is not None, version_key(kernel.version)))
+    return max(found, key=lambda one: (bool(one.initrd), one.image.name == wanted, version_key(one.version)))
 
 
-def _early(root: Path) -> tuple[str, ...]:
-    """Return the names of the images to load before the initrd, as configured in a root if it is there."""
-    variables = defaults.read(root) if root.is_dir() else {}
+def running(sysroot: Path) -> str:
+    """Return the release of the kernel that runs ``sysroot``, "" if that is not this system's own root."""
+    return os.uname().release if system.is_running_root(sysroot) else ""
+
+
+def passed_over(root: Path, release: str) -> tuple[Kernel, Kernel] | None:
+    """Return the kernel of a ``release`` and the one that ``root`` boots instead, None if it is that.
+
+    None as well where it is not known to be in /boot, or has no initrd there.
+
+    Raises:
+        BootError: there is no kernel.
+    """
+    chosen = choose(root)
+    every = (chosen, *find(root / "boot"))
+    found = next((one for one in every if release in (one.version, _release(one.image))), None)
+    return (found, chosen) if found and found.initrd and found.image != chosen.image else None
+
+
+def _early(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the images to load before the initrd, as configured."""
     return tuple(
         name
         for variable, usual in EARLY.items()

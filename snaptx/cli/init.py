@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 
 from snaptx import initialise, undo
+from snaptx.bootloader import kernels
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
 from snaptx.model import jsonable
@@ -38,6 +39,8 @@ def run(args: Namespace) -> int:
     plan = initialise.plan(machine, boot_loader=not args.no_boot_loader)
     data, apart = sharing.plan(args, machine), outside.databases(machine, MANAGERS.values())
     notes = [*sharing.proposal(data), *_left(apart)]
+    if not args.no_boot_loader:
+        notes += _other_kernel(machine)
     if args.dry_run:
         steps = (*data.steps(), *plan.steps)
         found = {"steps": steps, "shared": data, "outside": apart}
@@ -81,6 +84,17 @@ def _left(databases: tuple[str, ...]) -> Iterator[str]:
         yield (
             f"does not go back with a rollback: {', '.join(databases)} (what is installed, outside the root);"
             " 'snaptx upgrade' does nothing here"
+        )
+
+
+def _other_kernel(machine: Machine) -> Iterator[str]:
+    """Yield a line about the kernel that runs, if the menu would start another one."""
+    release = kernels.running(machine.sysroot)
+    if release and (found := kernels.passed_over(machine.sysroot, release)):
+        ours, other = (kernel.image.name for kernel in found)
+        yield (
+            f"the menu starts {other}, not {ours}, which runs;"
+            f" {kernels.TOP_LEVEL}=/boot/{ours} in /etc/default/grub makes it that one"
         )
 
 

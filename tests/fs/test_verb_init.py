@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from snaptx import durable, system
+from snaptx.bootloader import kernels
 from tests.boxes import Box, changes, inspect, made, snaptx
 from tests.fs.conftest import command
 
@@ -161,6 +162,20 @@ def test_a_command_line_that_loses_words_later_is_told(box: Box, update: str) ->
     assert said.code == 0
     assert "GRUB_CMDLINE_LINUX_DEFAULT" in said.err
     assert "counts as not set" in said.err
+
+
+def test_init_says_if_another_kernel_would_start(adoptable: Box) -> None:
+    for name in ("vmlinuz-9.9", "initrd.img-9.9"):
+        (adoptable.root / "boot" / name).write_text("newer")
+
+    def runs() -> None:
+        setattr(kernels, "running", lambda _sysroot: "0.0.0-sandbox")  # noqa: B010
+
+    for words in (("init", "--dry-run"), ("init",)):
+        said = adoptable.start(*words, before=runs).wait()
+        assert said.code == 0
+        assert "the menu starts vmlinuz-9.9, not vmlinuz-0.0.0-sandbox, which runs" in said.out
+        assert "GRUB_TOP_LEVEL=/boot/vmlinuz-0.0.0-sandbox" in said.out
 
 
 def test_subvolumes_inside_are_refused_before_anything_is_made(tmp_path: Path) -> None:

@@ -262,3 +262,43 @@ def test_a_file_that_does_not_say_is_a_kernel_all_the_same(tmp_path: Path, conte
     (tmp_path / "usr/lib/modules/6.10.1-arch1-1").mkdir(parents=True)
 
     assert kernels.choose(tmp_path).version == "linux"
+
+
+def several(root: Path, *versions: str) -> Path:
+    """Make a root with kernels, each with its modules and, but for "bare", with an initrd."""
+    (root / "boot").mkdir(exist_ok=True)
+    for version in versions:
+        boot(root / "boot", f"vmlinuz-{version}", *([] if "bare" in version else [f"initrd.img-{version}"]))
+        (root / "usr/lib/modules" / version).mkdir(parents=True)
+    return root
+
+
+def set_top_level(root: Path, image: str) -> None:
+    (root / "etc/default").mkdir(parents=True)
+    (root / "etc/default/grub").write_text(f'GRUB_TOP_LEVEL="{image}"\n')
+
+
+def test_the_administrator_says_which_of_several_kernels_is_the_one(tmp_path: Path) -> None:
+    set_top_level(several(tmp_path, "6.1-amd64", "6.1-rt-amd64", "6.9-bare"), "/boot/vmlinuz-6.1-amd64")
+
+    assert kernels.choose(tmp_path).version == "6.1-amd64"
+
+
+@pytest.mark.parametrize("image", ["/boot/vmlinuz-6.0", "/boot/vmlinuz-6.9-bare", "/boot/", ""])
+def test_one_that_is_gone_or_has_no_initrd_gives_way(tmp_path: Path, image: str) -> None:
+    set_top_level(several(tmp_path, "6.1-amd64", "6.1-rt-amd64", "6.9-bare"), image)
+
+    assert kernels.choose(tmp_path).version == "6.1-rt-amd64"
+
+
+@pytest.mark.parametrize(
+    ("running", "found"),
+    [("6.1-amd64", ("6.1-amd64", "6.9-amd64")), ("6.9-amd64", None), ("5.0-gone", None), ("6.8-bare", None)],
+)
+def test_a_running_kernel_that_would_not_be_started_is_noticed(
+    tmp_path: Path, running: str, found: tuple[str, str] | None
+) -> None:
+    several(tmp_path, "6.1-amd64", "6.9-amd64", "6.8-bare")
+    passed = kernels.passed_over(tmp_path, running)
+
+    assert (passed and tuple(kernel.version for kernel in passed)) == found
