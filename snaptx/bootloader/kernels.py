@@ -35,6 +35,11 @@ EARLY = {
 }
 """The variables that name images in /boot to load before the initrd, and what grub-mkconfig takes without."""
 
+OTHERS_OWN = re.compile(
+    r"(BOOT_IMAGE|initrd|root|rootflags|rootfstype|vt\.handoff|snaptx\.why)=|(ro|rw|quiet|splash|rhgb)$"
+)
+"""A word that a boot loader adds by itself, that names the root, or that nobody misses."""
+
 ROOTFLAGS = "rootflags="
 """Begins the word with the options that the root is mounted with, the subvolume among them."""
 
@@ -207,6 +212,31 @@ def command_line(root: Path) -> list[str]:
 def unread_arguments(root: Path) -> tuple[str, ...]:
     """Return the variables with kernel arguments that ``command_line`` can't read, and does without."""
     return () if _from_kernel_cmdline(root) else defaults.unread(root, ARGUMENTS)
+
+
+def told(sysroot: Path) -> str:
+    """Return what the kernel that runs ``sysroot`` was told, "" if that is not this system's own root."""
+    if not system.is_running_root(sysroot):
+        return ""
+    return Path("/proc/cmdline").read_text(encoding="utf-8", errors="replace")
+
+
+def untold(root: Path, line: str) -> list[str]:
+    """Return the words of a kernel's command line that one of ``root`` would not be told.
+
+    What names the root and the kernel is each entry's own; nobody misses what only hides messages.
+    """
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        words = line.split()
+    configured = command_line(root)
+    return [word for word in words if word not in configured and not OTHERS_OWN.match(word)]
+
+
+def configured_in(root: Path) -> str:
+    """Return which file the words of ``command_line`` come from."""
+    return "/etc/kernel/cmdline" if _from_kernel_cmdline(root) else f"/{defaults.FILE}"
 
 
 def _without_subvolume(word: str) -> str:

@@ -40,7 +40,7 @@ def run(args: Namespace) -> int:
     data, apart = sharing.plan(args, machine), outside.databases(machine, MANAGERS.values())
     notes = [*sharing.proposal(data), *_left(apart)]
     if not args.no_boot_loader:
-        notes += _other_kernel(machine)
+        notes += [*_other_kernel(machine), *_other_words(machine)]
     if args.dry_run:
         steps = (*data.steps(), *plan.steps)
         found = {"steps": steps, "shared": data, "outside": apart}
@@ -96,6 +96,13 @@ def _other_kernel(machine: Machine) -> Iterator[str]:
             f"the menu starts {other}, not {ours}, which runs;"
             f" {kernels.TOP_LEVEL}=/boot/{ours} in /etc/default/grub makes it that one"
         )
+
+
+def _other_words(machine: Machine) -> Iterator[str]:
+    """Yield a line about what the kernel that runs was told, if the menu would not tell it."""
+    if lost := kernels.untold(machine.sysroot, kernels.told(machine.sysroot)):
+        place = kernels.configured_in(machine.sysroot)
+        yield f"the running kernel was told {' '.join(lost)}, the menu does not: what counts is {place}"
 
 
 def _would(steps: Iterable[str]) -> list[str]:

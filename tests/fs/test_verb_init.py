@@ -178,6 +178,21 @@ def test_init_says_if_another_kernel_would_start(adoptable: Box) -> None:
         assert "GRUB_TOP_LEVEL=/boot/vmlinuz-0.0.0-sandbox" in said.out
 
 
+def test_init_says_what_the_running_kernel_alone_was_told(adoptable: Box) -> None:
+    (adoptable.root / "etc/default/grub").write_text("GRUB_CMDLINE_LINUX=intel_iommu=on\n")
+    (adoptable.root / "etc/kernel").mkdir()
+    (adoptable.root / "etc/kernel/cmdline").write_text("root=UUID=1 quiet\n")
+
+    def runs() -> None:
+        setattr(kernels, "told", lambda _sysroot: "root=UUID=1 ro quiet intel_iommu=on")  # noqa: B010
+
+    for words in (("init", "--dry-run"), ("init",)):
+        said = adoptable.start(*words, before=runs).wait()
+        assert said.code == 0
+        assert "the running kernel was told intel_iommu=on, the menu does not" in said.out
+        assert "/etc/kernel/cmdline" in said.out
+
+
 def test_subvolumes_inside_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     with made(init=False) as box:
         command("btrfs", "subvolume", "create", box.root / "srv")

@@ -302,3 +302,29 @@ def test_a_running_kernel_that_would_not_be_started_is_noticed(
     passed = kernels.passed_over(tmp_path, running)
 
     assert (passed and tuple(kernel.version for kernel in passed)) == found
+
+
+@pytest.mark.parametrize(
+    ("now", "lost"),
+    [
+        (
+            "BOOT_IMAGE=/@/boot/vmlinuz-6.1 root=UUID=1 ro rootflags=subvol=@ quiet splash a=1 vt.handoff=7",
+            [],
+        ),
+        (
+            "initrd=\\initrd.img root=/dev/sda2 rw a=1 intel_iommu=on rd.luks.uuid=2",
+            ["intel_iommu=on", "rd.luks.uuid=2"],
+        ),
+        ('root=UUID=1 "dyndbg=file x +p" a=1', []),
+        ('root=UUID=1 dyndbg="file y +p" a=1', ["dyndbg=file y +p"]),
+        ("root=UUID=1 a=2 b='", ["a=2", "b='"]),
+        ("", []),
+    ],
+)
+def test_words_that_the_running_kernel_alone_was_told_are_noticed(
+    tmp_path: Path, now: str, lost: list[str]
+) -> None:
+    (tmp_path / "etc/kernel").mkdir(parents=True)
+    (tmp_path / "etc/kernel/cmdline").write_text("root=UUID=1 a=1 'dyndbg=file x +p'\n")
+
+    assert kernels.untold(tmp_path, now) == lost
