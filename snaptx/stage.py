@@ -39,7 +39,7 @@ class Base(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """The result of staging; ``number`` is 0 where nothing changed, ``seconds`` the whole time."""
+    """The result of staging; ``number`` is 0 where nothing changed, ``replaced`` are those it took over."""
 
     number: int
     base: int

@@ -56,7 +56,7 @@ def request(args: Namespace) -> Request:
 
 
 def emit(args: Namespace, result: Any, text: str | Iterable[str], failure: SnaptxError | None = None) -> None:
-    """Print the result: as JSON if asked, else as text; quietly nothing of the text but what is a result.
+    """Print the result: as JSON if asked, else as text.
 
     Raises:
         SnaptxError: the ``failure`` that the result goes with; as JSON the two are told as one object.
