@@ -19,16 +19,20 @@ from snaptx.errors import CommandError, SnaptxError
 SAFE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PACKAGES = {
-    "mkfs.btrfs": "btrfs-progs",
+    "blkid": "util-linux",
     "btrfs": "btrfs-progs",
-    "mkfs.ext4": "e2fsprogs",
-    "losetup": "mount (util-linux)",
-    "grub-script-check": "grub-common",
-    "systemctl": "systemd",
-    "tar": "tar",
+    "busctl": "systemd",
     "cp": "coreutils",
+    "grub-probe": "grub-common",
+    "losetup": "mount (util-linux)",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
+    "reboot": "systemd-sysv",
+    "systemctl": "systemd",
+    "timeout": "coreutils",
+    "unshare": "util-linux",
 }
-"""Which distribution package (Debian's name) brings a program."""
+"""Which distribution package (Debian's name) brings a program that is not called as its package is."""
 
 LONGEST = 500
 """Characters of a program's last line that are told and recorded; some say all in one line."""

@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 from snaptx.errors import CommandError, SnaptxError
-from snaptx.run import run
+from snaptx.run import find_program, run
 
 HERE = str(Path(__file__).parents[2])
 
@@ -58,6 +58,26 @@ def test_death_by_signal_is_a_failure() -> None:
 def test_missing_program_is_named() -> None:
     with pytest.raises(SnaptxError, match="no-such-program is not installed"):
         run(["no-such-program"])
+
+
+@pytest.mark.parametrize(
+    ("program", "package"),
+    [
+        ("grub-probe", "grub-common"),
+        ("blkid", "util-linux"),
+        ("busctl", "systemd"),
+        ("efibootmgr", "efibootmgr"),
+    ],
+)
+def test_missing_program_is_told_with_its_package(
+    monkeypatch: pytest.MonkeyPatch, program: str, package: str
+) -> None:
+    monkeypatch.setattr("snaptx.run.SAFE_PATH", "/nonexistent")
+
+    with pytest.raises(SnaptxError) as caught:
+        find_program(program)
+
+    assert caught.value.hint == f"install the package {package}"
 
 
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
