@@ -15,7 +15,7 @@ from typing import NamedTuple, Self
 
 from snaptx import chattr
 from snaptx.model import Kind
-from snaptx.overlay.scan import next_data
+from snaptx.overlay.scan import KINDS, next_data
 from snaptx.system import DIRECTORY, INSIDE, birth_ns, descriptor, openat2
 
 OPEN_DIRECTORIES = 128
@@ -25,16 +25,6 @@ _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _LONGEST = 4000
 _MISSING = -1
-
-_KINDS = {
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFCHR: Kind.CHAR,
-    stat.S_IFBLK: Kind.BLOCK,
-    stat.S_IFSOCK: Kind.SOCKET,
-}
 
 
 class Seen(NamedTuple):
@@ -57,7 +47,7 @@ class Seen(NamedTuple):
     @property
     def kind(self) -> Kind:
         """Return what the path is."""
-        return _KINDS[stat.S_IFMT(self.mode)]
+        return KINDS[self.format]
 
     @property
     def is_directory(self) -> bool:
