@@ -114,7 +114,7 @@ def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = Fals
 
         among = _among(machine, old.number, new.number, indexes)
         with _opened(machine, old, new) as trees:
-            yield from compare.compare_indexed(trees, indexes, among, labels=True, brief=brief)
+            yield from compare.compare_indexed(trees, indexes, among, brief=brief)
 
 
 def _among(machine: Machine, old: int, new: int, indexes: tuple[Manifest, Manifest]) -> set[bytes] | None:

@@ -190,14 +190,14 @@ def compare_indexed(
     indexes: tuple[Manifest, Manifest],
     among: Iterable[bytes] | None = None,
     *,
-    labels: bool = False,
     brief: bool = False,
 ) -> Iterator[Change]:
-    """Yield what ``compare`` would of two related trees whose indexes are true, as those tell it.
+    """Yield what ``compare`` would, with labels, of two related trees whose indexes are true.
 
     Both come as (old, new).  If all paths that may differ are known, they are
-    ``among`` these, and time is taken by them alone.  The descriptors of the roots serve for what no
-    index holds: when a directory that moved was made, and labels.
+    ``among`` these, and time is taken by them alone.  The descriptors of the
+    roots serve for what no index holds: when a directory that moved was made,
+    and labels.
 
     Raises:
         StorageError: a tree can't be read.
@@ -208,13 +208,13 @@ def compare_indexed(
 
     pairs = dict(differing(*indexes, among))
     old, new = (
-        IndexView(trees[side], indexes[side], {path: pair[side] for path, pair in pairs.items()}, labels)
+        IndexView(trees[side], indexes[side], {path: pair[side] for path, pair in pairs.items()})
         for side in (OLD, NEW)
     )
     with old, new, _translated():
         survey = Survey((old, new), renames=True)
         survey.take(pairs)
-        content = _Content(old, new, labels=labels, brief=brief)
+        content = _Content(old, new, labels=True, brief=brief)
         yield from _changes(survey, content)
 
 
@@ -327,9 +327,9 @@ def walk_touched(old_fd: int, new_fd: int, *, within: Within = lambda _: True) -
 
     For storage that can't tell the difference of two snapshots.  Those paths are
     yielded whose inode or status differ, and all below directories that moved.
-    Some come twice.  What was
-    written within one clock tick (4 ms) before and after the old snapshot,
-    without a new size, is not seen: the change time is the same.
+    Some come twice.  What was written within one clock tick (4 ms) before and
+    after the old snapshot, without a new size, is not seen: the change time is
+    the same.
 
     Raises:
         StorageError: a tree can't be read.

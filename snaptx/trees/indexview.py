@@ -21,14 +21,13 @@ class IndexView(TreeView):
     """The tree at ``root`` as ``index`` has it; ``known`` are rows at hand, None where there is no path.
 
     Contents, link targets and attributes are their digests; labels are those
-    of the tree, or left out without ``labels``.
+    of the tree.
     """
 
-    def __init__(self, root: int, index: Manifest, known: Mapping[bytes, Row | None], labels: bool) -> None:
+    def __init__(self, root: int, index: Manifest, known: Mapping[bytes, Row | None]) -> None:
         super().__init__(root)
         self._index = index
         self._known = known
-        self._labels = labels
 
     def _row(self, path: bytes) -> Row | None:
         return self._known[path] if path in self._known else self._index.get(path)
@@ -59,9 +58,8 @@ class IndexView(TreeView):
         """Return the digest of the extended attributes under one name, and the label under its own."""
         digest = self._present(path).xattrs
         found = {_DIGEST: digest} if digest else {}
-        if self._labels:
-            with suppress(OSError):
-                found[_LABEL] = self.label(path)
+        with suppress(OSError):
+            found[_LABEL] = self.label(path)
         return found
 
     def label(self, path: bytes) -> bytes:

@@ -70,7 +70,7 @@ class Pair:
             Manifest.open(self.old.with_suffix(".index")) as one,
             Manifest.open(self.new.with_suffix(".index")) as other,
         ):
-            return list(compare_indexed((old, new), (one, other), labels=True, brief=brief))
+            return list(compare_indexed((old, new), (one, other), brief=brief))
 
 
 @pytest.fixture
