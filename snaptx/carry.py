@@ -77,9 +77,8 @@ def left_behind(machine: Machine, number: int) -> tuple[bytes, ...]:
         return ()
     with (
         views.passing(machine, number, Tree(machine.booted, Part.ROOT)) as latest,
-        system.descriptor(machine.storage.path(latest), system.DIRECTORY) as ours,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as theirs,
-        compare.sameness(ours, theirs) as same,
+        difference.opened(machine, latest, Tree(number, Part.ROOT)) as roots,
+        compare.sameness(*roots) as same,
     ):
         found = difference.between(machine, Tree(machine.booted, Part.SEALED), latest, renames=False)
         paths = (change.path for change in found if not difference.is_ignored(machine, change.path))
@@ -212,9 +211,8 @@ def _judge(machine: Machine, number: int, latest: Tree, ours: list[Change], thei
     from snaptx.trees.conflicts import conflicts
 
     with (
-        system.descriptor(machine.storage.path(latest), system.DIRECTORY) as ours_fd,
-        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), system.DIRECTORY) as theirs_fd,
-        compare.sameness(ours_fd, theirs_fd) as same,
+        difference.opened(machine, latest, Tree(number, Part.ROOT)) as roots,
+        compare.sameness(*roots) as same,
     ):
         return conflicts(ours, theirs, same)
 
@@ -270,10 +268,7 @@ def transfer(
     Raises:
         StorageError: the filesystem refused one of them.
     """
-    with (
-        system.descriptor(machine.storage.path(source), system.DIRECTORY) as source_fd,
-        system.descriptor(machine.storage.path(target), system.DIRECTORY) as target_fd,
-    ):
+    with difference.opened(machine, source, target) as (source_fd, target_fd):
         for change in sorted(chosen, key=lambda item: item.path, reverse=True):
             if change.op is Op.REMOVED:
                 _transfer(source_fd, target_fd, change, manifest)

@@ -50,7 +50,7 @@ def between(
         from snaptx.trees import compare
 
         paths = chain([first], touched)
-        with _opened(machine, old, new) as (old_fd, new_fd):
+        with opened(machine, old, new) as (old_fd, new_fd):
             yield from compare.compare(
                 old_fd,
                 new_fd,
@@ -73,7 +73,7 @@ def _touched(machine: Machine, old: Tree, new: Tree) -> Iterator[bytes]:
     from snaptx.trees import compare
 
     log.info("a path is too long to be told, so both trees are walked", old=str(old), new=str(new))
-    with _opened(machine, old, new) as trees:
+    with opened(machine, old, new) as trees:
         yield from compare.walk_touched(*trees, within=within(machine))
 
 
@@ -113,7 +113,7 @@ def of_generations(machine: Machine, old: Tree, new: Tree, *, brief: bool = Fals
         from snaptx.trees import compare
 
         among = _among(machine, old.number, new.number, indexes)
-        with _opened(machine, old, new) as trees:
+        with opened(machine, old, new) as trees:
             yield from compare.compare_indexed(trees, indexes, among, brief=brief)
 
 
@@ -157,12 +157,13 @@ def _bases(machine: Machine, number: int) -> Iterator[int]:
 
 
 @contextmanager
-def _opened(machine: Machine, old: Tree, new: Tree) -> Iterator[tuple[int, int]]:
+def opened(machine: Machine, one: Tree, other: Tree) -> Iterator[tuple[int, int]]:
+    """Open the root directories of two trees for the length of a with block."""
     with (
-        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
+        system.descriptor(machine.storage.path(one), system.DIRECTORY) as one_fd,
+        system.descriptor(machine.storage.path(other), system.DIRECTORY) as other_fd,
     ):
-        yield old_fd, new_fd
+        yield one_fd, other_fd
 
 
 @contextmanager

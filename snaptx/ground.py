@@ -116,10 +116,7 @@ def _put_together(
 def _compare(machine: Machine, old: Tree, new: Tree, paths: Iterable[bytes]) -> Iterator[Change]:
     from snaptx.trees import compare
 
-    with (
-        system.descriptor(machine.storage.path(old), system.DIRECTORY) as old_fd,
-        system.descriptor(machine.storage.path(new), system.DIRECTORY) as new_fd,
-    ):
+    with difference.opened(machine, old, new) as (old_fd, new_fd):
         within = difference.within(machine)
         yield from compare.compare(old_fd, new_fd, paths, renames=False, flags=True, within=within)
 

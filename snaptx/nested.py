@@ -208,11 +208,7 @@ def _same(machine: Machine, one: Tree, other: Tree, found: list[Late], *, wanted
     """Return what of ``found`` is the same in two trees, or, if that is not wanted, is not."""
     from snaptx.trees import compare  # not for every start-up
 
-    with (
-        system.descriptor(machine.storage.path(one), system.DIRECTORY) as one_fd,
-        system.descriptor(machine.storage.path(other), system.DIRECTORY) as other_fd,
-        compare.sameness(one_fd, other_fd) as same,
-    ):
+    with difference.opened(machine, one, other) as roots, compare.sameness(*roots) as same:
         return [late for late in found if same(late.path) is wanted]
 
 
