@@ -15,7 +15,7 @@ from snaptx.enclosure.chroot import (
     run_enclosed,
     run_interactive,
 )
-from snaptx.errors import CommandError, NotFoundError
+from snaptx.errors import CommandError
 from snaptx.inventory import Outcome, Watch
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, Counts, Part, Tree
@@ -123,12 +123,9 @@ def _index(work: Workspace, promised: tuple[str, ...]) -> tuple[Counts, Outcome 
 
 
 def _enclosure(work: Workspace, manner: Manner) -> Enclosure:
-    info = work.machine.storage.describe(Tree(work.number, Part.ROOT))
-    if info is None:
-        raise NotFoundError(f"the root of generation {work.number} is missing", hint="run: snaptx repair")
     usual = enclosed_environment(work.txn.intent.transaction, work.number)
     return Enclosure(
-        root=info.mount,
+        root=work.machine.require_root(work.number).mount,
         shared=tuple(_shared(work.machine)),
         environment=usual | dict(manner.environment),
         cache=manner.cache,

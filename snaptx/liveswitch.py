@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from snaptx import scene, system
-from snaptx.errors import LiveError, NotFoundError, storage_error
+from snaptx.errors import LiveError, storage_error
 from snaptx.machine import Machine
 from snaptx.model import Part, Tree
 from snaptx.places import is_below
@@ -18,7 +18,6 @@ from snaptx.running.obstacles import Obstacle
 from snaptx.running.stack import inside
 from snaptx.running.trees import Step
 from snaptx.scene import ETC, FOREIGN, Scene
-from snaptx.storage.base import MountSpec
 
 _INSIDE = system.RESOLVE_IN_ROOT | system.RESOLVE_NO_SYMLINKS
 
@@ -50,15 +49,13 @@ def plan(machine: Machine, number: int, *, etc: bool = False) -> Plan:
     if not number:
         paths = tuple(path for path in scene.paths(machine) if set(now.over(path)) - {FOREIGN})
         return Plan(0, paths, {}, tuple(_lost(now, paths, set(_subvolumes(machine, now, paths).values()))))
-    tree = Tree(number, Part.ROOT)
-    if machine.storage.describe(tree) is None:
-        raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
+    machine.require_root(number)
     wanted = (*(path for path in machine.config.live.paths if path != ETC), *([ETC] if etc else []))
     release = os.uname().release
     flags = system.DIRECTORY
     with (
         system.descriptor(machine.sysroot, flags) as running,
-        system.descriptor(machine.storage.path(tree), flags) as fresh,
+        system.descriptor(machine.storage.path(Tree(number, Part.ROOT)), flags) as fresh,
     ):
         shapes = [{path: obstacles.shape(root, path) for path in wanted} for root in (running, fresh)]
         paths, against = obstacles.separate(_of_generations(now, wanted), *shapes)
@@ -190,7 +187,7 @@ def _bring(machine: Machine, now: Scene, number: int, paths: Sequence[str], carr
     fresh: dict[str, int] = {}
     try:
         if number and due:
-            spec = _spec(machine, number)
+            spec = machine.require_root(number).mount
             shown = {place: source for place, source in carried.items() if is_below(place, due)}
             fresh = trees.prepare(spec, now.root, due, shown)
         steps = [_step(now, path, number, fresh.get(path)) for path in due]
@@ -198,13 +195,6 @@ def _bring(machine: Machine, now: Scene, number: int, paths: Sequence[str], carr
     finally:
         for fd in fresh.values():
             os.close(fd)
-
-
-def _spec(machine: Machine, number: int) -> MountSpec:
-    info = machine.storage.describe(Tree(number, Part.ROOT))
-    if info is None:
-        raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
-    return info.mount
 
 
 def _step(now: Scene, path: str, number: int, fresh: int | None) -> Step:

@@ -16,7 +16,7 @@ from snaptx.errors import BootError, LayoutError, NotFoundError, ReadOnlyError, 
 from snaptx.generations import Generations
 from snaptx.journal import Journal
 from snaptx.model import BootState, Generation, Part, Phase, Tree, View
-from snaptx.storage.base import Storage
+from snaptx.storage.base import Storage, TreeInfo
 
 if TYPE_CHECKING:
     from snaptx.audit import Audit
@@ -118,6 +118,17 @@ class Machine:
         """
         if not self.booted:
             raise NotFoundError("the running root is no generation", hint="boot one of 'snaptx list'")
+
+    def require_root(self, number: int) -> TreeInfo:
+        """Return what is known of a generation's root, which has to be there.
+
+        Raises:
+            NotFoundError: it is missing.
+        """
+        info = self.storage.describe(Tree(number, Part.ROOT))
+        if info is None:
+            raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
+        return info
 
     def phase(self, number: int) -> Phase:
         """Return how far a recorded generation has come."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from snaptx import carry, difference, fstab, mounting, places, system
 from snaptx.config import Nested
-from snaptx.errors import LayoutError, NotFoundError, storage_error
+from snaptx.errors import LayoutError, storage_error
 from snaptx.ground import filled, inside
 from snaptx.machine import Machine
 from snaptx.model import Kind, Part, Phase, Row, Tree
@@ -300,11 +300,9 @@ def _clone(machine: Machine, base: int, place: str, target: Path) -> None:
     """
     from snaptx.trees import copies  # not for every start-up
 
-    info = machine.storage.describe(Tree(base, Part.ROOT))
-    if info is None:
-        raise NotFoundError(f"the root of generation {base} is missing", hint="run: snaptx repair")
-    options = dict(option.partition("=")[::2] for option in info.mount.options.split(",") if option)
-    made = mounting.detached_mount(info.mount.fstype, info.mount.source, options)
+    spec = machine.require_root(base).mount
+    options = dict(option.partition("=")[::2] for option in spec.options.split(",") if option)
+    made = mounting.detached_mount(spec.fstype, spec.source, options)
     try:
         mounting.restrict(made.owner, mounting.MOUNT_ATTR_NOSYMFOLLOW | mounting.MOUNT_ATTR_NOATIME)
         copies.clone(made.path / place, target / place)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 from snaptx import difference, log, nested, priority, system, transaction
 from snaptx.config import Priority
-from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Counts, Generation, Part, Payload, Phase, Tree
 from snaptx.overlay.feed import feed
@@ -139,9 +138,7 @@ def staging(machine: Machine, request: Request, wanted: int | None) -> Iterator[
 def _snapshot(machine: Machine, base: Base, number: int) -> None:
     """Make the origin and the root; for a committed base both from one instant."""
     storage = machine.storage
-    if storage.describe(Tree(base.number, Part.ROOT)) is None:
-        message = f"the root of generation {base.number} is missing"
-        raise NotFoundError(message, hint="run: snaptx repair")
+    machine.require_root(base.number)
     machine.generations.directory(number).mkdir()
     origin = Part.ORIGIN if base.staged else Part.ROOT
     storage.snapshot(Tree(base.number, origin), Tree(number, Part.ORIGIN), writable=False)

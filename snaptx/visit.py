@@ -13,10 +13,9 @@ from snaptx import apart, log, scene, system, transaction
 from snaptx.enclosure import caller, today
 from snaptx.enclosure.chroot import command_error
 from snaptx.enclosure.today import Visit
-from snaptx.errors import NotFoundError, PrivilegeError, SnaptxError, storage_error
+from snaptx.errors import PrivilegeError, SnaptxError, storage_error
 from snaptx.generations import RECORD
 from snaptx.machine import Machine
-from snaptx.model import Part, Tree
 from snaptx.transaction import Request
 
 
@@ -30,15 +29,13 @@ def plan(machine: Machine, number: int, user: str | None = None) -> Visit:
         UsageError: there is no such user.
     """
     machine.generations.read(number)
-    info = machine.storage.describe(Tree(number, Part.ROOT))
-    if info is None:
-        raise NotFoundError(f"the root of generation {number} is missing", hint="run: snaptx repair")
+    root = machine.require_root(number).mount
     who = caller.named(user) if user else caller.behind(os.environ)
     sysroot = str(machine.sysroot.resolve())
     paths = today.places(system.mounts(), sysroot, machine.config.shared.paths, scene.live(machine))
     environment = caller.environment_of(who, os.environ) | {"SNAPTX_GENERATION": str(number)}
     return Visit(
-        root=info.mount,
+        root=root,
         record=(os.open(machine.generations.directory(number), os.O_PATH | os.O_CLOEXEC), RECORD),
         shared=tuple((os.path.normpath(f"{sysroot}/{path}"), path) for path in paths),
         environment=environment,
