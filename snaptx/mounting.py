@@ -85,6 +85,11 @@ _detached: dict[Path, DetachedMount] = {}
 _parts: dict[int, frozenset[int]] = {}
 
 
+def parsed(options: str) -> dict[str, str]:
+    """Return mount options as ``fresh_mount`` takes them: of a flag the value is empty."""
+    return dict(option.partition("=")[::2] for option in options.split(",") if option)
+
+
 def fresh_mount(fstype: str, source: str, options: dict[str, str]) -> int:
     """Mount a filesystem nowhere; return a descriptor (O_PATH) that holds it, for ``attach``.
 

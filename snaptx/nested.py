@@ -301,8 +301,7 @@ def _clone(machine: Machine, base: int, place: str, target: Path) -> None:
     from snaptx.trees import copies  # not for every start-up
 
     spec = machine.require_root(base).mount
-    options = dict(option.partition("=")[::2] for option in spec.options.split(",") if option)
-    made = mounting.detached_mount(spec.fstype, spec.source, options)
+    made = mounting.detached_mount(spec.fstype, spec.source, mounting.parsed(spec.options))
     try:
         mounting.restrict(made.owner, mounting.MOUNT_ATTR_NOSYMFOLLOW | mounting.MOUNT_ATTR_NOATIME)
         copies.clone(made.path / place, target / place)

@@ -135,9 +135,8 @@ def _is_directory(fd: int) -> bool:
 
 def _mounted(spec: MountSpec, attributes: int = 0) -> int:
     """Return a descriptor of a mount without a place; who only reads leaves what is there as it was."""
-    pairs = (option.partition("=") for option in spec.options.split(",") if option)
     with doing(f"mount {spec.fstype} {spec.source} ({spec.options})"):
-        made = mounting.fresh_mount(spec.fstype, spec.source, {key: value for key, _, value in pairs})
+        made = mounting.fresh_mount(spec.fstype, spec.source, mounting.parsed(spec.options))
         mounting.restrict(made, mounting.MOUNT_ATTR_NOATIME | attributes)
     return made
 

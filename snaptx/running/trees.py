@@ -65,8 +65,7 @@ def _assembled(
     spec: MountSpec, flags: int, paths: Iterable[str], carried: Mapping[str, str]
 ) -> dict[str, int]:
     copies = {place: mounting.cloned_mount(source, recursive=True) for place, source in carried.items()}
-    options = dict(option.partition("=")[::2] for option in spec.options.split(",") if option)
-    root = mounting.fresh_mount(spec.fstype, spec.source, options)
+    root = mounting.fresh_mount(spec.fstype, spec.source, mounting.parsed(spec.options))
     if flags:
         mounting.restrict(root, flags)
     # Before Linux 6.15 only what is attached somewhere can be copied and take further mounts.
