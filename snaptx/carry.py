@@ -20,7 +20,7 @@ from snaptx.errors import ConflictError, storage_error
 from snaptx.ground import Ground
 from snaptx.machine import Machine
 from snaptx.model import EMPTY, Aspect, Change, Kind, Op, Part, Tree
-from snaptx.overlay.failure import shown
+from snaptx.overlay.failure import from_root
 
 if TYPE_CHECKING:
     from snaptx.overlay.manifest import Manifest
@@ -234,13 +234,13 @@ def _check_places(forced: list[Change], theirs: list[Change]) -> None:
 
 
 def _no_place(path: bytes, parent: bytes) -> ConflictError:
-    name, directory = (f"/{shown(one)}" for one in (path, parent))
+    name, directory = map(from_root, (path, parent))
     message = f"{name} was changed here, and the update replaced the directory {directory} by something else"
     return ConflictError(message, hint="'--conflicts=new' keeps the update's version")
 
 
 def _conflict(paths: tuple[bytes, ...]) -> ConflictError:
-    names = ", ".join("/" + shown(path) for path in paths[:5])
+    names = ", ".join(map(from_root, paths[:5]))
     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
     hint = "'--conflicts=new' keeps the update's version, '--conflicts=old' the running system's"
     return ConflictError(f"changed by the update and in the running root: {names}{more}", hint=hint)
@@ -291,4 +291,4 @@ def _transfer(source_fd: int, target_fd: int, change: Change, manifest: Manifest
                 manifest.remove_tree(path)
             manifest.put([difference.row_of(target_fd, name) for name in made])
     except OSError as error:
-        raise storage_error(error, f"cannot carry over /{shown(path)}") from error
+        raise storage_error(error, f"cannot carry over {from_root(path)}") from error

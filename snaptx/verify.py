@@ -11,7 +11,7 @@ from snaptx.errors import NotFoundError, SnaptxError
 from snaptx.machine import Machine
 from snaptx.model import BootEntry, Kind, Part, Phase, Row, Tree
 from snaptx.overlay import scan
-from snaptx.overlay.failure import shown
+from snaptx.overlay.failure import from_root, shown
 from snaptx.overlay.manifest import Manifest
 from snaptx.recover import Act
 
@@ -59,9 +59,9 @@ def _compare(
         seen, size = seen + 1, size + row.size
         if recorded is None:
             unknown += 1
-            yield Problem("/" + shown(row.path), "is not in the manifest")
+            yield Problem(from_root(row.path), "is not in the manifest")
         elif differing := _differences(recorded, row):
-            yield Problem("/" + shown(row.path), f"differs in {', '.join(differing)}")
+            yield Problem(from_root(row.path), f"differs in {', '.join(differing)}")
         if progress and seen % 256 == 0:
             progress(seen, size)
     missing = index.count() - (seen - unknown)

@@ -13,14 +13,14 @@ from snaptx.apps.application import App
 from snaptx.apps.move import Moved
 from snaptx.apps.runners import Instance
 from snaptx.cli import apply as apply_verb
-from snaptx.cli import common, options
+from snaptx.cli import common, options, paths
 from snaptx.cli import list as list_verb
 from snaptx.cli import log as log_verb
 from snaptx.cli import prune as prune_verb
 from snaptx.cli.common import Progress
 from snaptx.errors import BootError, BusyError, NotFoundError, SnaptxError, UsageError
 from snaptx.machine import Machine
-from snaptx.overlay.failure import shown
+from snaptx.overlay.failure import from_root
 
 ACTIONS = {
     "create": "make an empty application tree",
@@ -227,16 +227,11 @@ def describe(app: App, done: Moved) -> Iterator[str]:
     if done.killed:
         yield "  the old one did not end in time, and was killed"
     if done.carried:
-        yield f"  carried over from its tree: {_named(done.carried)}"
+        yield f"  carried over from its tree: {paths.named(done.carried)}"
     if done.left:
-        yield f"  stays in generation {done.previous}, of which this does not stem: {_named(done.left)}"
+        yield f"  stays in generation {done.previous}, of which this does not stem: {paths.named(done.left)}"
     for path in done.conflicts:
-        yield f"  conflict, settled as told: /{shown(path)}"
-
-
-def _named(paths: tuple[bytes, ...]) -> str:
-    more = f" and {len(paths) - 20} more" if len(paths) > 20 else ""
-    return ", ".join(f"/{shown(path)}" for path in paths[:20]) + more
+        yield f"  conflict, settled as told: {from_root(path)}"
 
 
 def _start(args: Namespace, _host: Machine, app: App) -> int:

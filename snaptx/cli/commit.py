@@ -6,10 +6,10 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 
 from snaptx import commit, transaction
-from snaptx.cli import common
+from snaptx.cli import common, paths
 from snaptx.commit import Committed
 from snaptx.machine import Machine
-from snaptx.overlay.failure import shown
+from snaptx.overlay.failure import from_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,20 +34,14 @@ def describe(done: Committed) -> Iterator[str]:
     """Say what was committed in words."""
     if done.carried:
         yield f"carried over from the running root: {len(done.carried)} path(s)"
-        yield from _named(done.carried)
+        yield from (f"  {line}" for line in paths.listed(done.carried))
     if done.left:
         yield f"generation {done.number} does not stem from the running one, so what was changed there stays:"
-        yield from _named(done.left)
+        yield from (f"  {line}" for line in paths.listed(done.left))
     for path in done.conflicts:
-        yield f"conflict, settled as told: /{shown(path)}"
+        yield f"conflict, settled as told: {from_root(path)}"
     pause = common.pause(done.switch_seconds)
     yield f"generation {done.number} boots next (before: {done.previous}); {pause}"
-
-
-def _named(paths: tuple[bytes, ...]) -> Iterator[str]:
-    yield from (f"  /{shown(path)}" for path in paths[:20])
-    if len(paths) > 20:
-        yield f"  and {len(paths) - 20} more"
 
 
 def run(args: Namespace) -> int:

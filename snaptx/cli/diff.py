@@ -11,7 +11,7 @@ from snaptx.cli import common
 from snaptx.errors import NotFoundError
 from snaptx.machine import Machine
 from snaptx.model import Change, Counts, Op, Part, Tree
-from snaptx.overlay.failure import shown
+from snaptx.overlay.failure import from_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -105,11 +105,11 @@ def _stat(old: int, new: int, counts: Counts) -> str:
 
 def _lines(changes: Iterable[Change], *, names_only: bool) -> Iterator[str]:
     for change in changes:
-        path = "/" + shown(change.path)
+        path = from_root(change.path)
         if names_only:
             yield path
         elif change.op is Op.RENAMED:
-            yield f"{change.op.value} /{shown(change.renamed_from)} -> {path}"
+            yield f"{change.op.value} {from_root(change.renamed_from)} -> {path}"
         else:
             about = ", ".join(change.aspects)
             sizes = (

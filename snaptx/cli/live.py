@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snaptx import live, scene, transaction
-from snaptx.cli import common, options
+from snaptx.cli import common, options, paths
 from snaptx.live import Switched
 from snaptx.machine import Machine
-from snaptx.overlay.failure import shown as shown_path
+from snaptx.overlay.failure import from_root
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -86,9 +86,9 @@ def describe(done: Switched, sysroot: Path) -> Iterator[str]:
     if len(done.paths) > 1:
         yield "  one right after the other, in this order"
     if done.carried:
-        yield f"  brought along in /etc: {', '.join(f'/{shown_path(path)}' for path in done.carried[:20])}"
+        yield f"  brought along in /etc: {paths.named(done.carried)}"
     for path in done.conflicts:
-        yield f"  changed on both sides: /{shown_path(path)}"
+        yield f"  changed on both sides: {from_root(path)}"
     for owner in done.apart:
         yield f"  restart {owner.name} ({owner.kind}): the mounts of its own did not follow"
     if done.number:

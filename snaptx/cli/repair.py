@@ -9,7 +9,7 @@ from snaptx import log, reconcile, recover, repair, switch, system, transaction,
 from snaptx.apps import mend
 from snaptx.cli import common, sharing
 from snaptx.machine import Machine
-from snaptx.overlay.failure import shown
+from snaptx.overlay.failure import from_root
 from snaptx.reconcile import Arrival, Reconciled, Why
 from snaptx.sharing import conversions, convert
 
@@ -71,4 +71,4 @@ def _lines(done: Reconciled) -> Iterator[str]:
     if done.late.carried:
         yield f"brought over from the root before: {len(done.late.carried)} late change(s)"
     for path in done.late.conflicts:
-        yield f"changed in both roots, the new version was kept: /{shown(path)}"
+        yield f"changed in both roots, the new version was kept: {from_root(path)}"

@@ -26,6 +26,11 @@ def shown(path: bytes) -> str:
     return show(path) if path else "the root directory"
 
 
+def from_root(path: bytes) -> str:
+    """Return ``path``, which is relative to a root, as it is typed there: from / on, safe on a terminal."""
+    return f"/{show(path)}" if path else "/"
+
+
 def translate(err: OSError, path: bytes) -> SnaptxError:
     """Return the error of the tree that says what ``err`` means for the work on ``path``."""
     name = shown(path)

@@ -118,6 +118,13 @@ def test_lines_names_and_counts(changed: Box) -> None:
     assert f"{counts['added']} added" in stat
 
 
+def test_the_root_itself_is_named_as_it_is_typed(programs: Path) -> None:
+    with made(source=programs) as box:
+        box.ok("run", "--", "chmod", "711", "/")
+
+        assert box.ok("diff", "--name-only") == "/\n"
+
+
 def test_what_is_left_out_is_the_base_and_the_newest(changed: Box) -> None:
     assert changed.ok("diff") == changed.ok("diff", "3") == changed.ok("diff", "2", "3")
     assert changed.ok("diff", "2") == changed.ok("diff", "1", "2")
