@@ -179,7 +179,8 @@ def _copy(machine: Machine, root: Path, path: str, since: int) -> Conversion:
             raise storage_error(error, f"cannot copy {path}") from error
         wrong = next(copies.unlike(source_fd, target_fd), None)
         if wrong is not None:
-            message = f"the copy of {path} differs from it: {shown(wrong) or 'the directory itself'}"
+            where = shown(wrong) if wrong else "the directory itself"
+            message = f"the copy of {path} differs from it: {where}"
             raise VerifyError(message, hint="nothing was changed; the kernel log (dmesg) may say more")
         birth = system.birth_ns(target_fd, b".")
     return Conversion(path, name, 0, birth, since, time.time_ns())

@@ -97,18 +97,27 @@ def test_an_error_at_each_step_is_told_once(full: Box, monkeypatch: pytest.Monke
     assert mounted(full) == NAMES
 
 
-def test_a_copy_that_is_not_one_is_thrown_away(full: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("spoil", "where"),
+    [
+        (lambda home: (home / "ann/named").write_text("other\n"), "ann/named"),
+        (lambda home: home.chmod(0o711), "the directory itself"),
+    ],
+)
+def test_a_copy_that_is_not_one_is_thrown_away(
+    full: Box, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object], where: str
+) -> None:
     clone = copies.clone
 
     def forget(source: Path, target: Path) -> None:
         clone(source, target)
-        for path in target.glob("ann/named"):
-            path.write_text("other\n")
+        if (target / "ann/named").exists():
+            spoil(target)
 
     with monkeypatch.context() as patch:
         patch.setattr(copies, "clone", forget)
         said = full.run("init", "--convert")
     assert said.code == 40
-    assert "the copy of /home differs from it: ann/named" in said.complaint[0]
+    assert f"the copy of /home differs from it: {where}" in said.complaint[0]
     assert subvolumes(full) == {"@rootfs", "@snaptx"}
     assert lines(full) == ["/"]
