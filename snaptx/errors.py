@@ -207,6 +207,7 @@ def every_error(root: type[SnaptxError] = SnaptxError) -> Iterator[type[SnaptxEr
     yield from sorted(found, key=lambda cls: cls.code)
 
 
+SPACE_HINT = "free space or raise the quota; 'snaptx prune' removes old generations"
 FULL_HINT = "delete files, or raise the quota"
 """What is left to do where space has to be free to remove a generation."""
 
@@ -238,8 +239,7 @@ def storage_error(error: OSError, doing: str) -> StorageError:
     message = f"{doing}: {reason}"
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            hint = "free space or raise the quota; 'snaptx prune' removes old generations"
-            return NoSpaceError(message, hint=hint)
+            return NoSpaceError(message, hint=SPACE_HINT)
         case errno.EROFS:
             return ReadOnlyError(message, hint="look at the kernel log: a damaged filesystem turns read-only")
         case errno.EBUSY | errno.ETXTBSY:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from snaptx import run, system
-from snaptx.errors import CommandError, NoSpaceError, storage_error
+from snaptx.errors import SPACE_HINT, CommandError, NoSpaceError, storage_error
 from snaptx.trees.treeview import Seen, TreeView, joined
 
 FS_IOC_FIEMAP = 0xC020660B
@@ -40,8 +40,7 @@ def clone(source: Path, target: Path) -> None:
         run.run([*words, system.seen_by_others(source), system.seen_by_others(target)])
     except CommandError as error:
         if "No space left" in error.message or "quota" in error.message:
-            hint = "free space or raise the quota; 'snaptx prune' removes old generations"
-            raise NoSpaceError(error.message, hint=hint) from error
+            raise NoSpaceError(error.message, hint=SPACE_HINT) from error
         raise
 
 
