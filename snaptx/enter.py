@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from snaptx import difference, system
@@ -137,4 +136,4 @@ def _shared(machine: Machine) -> list[tuple[str, str]]:
     mounted = {mount.target for mount in system.mounts()}
     paths = dict.fromkeys((*machine.config.shared.paths, *outside.data(machine, MANAGERS.values())))
     places = [(machine.sysroot / path.lstrip("/"), path) for path in paths]
-    return [(str(place), path) for place, path in places if str(Path(place).resolve()) in mounted]
+    return [(str(place), path) for place, path in places if str(place.resolve()) in mounted]

@@ -38,7 +38,7 @@ OF_ALL = ("start", "stop")
 """What can be done to all of them."""
 
 PLANNED = {"create", "apply", "switch", "rollback", "start", "stop", "remove"}
-"""What changes something."""
+"""What changes something, but for ``prune``, which tells itself what it would do."""
 
 CURES = {
     "list": "snaptx app list",

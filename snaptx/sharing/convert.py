@@ -34,7 +34,7 @@ from snaptx.sharing.latecomers import Late
 from snaptx.transaction import Request, Transaction
 from snaptx.trees import copies
 
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+DIRECTORY = system.DIRECTORY | os.O_NOFOLLOW
 
 
 @dataclass(frozen=True, slots=True)

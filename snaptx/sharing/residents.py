@@ -76,14 +76,13 @@ def _covering(sysroot: Path, path: str) -> str:
 def _count(fd: int, device: int, enough: int) -> tuple[int, bool]:
     """Count what is no directory on one filesystem, to at most one more than ``enough``."""
     count = 0
-    for place, below, names, here in os.fwalk(".", dir_fd=fd):
+    for _, directories, names, here in os.fwalk(".", dir_fd=fd):
         if os.fstat(here).st_dev != device:
-            below.clear()
+            directories.clear()
             continue
         count += len(names)
         if count > enough:
             return count, False
-        del place
     return count, True
 
 
