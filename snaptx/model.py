@@ -116,7 +116,6 @@ class Generation(NamedTuple):
     counts: Counts = Counts()
     includes: tuple[int, ...] = ()
     content: int = 0
-    kernel: str = ""
     verdict: Verdict = Verdict.TRIAL
     reason: str = ""
     pinned: bool = False

@@ -27,7 +27,7 @@ from snaptx.model import Counts, Generation, Payload, Verdict
 
 INTENT = Intent("0123", "stage", 7, 3, (4, 5), "boot", 99, {"verb": "apply", "argv": ["snaptx", "\udcff"]})
 FULL = Generation(
-    7, 3, 1.5, "apply", "why \udcff", "", Payload("-", "ab", 9), Counts(1, 2, 3, 4, 5), (4, 5), 2, "6.1",
+    7, 3, 1.5, "apply", "why \udcff", "", Payload("-", "ab", 9), Counts(1, 2, 3, 4, 5), (4, 5), 2,
     Verdict.BAD, "because", True, ("srv",),
 )  # fmt: skip
 
@@ -124,6 +124,15 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert generations.recorded() == [FULL, plain]
     generations.write(FULL._replace(pinned=False))
     assert not generations.read(7).pinned
+
+
+def test_what_a_record_says_besides_is_passed_over(tmp_path: Path) -> None:
+    generations = _generations(tmp_path, 7)
+    generations.write(FULL)
+    path = generations.directory(7) / RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"kernel": ""}))
+
+    assert generations.read(7) == FULL
 
 
 def test_numbers_never_come_back(tmp_path: Path) -> None:
