@@ -10,13 +10,7 @@ from snaptx.cli import common
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "number",
-        nargs="?",
-        type=common.generation,
-        metavar="N",
-        help="the generation (default: the newest staged)",
-    )
+    common.add_number(parser, "the generation (default: the newest staged)")
 
 
 def run(args: Namespace) -> int:

@@ -67,12 +67,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     made["apply"].add_argument("--sha256", metavar="HEX", help="refuse any other payload")
     made["apply"].add_argument("--allow-devices", action="store_true", help="let it make device nodes")
     for name in ("switch", "rollback"):
-        made[name].add_argument(
-            "number", nargs="?", type=common.generation, metavar="N", help="the generation"
-        )
+        common.add_number(made[name], "the generation")
     common.add_conflicts(made["switch"])
     for name in ("create", "apply", "switch", "rollback"):
-        made[name].add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+        common.add_message(made[name])
     prune_verb.add_arguments(made["prune"])
     log_verb.add_arguments(made["log"])
 

@@ -41,7 +41,7 @@ def add_staging(parser: ArgumentParser, when: str = "at once") -> None:
         metavar="N",
         help="start from generation N (default: what is staged, else the default)",
     )
-    add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    common.add_message(parser, common.IN_THE_MENU)
     add("--commit", action="store_true", help=f"commit {when}")
     common.add_conflicts(parser)
     common.add_unchanged(parser)

@@ -14,14 +14,8 @@ from snaptx.overlay.failure import from_root
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "number",
-        nargs="?",
-        type=common.generation,
-        metavar="N",
-        help="the generation (default: the newest staged)",
-    )
-    parser.add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+    common.add_number(parser, "the generation (default: the newest staged)")
+    common.add_message(parser)
     common.add_conflicts(parser)
 
 

@@ -30,6 +30,9 @@ DIGITS = 40
 USUAL_COLUMNS = 80
 """Of a terminal that does not say."""
 
+IN_THE_MENU = "why; shown in list, log and the boot menu"
+"""What the message of a new generation is for."""
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -184,6 +187,16 @@ def command(args: Namespace, example: str) -> list[str]:
     if not words or not words[0]:
         raise UsageError("no command given", hint=f"as in: {example}")
     return words
+
+
+def add_number(parser: ArgumentParser, about: str) -> None:
+    """Add a generation's number that may be left out; ``about`` says what it is, and what it is then."""
+    parser.add_argument("number", nargs="?", type=generation, metavar="N", help=about)
+
+
+def add_message(parser: ArgumentParser, about: str = "why; kept in the audit trail") -> None:
+    """Add ``--message``."""
+    parser.add_argument("--message", "-m", metavar="TEXT", help=about)
 
 
 def add_conflicts(parser: ArgumentParser) -> None:

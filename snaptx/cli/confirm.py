@@ -14,13 +14,7 @@ from snaptx.model import Verdict
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "number",
-        nargs="?",
-        type=common.generation,
-        metavar="N",
-        help="the generation (default: the running one)",
-    )
+    common.add_number(parser, "the generation (default: the running one)")
     parser.add_argument(
         "--bad", nargs="?", const="by hand", metavar="REASON", help="judge it bad, without checks"
     )

@@ -16,18 +16,12 @@ from snaptx.overlay.failure import from_root
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
     add = parser.add_argument
-    add(
-        "number",
-        nargs="?",
-        type=common.generation,
-        metavar="N",
-        help="the generation (default: show what is live)",
-    )
+    common.add_number(parser, "the generation (default: show what is live)")
     add("--off", action="store_true", help="take away what is live: what booted is seen again")
     add("--etc", action="store_true", help="its /etc as well, with what was changed in the running one")
     common.add_conflicts(parser)
     add("--force", action="store_true", help="also where the C library, systemd or modules are others")
-    add("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+    common.add_message(parser)
     common.add_unchanged(parser)
 
 

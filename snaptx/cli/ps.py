@@ -20,12 +20,8 @@ ENOUGH = 3
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "number",
-        nargs="?",
-        type=common.generation,
-        metavar="N",
-        help="those that use files of generation N (default: what was replaced or deleted since)",
+    common.add_number(
+        parser, "those that use files of generation N (default: what was replaced or deleted since)"
     )
 
 

@@ -11,7 +11,7 @@ from snaptx.cli import common
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument("--message", "-m", metavar="TEXT", help="why; kept in the audit trail")
+    common.add_message(parser)
     common.add_unchanged(parser)
 
 

@@ -11,16 +11,13 @@ from snaptx.machine import Machine
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    add = parser.add_argument
-    add(
-        "number",
-        nargs="?",
-        type=common.generation,
-        metavar="N",
-        help="the generation (default: the running one if another boots next, else the last good)",
+    common.add_number(
+        parser, "the generation (default: the running one if another boots next, else the last good)"
     )
-    add("--as-used", action="store_true", help="take its root as it was last used, not as it was committed")
-    add("--message", "-m", metavar="TEXT", help="why; shown in list, log and the boot menu")
+    parser.add_argument(
+        "--as-used", action="store_true", help="take its root as it was last used, not as it was committed"
+    )
+    common.add_message(parser, common.IN_THE_MENU)
 
 
 def run(args: Namespace) -> int:

@@ -17,9 +17,7 @@ SHOWN = 20
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add the verb's arguments."""
-    parser.add_argument(
-        "number", nargs="?", type=common.generation, metavar="N", help="the generation (default: the newest)"
-    )
+    common.add_number(parser, "the generation (default: the newest)")
 
 
 def _of_generation(
