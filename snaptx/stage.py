@@ -160,14 +160,7 @@ def _fork_manifest(machine: Machine, base: Base, number: int) -> None:
 
 def limits(machine: Machine, allow_devices: bool) -> Limits:
     """Return the configured limits of a payload."""
-    config = machine.config.limits
-    return Limits(
-        max_bytes=config.max_bytes,
-        max_files=config.max_files,
-        max_file_bytes=config.max_file_bytes,
-        max_ratio=config.max_ratio,
-        allow_devices=allow_devices,
-    )
+    return Limits(**machine.config.limits._asdict(), allow_devices=allow_devices)
 
 
 def apply(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from snaptx.config import LimitsConfig
 from snaptx.errors import HostileError, LimitError
 from snaptx.model import Kind, Member
 from snaptx.overlay.names import show
 
 RATIO_FLOOR = 64 << 20
 """Bytes that may be unpacked before ``max_ratio`` counts: small zeros compress beyond any ratio."""
+
+_USUAL = LimitsConfig()
 
 
 class Limits(NamedTuple):
@@ -22,10 +25,10 @@ class Limits(NamedTuple):
     stream, from the first 64 MiB on.  ``allow_devices`` lets device nodes in.
     """
 
-    max_bytes: int = 64 << 30
-    max_files: int = 5_000_000
-    max_file_bytes: int = 16 << 30
-    max_ratio: int = 200
+    max_bytes: int = _USUAL.max_bytes
+    max_files: int = _USUAL.max_files
+    max_file_bytes: int = _USUAL.max_file_bytes
+    max_ratio: int = _USUAL.max_ratio
     allow_devices: bool = False
 
 
