@@ -34,12 +34,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     """Show the generations, oldest first."""
-    show(args, scene.views(common.machine(args)), set())
+    views = scene.views(common.machine(args))
+    show(args, views, {view.number for view in views if view.booted})
     return 0
 
 
 def show(args: Namespace, views: Sequence[View], running: Container[int]) -> None:
-    """Print generations; instances of those in ``running`` run, where that is not the root itself."""
+    """Print generations, of which those in ``running`` run: the root, or instances of an application."""
     body = [_told(view, running) for view in views] if args.json else []
     common.emit(args, body, common.table([HEADER, *map(_row, views)]))
 

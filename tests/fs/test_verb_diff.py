@@ -155,6 +155,11 @@ def test_list_and_status(changed: Box) -> None:
         ("2", "RT", "committed", "first"),
         ("3", "-", "staged", "second"),
     ]
+    assert [(one["marks"], one["running"]) for one in changed.json("list")] == [
+        ("NG", True),
+        ("RT", False),
+        ("", False),
+    ]
     assert (status["booted"], status["default"], status["fallback"], status["staged"]) == (1, 2, 1, [3])
     assert status["reboot_needed"]
     assert "generation 2 boots next" in changed.ok("status")
