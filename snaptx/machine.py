@@ -156,11 +156,6 @@ class Machine:
         number = generation.number
         return View(generation, self.phase(number), number == self.booted, number == default)
 
-    @property
-    def free_percent(self) -> float:
-        """Return how much of the filesystem is free."""
-        return self.storage.free_percent
-
     def protect_pinned(self) -> bool:
         """Have the filesystem keep what is pinned from others, as the records say; return if that is new."""
         return self.storage.protect(self._pinned())

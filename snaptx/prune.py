@@ -41,7 +41,7 @@ def plan(machine: Machine, wanted: Sequence[int] = (), keep: int | None = None) 
     if keep is not None:
         policy = policy._replace(keep=keep)
     if not wanted:
-        return retention.decide(views, policy, now=system.now(), free_percent=machine.free_percent)
+        return retention.decide(views, policy, now=system.now(), free_percent=machine.storage.free_percent)
     kept = retention.protected(views)
     for number in wanted:
         machine.generations.read(number)

@@ -60,7 +60,7 @@ def gather(machine: Machine, updates: State) -> Status:
         failed=failed.number if failed else 0,
         reason=failed.reason if failed else "",
         generations=len(views),
-        free_percent=round(machine.free_percent, 1),
+        free_percent=round(machine.storage.free_percent, 1),
         endangered=residents.endangered(machine),
         unsettled=conversions.waiting(machine),
         updates=updates,

@@ -302,7 +302,7 @@ def test_differences_and_space(world: World) -> None:
 
     assert (counts.added, counts.changed) == (1, 1)
     assert counts.bytes_written == 104
-    assert 0 <= world.machine.free_percent <= 100
+    assert 0 <= world.machine.storage.free_percent <= 100
 
 
 def test_where_tries_are_counted_is_not_forgotten_while_it_is_not_mounted(world: World) -> None:
