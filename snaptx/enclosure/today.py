@@ -25,7 +25,7 @@ from snaptx.enclosure import namespace, terminal, warden
 from snaptx.enclosure.caller import Caller
 from snaptx.enclosure.namespace import View, Warn, doing
 from snaptx.model import EMPTY
-from snaptx.places import is_below
+from snaptx.places import is_below, outermost
 from snaptx.storage.base import MountSpec
 from snaptx.system import Mount
 
@@ -64,7 +64,7 @@ class CommandMissing(Exception):
 
 def places(
     mounts: Iterable[Mount], sysroot: str, shared: Iterable[str], live: Collection[str] = ()
-) -> list[str]:
+) -> tuple[str, ...]:
     """Return what of the machine a command sees instead of the generation's: paths inside the root.
 
     That is what belongs to no generation, and what is mounted; not another
@@ -76,11 +76,7 @@ def places(
         inside = is_below(mount.target, [sysroot]) and mount.target != sysroot
         if inside and path not in live and not is_below(path, KERNEL):
             found.add(path)
-    chosen: list[str] = []
-    for path in sorted(found, key=lambda path: path.split("/")):
-        if not is_below(path, chosen):
-            chosen.append(path)
-    return chosen
+    return outermost(found)
 
 
 def become(visit: Visit, argv: Sequence[str], warn: Warn) -> NoReturn:

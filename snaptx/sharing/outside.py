@@ -104,7 +104,7 @@ def covered(machine: Machine) -> tuple[str, ...]:
         return ()
     parts = {"/" + place for place, _ in machine.storage.running.mount.inside}
     found = _mounted(machine) - parts - ({"/boot"} if machine.boot.apart else set())
-    return tuple(sorted(path for path in found if not places.is_below(path, found - {path})))
+    return places.outermost(found)
 
 
 def _mounted(machine: Machine) -> set[str]:
