@@ -60,7 +60,9 @@ def _struck(fd: int, number: int) -> int:
 
 def _be_struck(fd: int, number: int) -> None:
     os.setpgid(0, 0)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a command that another test ran here has left its own
+    # A command that another test ran here has left its own.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     group, ioctl = os.getpid(), fcntl.ioctl
 
     def striking(at: int, request: int, argument: Any) -> Any:
