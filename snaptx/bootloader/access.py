@@ -13,7 +13,6 @@ from collections.abc import Iterator
 
 from snaptx.bootloader.quoting import quote
 
-NAME = "access.cfg"
 USER = "user.cfg"
 """Beside grub.cfg, where Fedora's grub2-setpassword keeps the digest of root's password."""
 

@@ -30,6 +30,9 @@ KEPT = "grub.cfg.old"
 ESCAPE = "escape-{nonce}.cfg"
 """An entry file that leads away from the generation on trial, for hooks/initramfs-count.sh."""
 
+ACCESS = "access.cfg"
+"""Beside grub.cfg: who may do what at the menu (see ``access``)."""
+
 PER_TRIAL = (ESCAPE, sums.NAME)
 
 GRUB_DIRECTORIES = ("grub", "grub2")
@@ -150,17 +153,24 @@ class Grub:
 
     def _renew(self) -> bool:
         """Let grub.cfg be the one that this snaptx writes entry files for, with the users of today."""
-        from snaptx.bootloader import access
-
-        path, users = self.home / "grub.cfg", self.home / access.NAME
+        path, users = self.home / "grub.cfg", self.home / ACCESS
         wanted = static_config()
         if path.is_file() and path.read_bytes() != wanted:
             # The old file has to last until the barrier: GRUB may still find it by the name.
             self._kept.unlink(missing_ok=True)
             os.link(path, self._kept)
-        known = access.render(*(self._own(name) for name in ("grub.cfg", access.USER))).encode()
+        known = self._users().encode()
         changed = [_put(path, wanted, 0o644), bool(known or users.exists()) and _put(users, known, 0o600)]
         return any(changed)
+
+    def _users(self) -> str:
+        """Return what the distribution's own menu says of users; most say nothing."""
+        config = self._own("grub.cfg")
+        if "superusers" not in config:
+            return ""
+        from snaptx.bootloader import access
+
+        return access.render(config, self._own(access.USER))
 
     def _own(self, name: str) -> str:
         """Return a file of the distribution's own menu, "" if it has none."""

@@ -35,10 +35,10 @@ EARLY = {
 }
 """The variables that name images in /boot to load before the initrd, and what grub-mkconfig takes without."""
 
-OTHERS_OWN = re.compile(
+OTHERS_OWN = (
     r"(BOOT_IMAGE|initrd|root|rootflags|rootfstype|vt\.handoff|snaptx\.why)=|(ro|rw|quiet|splash|rhgb)$"
 )
-"""A word that a boot loader adds by itself, that names the root, or that nobody misses."""
+"""Matches a word that a boot loader adds by itself, that names the root, or that nobody misses."""
 
 ROOTFLAGS = "rootflags="
 """Begins the word with the options that the root is mounted with, the subvolume among them."""
@@ -231,7 +231,7 @@ def untold(root: Path, line: str) -> list[str]:
     except ValueError:
         words = line.split()
     configured = command_line(root)
-    return [word for word in words if word not in configured and not OTHERS_OWN.match(word)]
+    return [word for word in words if word not in configured and not re.match(OTHERS_OWN, word)]
 
 
 def configured_in(root: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from snaptx import initialise, repair, switch, system, verify
 from snaptx.apps import application, mend
-from snaptx.bootloader import access, counter, entryfile, pointer, settings
+from snaptx.bootloader import counter, entryfile, grub, pointer, settings
 from snaptx.bootloader.grub import PER_TRIAL
 from snaptx.errors import SnaptxError
 from snaptx.log import Level, set_threshold
@@ -34,7 +34,7 @@ KNOWN = {
     "audit": {"log", "head", "head.tmp", "reserve", "spare", "spare.tmp"},
     "generations": {"last", "last.tmp"},
 }
-BOOT_FILES = ("grub.cfg", access.NAME, settings.NAME, counter.NAME, entryfile.NAME)
+BOOT_FILES = ("grub.cfg", grub.ACCESS, settings.NAME, counter.NAME, entryfile.NAME)
 """What may lie there. A file that was to replace another is no leftover: the next of its name replaces it."""
 
 _STAMP = re.compile(r"/[0-9a-f]{8}/")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx.bootloader import access
+from snaptx.bootloader import access, grub
 from snaptx.bootloader.grub import static_config
 from snaptx.bootloader.inroot import GrubInRoot
 from snaptx.bootloader.onboot import GrubOnBoot
@@ -59,7 +59,7 @@ def test_each_switch_takes_them_up(tmp_path: Path, apart: bool) -> None:
         GrubOnBoot(boot, lambda: "uuid") if apart else GrubInRoot(home, lambda: "uuid", lambda: None, boot)
     )
     loader.home.mkdir()
-    file = loader.home / access.NAME
+    file = loader.home / grub.ACCESS
     state = BootState(1, 1, "nonce", 2, True, (BootEntry(1, "title", "/k", "/i", "ro"),))
     for config, there in (("", False), (LOCKED, True), ("set timeout=1\n", False)):
         (boot / "grub/grub.cfg").write_text(config)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from snaptx.bootloader import access, entryfile
+from snaptx.bootloader import access, entryfile, grub
 from snaptx.bootloader.grub import static_config
 from snaptx.model import BootEntry, BootState
 
@@ -70,7 +70,7 @@ def menu(request: pytest.FixtureRequest, tmp_path: Path, digest: str) -> Iterato
     """Start the menu beside a distribution's that has no users, locks entries, or only their editing."""
     given = {"none": "", "locked": "menuentry 'x' {\n}\n", "open": "menuentry 'x' --unrestricted {\n}\n"}
     users = f"set superusers=root\npassword_pbkdf2 root {digest}\n" if request.param != "none" else ""
-    (tmp_path / access.NAME).write_text(access.render(users + given[request.param], ""))
+    (tmp_path / grub.ACCESS).write_text(access.render(users + given[request.param], ""))
     # What an entry does is not asked here: it tells that it runs.
     text = entryfile.render(STATE, "uuid")
     entries = re.sub(r"(?s)(menuentry '(\d): [^{]*\{).*?\n\}", r"\1\necho RAN-\2\nsleep 9\n}", text)
