@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from snaptx import system
@@ -31,24 +31,24 @@ Known = Mapping[str, str | None]
 
 def read(root: Path) -> dict[str, str]:
     """Return the variables that the files of a root set; links are resolved as if ``root`` were /."""
-    return parse(_text(root))
+    return _set(known(root))
 
 
-def unread(root: Path, names: Sequence[str]) -> tuple[str, ...]:
-    """Return those of the variables ``names`` for which a shell would have to do more than is done here."""
-    known = _known(_text(root))
-    return tuple(name for name in names if name in known and known[name] is None)
-
-
-def _text(root: Path) -> str:
+def known(root: Path) -> Known:
+    """Do as `read`, with None for a variable for which a shell would have to do more than is done here."""
     fragments = sorted(name for name in system.names_in_root(root, FRAGMENTS) if name.endswith(".cfg"))
     files = [FILE, *(os.path.join(FRAGMENTS, name) for name in fragments)]
-    return "\n".join(system.read_in_root(root, name).decode(errors="replace") for name in files)
+    texts = (system.read_in_root(root, name).decode(errors="replace") for name in files)
+    return _known("\n".join(texts))
 
 
 def parse(text: str) -> dict[str, str]:
     """Return the variables that ``text`` sets; a later assignment counts."""
-    return {name: value for name, value in _known(text).items() if value is not None}
+    return _set(_known(text))
+
+
+def _set(variables: Known) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if value is not None}
 
 
 def _known(text: str) -> Known:

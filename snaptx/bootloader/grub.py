@@ -155,12 +155,11 @@ class Grub:
         """Let grub.cfg be the one that this snaptx writes entry files for, with the users of today."""
         path, users = self.home / "grub.cfg", self.home / ACCESS
         wanted = static_config()
-        if path.is_file() and path.read_bytes() != wanted:
-            # The old file has to last until the barrier: GRUB may still find it by the name.
-            self._kept.unlink(missing_ok=True)
-            os.link(path, self._kept)
         known = self._users().encode()
-        changed = [_put(path, wanted, 0o644), bool(known or users.exists()) and _put(users, known, 0o600)]
+        # The old file has to last until the barrier: GRUB may still find it by the name.
+        changed = [_put(path, wanted, 0o644, self._kept)]
+        if known or users.exists():
+            changed.append(_put(users, known, 0o600))
         return any(changed)
 
     def _users(self) -> str:
@@ -175,8 +174,9 @@ class Grub:
     def _own(self, name: str) -> str:
         """Return a file of the distribution's own menu, "" if it has none."""
         directory = grub_directory(self._boot) if self._boot else ""
-        found = system.read_in_root(self._boot, f"{directory}/{name}") if self._boot and directory else b""
-        return found.decode(errors="replace")
+        if self._boot is None or not directory:
+            return ""
+        return system.read_in_root(self._boot, f"{directory}/{name}").decode(errors="replace")
 
     def _prepare_trial(self, state: BootState) -> None:
         if self._counter:
@@ -219,10 +219,14 @@ class Grub:
             self._counter.remove()
 
 
-def _put(path: Path, data: bytes, mode: int) -> bool:
-    """Let a file hold ``data``; return whether it did not."""
-    if path.is_file() and path.read_bytes() == data:
-        return False
+def _put(path: Path, data: bytes, mode: int, kept: Path | None = None) -> bool:
+    """Let a file hold ``data``; return whether it did not.  What it held stays as ``kept``."""
+    if path.is_file():
+        if path.read_bytes() == data:
+            return False
+        if kept:
+            kept.unlink(missing_ok=True)
+            os.link(path, kept)
     durable.replace(path, data, mode)
     return True
 
@@ -231,10 +235,11 @@ def words_of(info: TreeInfo, root: Path) -> list[str]:
     """Return what the kernel of a root is told: where the root is, and what is configured there."""
     from snaptx.bootloader import kernels
 
-    for name in kernels.unread_arguments(root):
+    arguments = kernels.arguments(root)
+    for name in arguments.unread:
         why = "a shell would have to work it out"
         log.warning("counts as not set for the kernel", variable=name, root=info.name, reason=why)
-    return kernels.with_one_rootflags([*info.cmdline, "ro", *kernels.command_line(root)])
+    return kernels.with_one_rootflags([*info.cmdline, "ro", *arguments.words])
 
 
 def entry_of(number: int, title: str, kernel: Kernel, at: str, cmdline: list[str]) -> BootEntry:

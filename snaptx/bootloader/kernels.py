@@ -40,6 +40,8 @@ OTHERS_OWN = (
 )
 """Matches a word that a boot loader adds by itself, that names the root, or that nobody misses."""
 
+CMDLINE = "etc/kernel/cmdline"
+
 ROOTFLAGS = "rootflags="
 """Begins the word with the options that the root is mounted with, the subvolume among them."""
 
@@ -64,6 +66,16 @@ class Kernel(NamedTuple):
     def files(self) -> tuple[Path, ...]:
         """Return every file that is loaded."""
         return (self.image, *self.early, *((self.initrd,) if self.initrd else ()))
+
+
+class Arguments(NamedTuple):
+    """What kernels of a root are to be told: words, the file that has them, the variables that only a shell
+    could read, which count as not set.
+    """
+
+    words: list[str]
+    file: str
+    unread: tuple[str, ...] = ()
 
 
 def version_key(version: str) -> tuple[tuple[int, int | str], ...]:
@@ -109,7 +121,7 @@ def check(root: Path, *, bare: bool = False) -> None:
     kernel = choose(root)
     if bare:
         return
-    if lost := unread_arguments(root):
+    if lost := arguments(root).unread:
         message = f"{', '.join(lost)} in /{defaults.FILE} is for a shell to work out, and none is run"
         hint = "write down what it comes to, there or as one command line in /etc/kernel/cmdline"
         raise BootError(message, hint=hint)
@@ -203,15 +215,18 @@ def _release(image: Path) -> str:
     return found[0].decode() if found else ""
 
 
-def command_line(root: Path) -> list[str]:
+def arguments(root: Path) -> Arguments:
     """Return the kernel arguments configured in a root, without those that name the root itself."""
-    words = _from_kernel_cmdline(root) or _from_default_grub(root)
-    return [kept for word in words if not word.startswith("root=") and (kept := _without_subvolume(word))]
+    found = _from_kernel_cmdline(root) or _from_default_grub(root)
+    words = [
+        kept for word in found.words if not word.startswith("root=") and (kept := _without_subvolume(word))
+    ]
+    return found._replace(words=words)
 
 
-def unread_arguments(root: Path) -> tuple[str, ...]:
-    """Return the variables with kernel arguments that ``command_line`` can't read, and does without."""
-    return () if _from_kernel_cmdline(root) else defaults.unread(root, ARGUMENTS)
+def command_line(root: Path) -> list[str]:
+    """Return the words alone."""
+    return arguments(root).words
 
 
 def told(sysroot: Path) -> str:
@@ -234,11 +249,6 @@ def untold(root: Path, line: str) -> list[str]:
     return [word for word in words if word not in configured and not re.match(OTHERS_OWN, word)]
 
 
-def configured_in(root: Path) -> str:
-    """Return which file the words of ``command_line`` come from."""
-    return "/etc/kernel/cmdline" if _from_kernel_cmdline(root) else f"/{defaults.FILE}"
-
-
 def _without_subvolume(word: str) -> str:
     """Return a word, of ``rootflags=`` what says nothing of the subvolume, "" if nothing is left."""
     if not word.startswith(ROOTFLAGS):
@@ -258,16 +268,18 @@ def with_one_rootflags(words: list[str]) -> list[str]:
     return [*words[:at], one, *(word for word in words[at:] if word not in flags)]
 
 
-def _from_kernel_cmdline(root: Path) -> list[str]:
-    text = system.read_in_root(root, "etc/kernel/cmdline").decode(errors="replace")
+def _from_kernel_cmdline(root: Path) -> Arguments | None:
+    text = system.read_in_root(root, CMDLINE).decode(errors="replace")
     try:
-        return shlex.split(text, comments=True)
+        words = shlex.split(text, comments=True)
     except ValueError:
-        return []  # an unbalanced quote
+        return None  # an unbalanced quote
+    return Arguments(words, f"/{CMDLINE}") if words else None
 
 
-def _from_default_grub(root: Path) -> list[str]:
+def _from_default_grub(root: Path) -> Arguments:
     """Return the words in the order of grub-mkconfig; where nothing is said, what distributions say."""
-    variables = defaults.read(root)
-    found = [variables[name] for name in ARGUMENTS if name in variables]
-    return defaults.words(" ".join(found)) if found else ["quiet"]
+    known = defaults.known(root)
+    said = [value for name in ARGUMENTS if (value := known.get(name)) is not None]
+    unread = tuple(name for name in ARGUMENTS if name in known and known[name] is None)
+    return Arguments(defaults.words(" ".join(said)) if said else ["quiet"], f"/{defaults.FILE}", unread)

@@ -101,7 +101,7 @@ def _other_kernel(machine: Machine) -> Iterator[str]:
 def _other_words(machine: Machine) -> Iterator[str]:
     """Yield a line about what the kernel that runs was told, if the menu would not tell it."""
     if lost := kernels.untold(machine.sysroot, kernels.told(machine.sysroot)):
-        place = kernels.configured_in(machine.sysroot)
+        place = kernels.arguments(machine.sysroot).file
         yield f"the running kernel was told {' '.join(lost)}, the menu does not: what counts is {place}"
 
 
