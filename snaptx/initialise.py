@@ -13,13 +13,11 @@ from snaptx.model import Generation, Part, Row, Tree, Verdict
 from snaptx.overlay import scan
 from snaptx.overlay.manifest import Manifest
 from snaptx.recover import Act, Remedy
-from snaptx.storage.base import TreeInfo
+from snaptx.storage.base import STATE, TreeInfo
 from snaptx.transaction import Request
 
 UNTOLD = {"a blank": r"\s", "a comma": ",", "a quotation mark": '"'}
 """What ends a word, an option of it, or the quoting, for who reads ``rootflags=`` or ``root=``."""
-
-OWN = "@snaptx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,9 @@ def require_fit(machine: Machine) -> None:
         LayoutError: it is one.
     """
     name = machine.storage.running.name
-    if f"{name}/".startswith(f"{OWN}/"):
+    if f"{name}/".startswith(f"{STATE}/"):
         hint = "boot the root that the distribution made, or 'snaptx repair' from there"
-        raise LayoutError(f"{name} lies in {OWN}, which is snaptx's own", hint=hint)
+        raise LayoutError(f"{name} lies in {STATE}, which is snaptx's own", hint=hint)
     for what, pattern in UNTOLD.items():
         if re.search(pattern, name):
             message = f"the name of the root, {name!r}, has {what}: the kernel's command line can't carry it"

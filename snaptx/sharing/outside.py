@@ -37,8 +37,7 @@ def require_inside(machine: Machine) -> None:
         BootError: the EFI system partition is /boot.
     """
     _refuse_fat(machine)
-    mounted = _mounted(machine)
-    parts = {"/" + place for place, _ in machine.storage.running.mount.inside}
+    mounted, parts = _mounted(machine), _parts(machine)
     found = {_covering(machine, path, mounted - parts) for path in places.SYSTEM}
     if not machine.boot.apart:
         found.add(_covering(machine, "/boot", mounted))
@@ -72,7 +71,10 @@ def _has(machine: Machine, names: Iterable[str]) -> bool:
 
 def databases(machine: Machine, managers: Iterable[Manager]) -> tuple[str, ...]:
     """Return where those of the managers that the machine has keep outside the root what is installed."""
-    root, mounted = machine.sysroot, _mounted(machine)
+    return _databases(machine.sysroot, managers, _mounted(machine))
+
+
+def _databases(root: Path, managers: Iterable[Manager], mounted: set[str]) -> tuple[str, ...]:
     present = [manager for manager in managers if system.stat_in_root(root, manager.program)]
     kept = [path for manager in present for path in manager.database if system.stat_in_root(root, path)]
     homes = {_located(root, "/" + os.path.dirname(path)) for path in kept}
@@ -93,8 +95,9 @@ def require_packages(machine: Machine, manager: Manager) -> None:
 
 def data(machine: Machine, managers: Iterable[Manager]) -> tuple[str, ...]:
     """Return where data is mounted that belongs to no generation, and holds no database of packages."""
-    known = databases(machine, managers)
-    found = {path for path in _mounted(machine) if places.is_below(path, places.MOVABLE)}
+    mounted = _mounted(machine)
+    known = _databases(machine.sysroot, managers, mounted)
+    found = {path for path in mounted if places.is_below(path, places.MOVABLE)}
     return tuple(sorted(path for path in found if not any(places.is_below(one, [path]) for one in known)))
 
 
@@ -102,9 +105,13 @@ def covered(machine: Machine) -> tuple[str, ...]:
     """Return the places of which a generation's own content is not seen, for something is mounted there."""
     if not machine.sysroot.is_dir():  # an application's, which runs elsewhere
         return ()
-    parts = {"/" + place for place, _ in machine.storage.running.mount.inside}
-    found = _mounted(machine) - parts - ({"/boot"} if machine.boot.apart else set())
+    found = _mounted(machine) - _parts(machine) - ({"/boot"} if machine.boot.apart else set())
     return places.outermost(found)
+
+
+def _parts(machine: Machine) -> set[str]:
+    """Return where parts of the root itself are mounted, that go with each generation."""
+    return {"/" + place for place, _ in machine.storage.running.mount.inside}
 
 
 def _mounted(machine: Machine) -> set[str]:
@@ -126,6 +133,6 @@ def _located(sysroot: Path, path: str) -> str:
     """Return ``path`` without links, which lead nowhere out of the root; as it is if nothing is there."""
     try:
         with system.in_root(sysroot, path.lstrip("/"), os.O_PATH) as fd:
-            return residents.below(sysroot, os.readlink(f"/proc/self/fd/{fd}"))
+            return residents.path_of(sysroot, fd)
     except OSError:
         return path

@@ -43,7 +43,7 @@ def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: in
     except OSError:
         return  # nothing is there, or no directory
     try:
-        path = _inside(sysroot, fd)
+        path = path_of(sysroot, fd)
         device, root_device = os.fstat(fd).st_dev, os.fstat(root_fd).st_dev
         seen = Seen(mounted=_covering(sysroot, path) != str(sysroot.resolve()))
         if not seen.mounted and device != root_device:
@@ -57,7 +57,7 @@ def _find(sysroot: Path, root_fd: int, rule: Rule, awaited: set[str], enough: in
         os.close(fd)
 
 
-def _inside(sysroot: Path, fd: int) -> str:
+def path_of(sysroot: Path, fd: int) -> str:
     """Return the path of a descriptor from the system root, links resolved."""
     return below(sysroot, os.readlink(f"/proc/self/fd/{fd}"))
 

@@ -19,7 +19,10 @@ STATE_DIRECTORIES = ("generations", "grub", "journal", "audit", "manifests")
 APPS = "apps"
 """The directory beside them that holds the application trees, each with a state directory of its own."""
 
-CACHE = "@snaptx/cache"
+STATE = "@snaptx"
+"""The subvolume at the top level of a Btrfs that holds the state directory and the generations."""
+
+CACHE = f"{STATE}/cache"
 """The shared tree with what package managers have fetched: it goes with the state directory."""
 
 UNFINISHED = ".unfinished"

@@ -29,10 +29,9 @@ from snaptx.errors import BusyError, LayoutError, ReadOnlyError
 from snaptx.generations import Generations
 from snaptx.model import Part, Tree
 from snaptx.storage import apptree, btrfsioctl
-from snaptx.storage.base import APPS, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo, gone_is_well
+from snaptx.storage.base import APPS, STATE, STATE_DIRECTORIES, UNFINISHED, MountSpec, TreeInfo, gone_is_well
 from snaptx.storage.refusals import translated, unless_held
 
-STATE = "@snaptx"
 ROOT_INODE = 256
 TOP_LEVEL = 5
 """BTRFS_FIRST_FREE_OBJECTID and BTRFS_FS_TREE_OBJECTID, linux/btrfs_tree.h."""
